@@ -1,0 +1,76 @@
+"""Decoded arrays on disk, so that only the first start decodes."""
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from cnnjax.data.dataset import Dataset, Split
+
+SPLITS = ("train", "valid", "test")
+LAYOUT = 1  # of a folder in the cache, and of the rule that cuts splits; a change makes old ones unread
+
+
+def default_directory() -> Path:
+    """`CNNJAX_CACHE_DIR`, or `cnnjax` in the user's cache directory."""
+    if explicit := os.environ.get("CNNJAX_CACHE_DIR"):
+        return Path(explicit)
+    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "cnnjax"
+
+
+def fingerprint(folder: Path) -> str:
+    """Changes when a file below the folder is added, removed or written."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    facts = [(str(path.relative_to(folder)), path.stat().st_size, path.stat().st_mtime_ns) for path in files]
+    return hashlib.sha256(json.dumps([LAYOUT, str(folder.resolve()), facts]).encode()).hexdigest()[:16]
+
+
+def cached(name: str, read: Callable[[], Dataset], directory: Path) -> Dataset:
+    """What `read` returns, from the cache if it was read before.
+
+    A cache that is damaged is read anew, one that cannot be written is done without.
+    """
+    folder = directory / name
+    try:
+        return _load(folder)
+    except (OSError, ValueError, KeyError, TypeError):
+        dataset = read()
+    try:
+        _save(folder, dataset)
+    except OSError:
+        pass  # a full disk or a read-only home costs the next start, not this one
+    return dataset
+
+
+def _load(folder: Path) -> Dataset:
+    facts = json.loads((folder / "dataset.json").read_text())
+    splits = []
+    for split in SPLITS:
+        arrays = [np.load(folder / f"{split}-{part}.npy", mmap_mode="r", allow_pickle=False) for part in Split._fields]
+        if [list(array.shape) for array in arrays] != facts["shapes"][split]:
+            raise ValueError(f"{folder}: {split} has another shape than recorded")
+        splits.append(Split(*arrays))
+    return Dataset(facts["name"], tuple(facts["classes"]), *splits)
+
+
+def _save(folder: Path, dataset: Dataset) -> None:
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+    try:
+        shapes = {}
+        for name in SPLITS:
+            split = getattr(dataset, name)
+            for part, array in split._asdict().items():
+                np.save(temporary / f"{name}-{part}.npy", array, allow_pickle=False)
+            shapes[name] = [list(array.shape) for array in split]
+        facts = {"name": dataset.name, "classes": dataset.classes, "shapes": shapes}
+        (temporary / "dataset.json").write_text(json.dumps(facts))
+        shutil.rmtree(folder, ignore_errors=True)
+        temporary.rename(folder)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)

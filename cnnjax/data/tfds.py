@@ -1,0 +1,116 @@
+"""TensorFlow Datasets from a prepared directory, without TensorFlow and without a network.
+
+The only room that knows TFDS. It is not imported before the directory was found, nor when the
+decoded arrays are in the cache.
+"""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from cnnjax.data.dataset import DataError, Dataset, Split, stack, three_splits
+
+BATCH = 1000  # images decoded at once
+
+
+def default_directory() -> Path:
+    """TFDS's own default: `TFDS_DATA_DIR`, or `~/tensorflow_datasets`."""
+    return Path(os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets").expanduser()
+
+
+def find(name: str, data_dir: Path) -> Path:
+    """The directory of `name` or `name:version`, the highest version if none is given.
+
+    Raises:
+      DataError: no such directory holds a prepared data set, or not as array_record.
+    """
+    name, _, version = name.partition(":")
+    command = f"python experiments/prepare.py {name} --data-dir {data_dir}"
+    found = {path.parent.name: path.parent for path in (data_dir / name).glob("*/dataset_info.json")}
+    if version not in found and (version or not found):
+        there = f"; there is {', '.join(sorted(found))}" if found else ""
+        looked = data_dir / name / (version or "*")
+        raise DataError(f"data set {name!r}: nothing prepared in {looked}{there}; prepare it with: {command}")
+    folder = found[version or max(found, key=_version_key)]
+    try:
+        file_format = json.loads((folder / "dataset_info.json").read_text()).get("fileFormat", "tfrecord")
+    except (OSError, ValueError) as error:
+        raise DataError(f"{folder / 'dataset_info.json'}: damaged: {_line(error)}; prepare it again: {command}") from error
+    if file_format != "array_record":
+        raise DataError(f"{folder}: stored as {file_format}, which needs TensorFlow; prepare it again: {command}")
+    return folder
+
+
+def _version_key(version: str) -> list[tuple[int, str]]:
+    return [(int(part) if part.isdigit() else -1, part) for part in version.split(".")]
+
+
+def _line(error: BaseException) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
+def read(folder: Path) -> Dataset:
+    """Decodes every image of a prepared directory into memory.
+
+    Raises:
+      DataError: a file is damaged, an image has another shape than the others, or the data set
+        does not consist of images with labels.
+    """
+    from absl import logging
+
+    verbosity, level = logging.get_verbosity(), logging.ERROR
+    logging.set_verbosity(level)  # TFDS recommends OpenCV at every start
+    try:
+        import tensorflow_datasets as tfds
+
+        try:
+            builder = tfds.builder_from_directory(folder)
+            features = builder.info.features
+            image, label = _image_and_label(features, tfds)
+            names = [name for name in ("train", "validation", "test") if name in builder.info.splits]
+        except DataError:
+            raise
+        except Exception as error:
+            raise DataError(f"{folder}: not readable as a TFDS directory: {_line(error)}") from error
+        if image is None or label is None:
+            raise DataError(f"{folder}: has no image with a class label, but {sorted(features)}")
+        if "train" not in names:
+            raise DataError(f"{folder}: has no train split, but {sorted(builder.info.splits)}")
+        splits = {name: _split(builder, name, image, label) for name in names}
+        classes = tuple(features[label].names)
+    finally:
+        logging.set_verbosity(verbosity)
+    parts = three_splits(splits["train"], splits.get("validation"), splits.get("test"))
+    return Dataset(f"{builder.info.name}:{builder.info.version}", classes, *parts)
+
+
+def _image_and_label(features: Any, tfds: Any) -> tuple[str | None, str | None]:
+    kinds = (tfds.features.Image, tfds.features.ClassLabel)
+    if not isinstance(features, tfds.features.FeaturesDict):
+        return None, None
+    names = [[name for name, feature in features.items() if isinstance(feature, kind)] for kind in kinds]
+    return names[0][0] if names[0] else None, names[1][0] if names[1] else None
+
+
+def _split(builder: Any, name: str, image: str, label: str) -> Split:
+    files = ", ".join(path.name for path in builder.info.splits[name].filepaths)
+    origin = f"{builder.data_path}/{files}"
+    declared = builder.info.features[image].shape
+    images: list[np.ndarray] = []
+    labels: list[int] = []
+    try:
+        source = builder.as_data_source(name)
+        for start in range(0, len(source), BATCH):
+            rows = source.__getitems__(list(range(start, min(start + BATCH, len(source)))))
+            images.extend(row[image] for row in rows)
+            labels.extend(row[label] for row in rows)
+    except Exception as error:
+        raise DataError(f"{origin}: damaged: {_line(error)}; copy or prepare the data set again") from error
+    expected = builder.info.splits[name].num_examples
+    if len(images) != expected or not images:
+        raise DataError(f"{origin}: {len(images)} examples, expected {expected}; copy or prepare the data set again")
+    shape = declared if None not in declared else None
+    return Split(stack(images, origin, shape), np.asarray(labels, np.int32))

@@ -1,0 +1,126 @@
+"""What the networks are built of: activations, pooling, and windows that must fit."""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
+
+from flax import nnx
+from jax import Array
+from jax import numpy as jnp
+
+from cnnjax.config import choose
+from cnnjax.operations import avg_pool, conv_general_dilated, explicit_padding, max_pool, output_size
+
+Shape = tuple[int, ...]
+
+ACTIVATIONS: Mapping[str, Callable[[Array], Array]] = {
+    "relu": nnx.relu,
+    "tanh": jnp.tanh,
+    "sigmoid": nnx.sigmoid,
+    "leaky_relu": nnx.leaky_relu,
+    "elu": nnx.elu,
+    "gelu": nnx.gelu,
+    "silu": nnx.silu,
+    "softplus": nnx.softplus,
+}
+POOLS: Mapping[str, Callable[..., Array]] = {"max": max_pool, "average": avg_pool}
+
+
+def positive(field: str, values: Iterable[int]) -> Shape:
+    """Counts as a tuple; ValueError if one is below 1."""
+    values = tuple(values)
+    if any(value < 1 for value in values):
+        raise ValueError(f"{field}: {','.join(map(str, values))}: every entry must be at least 1")
+    return values
+
+
+def by_name(shape: Sequence[int]) -> str:
+    return "x".join(map(str, shape))
+
+
+class Maps:
+    """The shape of the feature maps as layer follows layer: [*spatial, channels].
+
+    Refuses a window that does not fit, with the arithmetic and the maps so far in the message.
+    """
+
+    def __init__(self, input_shape: Sequence[int]):
+        if len(input_shape) < 2 or min(input_shape) < 1:
+            raise ValueError(f"input_shape: {tuple(input_shape)}: give [*spatial, channels], as (28, 28, 1)")
+        self.shapes: list[Shape] = [tuple(input_shape)]
+
+    @property
+    def channels(self) -> int:
+        return self.shapes[-1][-1]
+
+    @property
+    def spatial(self) -> Shape:
+        return self.shapes[-1][:-1]
+
+    def convolution(
+        self,
+        filters: int,
+        kernel: int,
+        *,
+        stride: int = 1,
+        padding: str | int = "VALID",
+        dilation: int = 1,
+        groups: int = 1,
+        bias: bool = True,
+        rngs: nnx.Rngs,
+    ) -> nnx.Conv:
+        """A convolution of the current maps, square in every spatial dimension."""
+        for field, value in (("kernel", kernel), ("stride", stride), ("dilation", dilation), ("groups", groups)):
+            positive(field, [value])
+        if self.channels % groups or filters % groups:
+            raise ValueError(f"groups: {groups}: must divide {self.channels} input channels and {filters} filters")
+        name = f"a {by_name([kernel] * len(self.spatial))} convolution of {filters} filters"
+        pairs = self._window(name, kernel, stride, padding, dilation)
+        inputs = self.channels
+        self._advance(kernel, stride, pairs, dilation, filters)
+        return nnx.Conv(
+            inputs,
+            filters,
+            (kernel,) * len(pairs),
+            stride,
+            padding=pairs,
+            kernel_dilation=dilation,
+            feature_group_count=groups,
+            use_bias=bias,
+            conv_general_dilated=conv_general_dilated,
+            rngs=rngs,
+        )
+
+    def pool(self, kind: str, size: int) -> Callable[[Array], Array]:
+        """Pooling of the current maps over windows of `size` that do not overlap."""
+        function = choose("pool", kind, POOLS)
+        pairs = self._window(f"a {kind} pool of {by_name([size] * len(self.spatial))}", size, size, "VALID", 1)
+        window = (size,) * len(pairs)
+        self._advance(size, size, pairs, 1, self.channels)
+        return partial(function, window_shape=window, strides=window)
+
+    def _window(self, name: str, size: int, stride: int, padding: str | int, dilation: int) -> tuple[tuple[int, int], ...]:
+        count = len(self.spatial)
+        if isinstance(padding, int):
+            pairs = ((padding, padding),) * count
+        else:
+            pairs = explicit_padding(padding, self.spatial, *((n,) * count for n in (size, stride, dilation)))
+        for cells, pair in zip(self.spatial, pairs, strict=True):
+            out = output_size(cells, size, stride, pair, dilation)
+            if out < 1:
+                reach = (size - 1) * dilation + 1
+                raise ValueError(
+                    f"{name} does not fit maps of {by_name(self.spatial)}: "
+                    f"floor(({cells} + {sum(pair)} - {reach}) / {stride}) + 1 = {out}; "
+                    f"maps so far: {' -> '.join(map(by_name, self.shapes))}"
+                )
+        return pairs
+
+    def _advance(self, size: int, stride: int, pairs: tuple[tuple[int, int], ...], dilation: int, channels: int) -> None:
+        spatial = (output_size(n, size, stride, pair, dilation) for n, pair in zip(self.spatial, pairs, strict=True))
+        self.shapes.append((*spatial, channels))
+
+
+def dense(inputs: int, widths: Sequence[int], *, rngs: nnx.Rngs) -> nnx.List[nnx.Linear]:
+    """Dense layers, each as wide as the next entry of `widths`."""
+    sizes = (inputs, *widths)
+    return nnx.List([nnx.Linear(i, o, rngs=rngs) for i, o in zip(sizes, widths, strict=False)])

@@ -1,0 +1,23 @@
+"""A small CNN on scikit-learn's digits (8x8, embedded).
+
+    python experiments/sweep.py digits
+    python experiments/train.py digits
+"""
+
+from cnnjax import CNNConfig, Hparams, SweepConfig, TrainConfig
+
+train = TrainConfig(
+    data="digits",
+    network=CNNConfig(filters=(16, 32)),
+    hparams=Hparams(learning_rate=0.1, momentum=0.9, weight_decay=5e-4),
+    batch_size=64,
+    epochs=30,
+)
+sweep = SweepConfig(
+    train,
+    axes=(
+        ("learning_rate", (0.01, 0.03, 0.1, 0.3)),
+        ("filters", ((8, 16), (16, 32), (32, 64))),
+    ),
+    seeds=5,
+)

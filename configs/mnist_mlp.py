@@ -1,0 +1,19 @@
+"""A dense net of 300 hidden units on MNIST, to compare with LeNet-5.
+
+    python experiments/train.py mnist-mlp --data-dir DIR
+"""
+
+from cnnjax import Hparams, MLPConfig, SweepConfig, TrainConfig
+
+train = TrainConfig(
+    data="mnist",
+    network=MLPConfig(hidden=(300,)),
+    hparams=Hparams(learning_rate=0.05, momentum=0.9, weight_decay=5e-4),
+    batch_size=128,
+    epochs=15,
+)
+sweep = SweepConfig(
+    train,
+    axes=(("learning_rate", (0.01, 0.03, 0.1)), ("hidden", ((100,), (300,)))),
+    seeds=3,
+)

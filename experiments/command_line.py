@@ -1,0 +1,249 @@
+"""What the scripts share: arguments, errors as one line, progress and clocks."""
+
+import time
+
+STARTED = time.perf_counter()  # before the imports that take most of a second
+
+import contextlib
+import dataclasses
+import difflib
+import math
+import os
+import runpy
+import sys
+import typing
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal, NoReturn
+
+import jax
+import tyro
+from tqdm import tqdm
+
+from cnnjax.config import SweepConfig, TrainConfig, flat, replace, text
+from cnnjax.data import DataError
+from cnnjax.sweeps import Summary
+
+ROOT = Path(__file__).resolve().parents[1]
+PRESETS = ROOT / "configs"
+NOT_SWEPT = ("data", "epochs", "seed")
+PLATFORMS = {"cpu": "cpu", "gpu": "cuda", "tpu": "tpu"}
+
+
+# ------------------------------------------------------------------------- errors
+
+
+def fail(message: object, code: int) -> NoReturn:
+    """Ends the process with one line on standard error: code 2 for usage, 1 for the rest."""
+    print(f"error: {' '.join(str(message).split())}", file=sys.stderr)
+    raise SystemExit(code)
+
+
+@contextlib.contextmanager
+def usage(debug: bool = False) -> Iterator[None]:
+    """Where a ValueError is the caller's mistake."""
+    try:
+        yield
+    except ValueError as error:
+        if debug:
+            raise
+        fail(error, 2)
+
+
+# ------------------------------------------------------------------------- arguments
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """How a run is carried out; nothing here changes a result."""
+
+    name: str | None = None
+    """name of the run folder; by default the preset and the time"""
+    runs_dir: Path = Path("runs")
+    """where run folders lie"""
+    data_dir: Path | None = None
+    """where TensorFlow Datasets keeps prepared data; by default TFDS_DATA_DIR or ~/tensorflow_datasets"""
+    device: Literal["cpu", "gpu", "tpu"] | None = None
+    """by default the best there is"""
+    debug: bool = False
+    """full tracebacks"""
+    quiet: bool = False
+    """print the result only"""
+
+
+def presets() -> dict[str, Path]:
+    """The files in `configs/`, by the name that the command line takes."""
+    return {path.stem.replace("_", "-"): path for path in sorted(PRESETS.glob("*.py"))}
+
+
+def load_preset(name: str) -> dict[str, Any]:
+    """A preset by name, or the path to a file of one's own: the names that the file defines.
+
+    `train` is a TrainConfig; `sweep` a SweepConfig over it, which only a sweep needs.
+
+    Raises:
+      ValueError: there is no such preset, or the file defines no `train`.
+    """
+    known = presets()
+    path = known.get(name, Path(name))
+    if not path.is_file():
+        close = difflib.get_close_matches(name, known, n=1)
+        hint = f"did you mean {close[0]!r}? " if close else ""
+        raise ValueError(f"unknown preset {name!r}: {hint}there are {', '.join(known)}, or give the path to a file")
+    names = runpy.run_path(str(path))
+    if not isinstance(names.get("train"), TrainConfig):
+        raise ValueError(f"{path}: a preset defines `train`, a cnnjax.TrainConfig; see configs/digits.py")
+    return names
+
+
+def _counts(words: list[str]) -> tuple[int, ...]:
+    return () if words[0] in ("", "none") else tuple(int(word) for word in words[0].split(","))
+
+
+COUNTS = tyro.constructors.PrimitiveConstructorSpec(
+    nargs=1,
+    metavar="INT,INT,...",
+    instance_from_str=_counts,
+    is_instance=lambda value: isinstance(value, tuple) and all(isinstance(entry, int) for entry in value),
+    str_from_instance=lambda value: [text(value) or "none"],
+)
+
+
+def _form(train: TrainConfig, axes: dict[str, tuple[Any, ...]] | None, seeds: int) -> type:
+    """A flat dataclass for tyro: the options of a run, then `Options`; with axes, several values each."""
+    hints = {k: v for part in (train.hparams, train.network, train) for k, v in typing.get_type_hints(type(part)).items()}
+    fields: list[tuple[str, Any, Any]] = []
+    for option, value in flat(train):
+        kind = hints[option.name]
+        if kind == tuple[int, ...]:
+            kind = Annotated[kind, COUNTS]
+        if axes is not None and option.name not in NOT_SWEPT:
+            kind, value = tuple[kind, ...], axes.get(option.name, (value,))  # type: ignore[valid-type]
+        help = tyro.conf.arg(help=option.metadata["help"])
+        fields.append((option.name, Annotated[kind, help], dataclasses.field(default=value)))
+    if axes is not None:
+        help = tyro.conf.arg(help="number of seeds under each point, counted up from --seed")
+        fields.append(("seeds", Annotated[int, help], dataclasses.field(default=seeds)))
+    form = dataclasses.make_dataclass("form", fields, frozen=True)
+    return dataclasses.make_dataclass("arguments", [("run", form, form()), ("options", Options, Options())], frozen=True)
+
+
+def parse(script: str, doc: str, argv: Sequence[str], several: bool) -> tuple[TrainConfig | SweepConfig, Options, str]:
+    """The configuration, the options and the name of the preset that a command line gives."""
+    if not argv or argv[0].startswith("-"):
+        lines = [f"usage: {script} PRESET [--field value ...]", "", doc.strip(), "", "presets (each has --help):"]
+        for name, path in presets().items():
+            lines.append(f"  {name:12s} {(runpy.run_path(str(path))['__doc__'] or '').strip().splitlines()[0]}")
+        print("\n".join(lines), file=sys.stdout if argv[:1] in (["-h"], ["--help"]) else sys.stderr)
+        raise SystemExit(0 if argv[:1] in (["-h"], ["--help"]) else 2)
+    with usage():
+        preset = load_preset(argv[0])
+    train, sweep = preset["train"], preset.get("sweep")
+    axes = (dict(sweep.axes) if sweep else {}) if several else None
+    form = _form(train, axes, sweep.seeds if sweep else 3)
+    arguments = tyro.cli(
+        tyro.conf.OmitArgPrefixes[form],  # type: ignore[valid-type]
+        prog=f"{script} {argv[0]}",
+        description=preset["__doc__"],
+        args=list(argv[1:]),
+    )
+    values = {field.name: getattr(arguments.run, field.name) for field in dataclasses.fields(arguments.run)}
+    with usage(arguments.options.debug):
+        config: TrainConfig | SweepConfig
+        if axes is None:
+            config = replace(train, values)
+        else:
+            seeds = values.pop("seeds")
+            single = {name: values.pop(name) for name in NOT_SWEPT}
+            swept = {name: many for name, many in values.items() if name in axes or len(many) != 1}
+            single.update({name: many[0] for name, many in values.items() if name not in swept})
+            config = SweepConfig(replace(train, single), tuple(swept.items()), seeds)
+    return config, arguments.options, Path(argv[0]).stem
+
+
+def run(main: Callable[[Any, Options, str], None], doc: str | None, *, several: bool = False) -> None:
+    """Runs a script: `main(config, options, preset)`, with a user's mistakes told in one line."""
+    argv = sys.argv[1:]
+    debug = "--debug" in argv
+    try:
+        config, options, preset = parse(os.path.basename(sys.argv[0]), doc or "", argv, several)
+        # One CPU device a core, so that trials can run side by side; to be said before JAX starts.
+        jax.config.update("jax_num_cpu_devices", len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1)
+        if options.device:
+            jax.config.update("jax_platforms", PLATFORMS[options.device])
+            with usage(options.debug):
+                try:
+                    jax.devices()
+                except RuntimeError as error:
+                    raise ValueError(f"device: {options.device}: {str(error).splitlines()[0]}") from error
+        main(config, options, preset)
+    except (DataError, OSError) as error:
+        if debug:
+            raise
+        fail(error, 1)
+    except KeyboardInterrupt:
+        if debug:
+            raise
+        fail("interrupted", 130)
+
+
+# ------------------------------------------------------------------------- progress and clocks
+
+
+def percent(summary: Summary) -> str:
+    """A mean with its standard deviation over seeds, in percent; `-` where there is none."""
+    if math.isnan(summary.mean):
+        return "-"
+    return f"{100 * summary.mean:.2f}" + ("" if math.isnan(summary.std) else f" ± {100 * summary.std:.2f}") + " %"
+
+
+class Display:
+    """A progress bar on a terminal, plain lines elsewhere, nothing with `quiet`."""
+
+    def __init__(self, examples: int, quiet: bool):
+        self._lines = not quiet and not sys.stderr.isatty()
+        self._bar = tqdm(
+            total=examples, unit=" examples", unit_scale=True, disable=quiet or self._lines, dynamic_ncols=True, leave=False
+        )
+
+    def advance(self, examples: int, note: str) -> None:
+        self._bar.set_postfix_str(note, refresh=False)
+        self._bar.update(examples)
+
+    def line(self, message: str) -> None:
+        """A line for where there is no bar."""
+        if self._lines:
+            print(message, flush=True)
+
+    def close(self) -> None:
+        self._bar.close()
+
+
+class Clock:
+    """Seconds since it was made, and how many of them JAX traced, lowered and compiled."""
+
+    def __init__(self) -> None:
+        self._start = time.perf_counter()
+        self._spans: list[tuple[float, float]] = []
+        jax.monitoring.register_event_duration_secs_listener(self._listen)
+
+    def _listen(self, event: str, duration: float, **_: Any) -> None:
+        if event.startswith("/jax/core/compile/"):
+            end = time.perf_counter()
+            self._spans.append((end - duration, end))
+
+    def __str__(self) -> str:
+        return ", ".join(f"{name} {value:.1f} s" for name, value in self.seconds().items())
+
+    def seconds(self) -> dict[str, float]:
+        """`compile`, `train` (all else since the clock was made) and `total` (since the script began)."""
+        compile_seconds, reached = 0.0, self._start
+        for start, end in sorted(self._spans):  # spans nest: an inner function is traced within an outer one
+            compile_seconds += max(0.0, end - max(start, reached))
+            reached = max(reached, end)
+        elapsed = time.perf_counter() - self._start
+        return {
+            "compile": round(compile_seconds, 2),
+            "train": round(elapsed - compile_seconds, 2),
+            "total": round(time.perf_counter() - STARTED, 2),
+        }

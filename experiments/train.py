@@ -1,0 +1,38 @@
+"""Trains one network and records the run."""
+
+from command_line import Clock, Options, run
+from conduct import conduct, opened
+
+from cnnjax import pictures
+from cnnjax.config import SweepConfig, TrainConfig
+from cnnjax.records import describe
+
+
+def main(config: TrainConfig, options: Options, preset: str) -> None:
+    clock = Clock()
+    with opened(SweepConfig(config, axes=(), seeds=1), options, preset) as (programs, dataset, folder):
+        folder.write_json("config.json", describe(config))
+        outcome = conduct(programs, dataset, folder, options)
+        [result] = outcome.results
+        accuracy, loss = outcome.tests.get(0, (None, None))
+        pictures.learning_curves(outcome.rows, folder.figures / "curves.png")
+        summary = {
+            "status": result.status,
+            "test_accuracy": accuracy,
+            "test_loss": loss,
+            "valid_accuracy": result.valid_accuracy,
+            "valid_loss": result.valid_loss,
+            "parameters": outcome.parameters,
+            "seconds": clock.seconds(),
+        }
+        folder.write_json("summary.json", summary)
+    if accuracy is None:
+        print(f"diverged after {result.step} steps: try a lower --learning-rate than {config.hparams.learning_rate:g}")
+    else:
+        print(f"test accuracy {100 * accuracy:.2f} %, loss {loss:.4f} ({len(dataset.test.labels)} images)")
+    print(f"{outcome.parameters:,} parameters; {clock}")
+    print(folder.path)
+
+
+if __name__ == "__main__":
+    run(main, __doc__)
