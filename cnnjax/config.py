@@ -85,7 +85,7 @@ class TrainConfig:
 def _check(name: str, value: Any, help: str, least: float | None, below: float | None) -> None:
     if not isinstance(value, int | float):
         return
-    rules = {"finite": math.isfinite(value)}
+    rules = {} if math.isfinite(value) else {"finite": False}
     if least is not None:
         rules[f"at least {least:g}"] = value >= least
     if below is not None:

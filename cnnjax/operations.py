@@ -74,8 +74,8 @@ class _Geometry(NamedTuple):
     kernel: Sizes
     output: Sizes
     strides: Sizes
-    padding: Pairs
     dilation: Sizes
+    padding: Pairs
     groups: int
     precision: Any
 
@@ -157,7 +157,11 @@ def _matrix_product(x: Array, kernel: Array, geometry: _Geometry, columns: int) 
     """
     if len(geometry.kernel) == 1:
         flat = geometry._replace(
-            **{name: (1, *getattr(geometry, name)) for name in ("input", "kernel", "output", "strides", "dilation")},
+            input=(1, *geometry.input),
+            kernel=(1, *geometry.kernel),
+            output=(1, *geometry.output),
+            strides=(1, *geometry.strides),
+            dilation=(1, *geometry.dilation),
             padding=((0, 0), *geometry.padding),
         )
         return _matrix_product(x[:, None], kernel[None], flat, columns)[:, 0]
@@ -242,7 +246,7 @@ def _cpu_kernel(x: Array, y: Array, geometry: _Geometry) -> Array:
 # convolution that lax makes of them.
 
 _Lanes = tuple[bool, bool]
-_Form = Callable[[Array, Array, _Geometry], Array]
+_Form = Callable[..., Array]  # form(a, b, geometry)
 _Mapped = Callable[[Callable[..., Array], _Lanes], Callable[..., Array]]
 
 
@@ -280,7 +284,7 @@ def _primitive(name: str, plain: _Form, cpu: _Form, images_first: bool) -> Primi
     primitive = Primitive(name)
     default, on_cpu = partial(_over_lanes, plain, _vmapped), partial(_over_lanes, cpu, _looped)
 
-    @primitive.def_abstract_eval
+    @primitive.def_abstract_eval  # type: ignore[untyped-decorator]
     def _(a: Any, b: Any, **parameters: Any) -> jax.core.ShapedArray:
         shapes = [jax.ShapeDtypeStruct(o.shape, o.dtype) for o in (a, b)]
         out = jax.eval_shape(partial(default, **parameters), *shapes)
@@ -296,9 +300,7 @@ def _primitive(name: str, plain: _Form, cpu: _Form, images_first: bool) -> Primi
         if not any(lanes):
             return primitive.bind(a, b, geometry=geometry, lanes=batched), 0
         inner = a.shape[batched[0]] if lanes[0] else b.shape[batched[1]]
-        a, b = (
-            _merge_lanes(o, new, old, (size, inner)) for o, new, old in zip((a, b), batched, lanes, strict=True)
-        )
+        a, b = (_merge_lanes(o, new, old, (size, inner)) for o, new, old in zip((a, b), batched, lanes, strict=True))
         merged = tuple(new or old for new, old in zip(batched, lanes, strict=True))
         out = primitive.bind(a, b, geometry=geometry, lanes=merged)
         return out.reshape(size, inner, *out.shape[1:]), 0
@@ -330,8 +332,8 @@ def _transposes(primitive: Primitive, first: Callable[..., Array], second: Calla
 
 def _bind(primitive: Primitive, swap: bool = False) -> Callable[..., Array]:
     def bind(a: tuple[Array, bool], b: tuple[Array, bool], geometry: _Geometry) -> Array:
-        (a, lane_a), (b, lane_b) = (b, a) if swap else (a, b)
-        return primitive.bind(a, b, geometry=geometry, lanes=(lane_a, lane_b))
+        (first, lane), (second, other) = (b, a) if swap else (a, b)
+        return primitive.bind(first, second, geometry=geometry, lanes=(lane, other))
 
     return bind
 
@@ -401,7 +403,7 @@ def conv_general_dilated(
     reference = partial(
         lax.conv_general_dilated,
         window_strides=window_strides,
-        padding=padding,
+        padding=padding,  # type: ignore[arg-type]
         lhs_dilation=lhs_dilation,
         rhs_dilation=rhs_dilation,
         dimension_numbers=dimension_numbers,
@@ -421,9 +423,7 @@ def conv_general_dilated(
     dilation = tuple(int(d) for d in rhs_dilation or (1,) * spatial)
     pairs = explicit_padding(padding, sizes, window, strides, dilation)
     output = tuple(map(output_size, sizes, window, strides, pairs, dilation))
-    geometry = _Geometry(
-        sizes, window, output, strides, pairs, dilation, feature_group_count, precision
-    )
+    geometry = _Geometry(sizes, window, output, strides, dilation, pairs, feature_group_count, precision)
     y = _output_p.bind(x, kernel, geometry=geometry, lanes=(False, False))
     order = (out_spec[0], *out_spec[2:], out_spec[1])
     return y.transpose(sorted(range(y.ndim), key=order.__getitem__))
@@ -453,8 +453,8 @@ def _(primals: tuple[tuple[Array, ...]], tangents: tuple[tuple[Array, ...]]) -> 
 
 
 def _slices(x: Array, axes: Sequence[int], window: Sizes, strides: Sizes) -> tuple[Array, ...]:
-    """x at every offset of the window over `axes`, in row-major order."""
-    slices = (x,)
+    """X at every offset of the window over `axes`, in row-major order."""
+    slices: tuple[Array, ...] = (x,)
     for axis, size, stride in zip(axes, window, strides, strict=True):
         count = output_size(x.shape[axis], size, stride, (0, 0), 1)
         slices = tuple(
@@ -464,7 +464,12 @@ def _slices(x: Array, axes: Sequence[int], window: Sizes, strides: Sizes) -> tup
 
 
 def _pool(
-    x: Array, window: Sequence[int], strides: Sequence[int] | None, padding: Padding, fill: Any, combine: Callable[..., Array]
+    x: Array,
+    window: Sequence[int],
+    strides: Sequence[int] | None,
+    padding: Padding,
+    fill: Any,
+    combine: Callable[..., Array],
 ) -> Array:
     window = tuple(int(w) for w in window)
     strides = (1,) * len(window) if strides is None else tuple(int(s) for s in strides)
@@ -543,4 +548,4 @@ def avg_pool(
     total = partial(_pool, window=window_shape, strides=strides, padding=padding, fill=0, combine=sum)
     if count_include_pad:
         return total(inputs) / math.prod(window_shape)
-    return total(inputs) / total(jnp.ones(inputs.shape[-1 - len(window_shape) :-1] + (1,), inputs.dtype))
+    return total(inputs) / total(jnp.ones((*inputs.shape[-1 - len(window_shape) : -1], 1), inputs.dtype))

@@ -34,8 +34,13 @@ class RunFolder:
 
     def __init__(self, runs_dir: Path, name: str | None, default: str = "run"):
         runs_dir = runs_dir.expanduser()
-        runs_dir.mkdir(parents=True, exist_ok=True)
-        self.path = self._named(runs_dir, name) if name else self._unnamed(runs_dir, default)
+        try:
+            runs_dir.mkdir(parents=True, exist_ok=True)
+            self.path = self._named(runs_dir, name) if name else self._unnamed(runs_dir, default)
+        except OSError as error:
+            if error.strerror is None:
+                raise
+            raise OSError(f"no run folder in {runs_dir}: {error.strerror}: choose another --runs-dir") from error
         self.figures = self.path / "figures"
         self.figures.mkdir()
         self._metrics = (self.path / "metrics.jsonl").open("x", buffering=1)

@@ -19,13 +19,13 @@ from jax.sharding import AxisType, PartitionSpec
 from cnnjax.config import Hparams, SweepConfig, TrainConfig
 from cnnjax.config import replace as replace_values
 from cnnjax.data import Dataset
-from cnnjax.training import Metrics, Progress, fit, make_task, test
+from cnnjax.training import Metrics, Progress, fit, make_task, measure_test
 
 
 class Trial(NamedTuple):
     """One point under one seed."""
 
-    index: int
+    number: int
     point: int
     values: tuple[tuple[str, Any], ...]
     config: TrainConfig
@@ -85,7 +85,7 @@ def trials(sweep: SweepConfig) -> tuple[Trial, ...]:
       ValueError: an axis is no option of the run, or a value is out of range.
     """
     names = [name for name, _ in sweep.axes]
-    found = []
+    found: list[Trial] = []
     for point, values in enumerate(itertools.product(*(values for _, values in sweep.axes))):
         chosen = tuple(zip(names, values, strict=True))
         config = replace_values(sweep.base, dict(chosen))
@@ -114,7 +114,8 @@ def describe_plan(programs: Sequence[Program]) -> dict[str, Any]:
     return {
         "device": jax.default_backend(),
         "programs": [
-            {"lanes": asdict(program.lanes), "trials": [trial.index for trial in program.trials]} for program in programs
+            {"lanes": asdict(program.lanes), "trials": [trial.number for trial in program.trials]}
+            for program in programs
         ],
     }
 
@@ -189,21 +190,23 @@ def rank(results: Sequence[Result]) -> list[Ranked]:
     A point with a diverged seed ranks below every point without.
     """
     ranked = []
-    for _, group in itertools.groupby(sorted(results, key=lambda r: r.trial.index), lambda r: r.trial.point):
+    for _, group in itertools.groupby(sorted(results, key=lambda r: r.trial.number), lambda r: r.trial.point):
         seeds = tuple(group)
         accuracy, loss = (summarize([getattr(r, name) for r in seeds]) for name in ("valid_accuracy", "valid_loss"))
         ranked.append(Ranked(dict(seeds[0].trial.values), seeds, accuracy, loss))
 
     def badness(point: Ranked) -> tuple[bool, float, float]:
-        numbers = (-point.valid_accuracy.mean, point.valid_loss.mean)
-        return (not point.complete, *(math.inf if math.isnan(number) else number for number in numbers))
+        accuracy, loss = point.valid_accuracy.mean, point.valid_loss.mean
+        return (
+            (not point.complete, math.inf, math.inf) if math.isnan(accuracy) else (not point.complete, -accuracy, loss)
+        )
 
     return sorted(ranked, key=badness)
 
 
-def test_point(program: Program, progress: Progress, point: Ranked, data: Dataset) -> Metrics:
+def measure_test_of(program: Program, progress: Progress, point: Ranked, data: Dataset) -> Metrics:
     """The test metrics [seeds] of a point's complete trials, from the end of its program."""
-    wanted = {result.trial.index for result in point.results if result.status == "complete"}
-    rows = np.array([row for row, trial in enumerate(program.trials) if trial.index in wanted], int)
+    wanted = {result.trial.number for result in point.results if result.status == "complete"}
+    rows = np.array([row for row, trial in enumerate(program.trials) if trial.number in wanted], int)
     states = jax.tree.map(lambda array: array[rows], progress.state)
-    return test(make_task(program.config, data), states, data, program.lanes)
+    return measure_test(make_task(program.config, data), states, data, program.lanes)

@@ -54,15 +54,15 @@ class Metrics(NamedTuple):
 
     loss_sum: Float[Array, ""]
     correct: Int[Array, ""]
-    count: Int[Array, ""]
+    examples: Int[Array, ""]
 
     @property
     def loss(self) -> Array:
-        return self.loss_sum / self.count
+        return self.loss_sum / self.examples
 
     @property
     def accuracy(self) -> Array:
-        return self.correct / self.count
+        return self.correct / self.examples
 
 
 def _measure(losses: Array, logits: Array, labels: Array, mask: Array | None = None) -> Metrics:
@@ -133,7 +133,7 @@ def steps_per_epoch(task: Task, split: Split) -> int:
 def advance(
     task: Task, key: Key[Array, ""], state: TrainState, split: Split, hparams: Hparams, n: Int[Array, ""] | int
 ) -> tuple[TrainState, Metrics]:
-    """At most `n` steps, and not past the end of the epoch.
+    """At most `n` steps, and not past the end of the epoch; none once the run has diverged.
 
     Each epoch is a permutation of the split, drawn from the key and the number of the epoch, so a
     run that stops between two steps goes on with the batches it would have seen.
@@ -154,14 +154,21 @@ def advance(
     order_key = jax.random.fold_in(jax.random.fold_in(key, _ORDER), epoch)
     order = jax.random.permutation(order_key, len(split.labels))
 
-    def body(i: Array, carry: tuple[TrainState, Metrics]) -> tuple[TrainState, Metrics]:
-        state, total = carry
+    n = jnp.minimum(n, length - start)
+
+    def unfinished(carry: tuple[Array, TrainState, Metrics]) -> Array:
+        i, state, _ = carry
+        return (i < n) & ~state.diverged
+
+    def body(carry: tuple[Array, TrainState, Metrics]) -> tuple[Array, TrainState, Metrics]:
+        i, state, total = carry
         rows = lax.dynamic_slice_in_dim(order, (start + i) * task.batch_size, task.batch_size)
         state, metrics = step(task, key, state, Split(*(array[rows] for array in split)), hparams)
-        return state, jax.tree.map(jnp.add, total, metrics)
+        return i + 1, state, jax.tree.map(jnp.add, total, metrics)
 
     zero = Metrics(jnp.zeros(()), jnp.zeros((), int), jnp.zeros((), int))
-    return lax.fori_loop(0, jnp.minimum(n, length - start), body, (state, zero))
+    _, state, total = lax.while_loop(unfinished, body, (jnp.zeros((), jnp.int32), state, zero))
+    return state, total
 
 
 def evaluate(task: Task, state: TrainState, split: Split) -> Metrics:
@@ -246,7 +253,7 @@ def fit(
         yield Progress(epoch, epoch * length, state, metrics, _evaluate(task, lift, state, valid))
 
 
-def test(task: Task, state: TrainState, data: Dataset, lift: Lift = single) -> Metrics:
+def measure_test(task: Task, state: TrainState, data: Dataset, lift: Lift = single) -> Metrics:
     """The metrics of the test split; read it once, after every choice is made."""
     return _evaluate(task, lift, state, jax.device_put(data.test))
 

@@ -1,6 +1,6 @@
 """A CNN of three blocks with BatchNorm on CIFAR-10 (32x32x3, from a prepared TFDS directory).
 
-    python experiments/train.py cifar10 --data-dir DIR
+python experiments/train.py cifar10 --data-dir DIR
 """
 
 from cnnjax import CNNConfig, Hparams, SweepConfig, TrainConfig

@@ -1,7 +1,7 @@
 """A small CNN on scikit-learn's digits (8x8, embedded).
 
-    python experiments/sweep.py digits
-    python experiments/train.py digits
+python experiments/sweep.py digits
+python experiments/train.py digits
 """
 
 from cnnjax import CNNConfig, Hparams, SweepConfig, TrainConfig

@@ -1,7 +1,7 @@
 """LeNet-5 on MNIST (28x28, from a prepared TFDS directory).
 
-    python experiments/train.py mnist --data-dir DIR
-    python experiments/sweep.py mnist --data-dir DIR
+python experiments/train.py mnist --data-dir DIR
+python experiments/sweep.py mnist --data-dir DIR
 """
 
 from cnnjax import Hparams, LeNet5Config, SweepConfig, TrainConfig

@@ -1,6 +1,6 @@
 """A dense net of 300 hidden units on MNIST, to compare with LeNet-5.
 
-    python experiments/train.py mnist-mlp --data-dir DIR
+python experiments/train.py mnist-mlp --data-dir DIR
 """
 
 from cnnjax import Hparams, MLPConfig, SweepConfig, TrainConfig

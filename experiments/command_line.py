@@ -11,8 +11,9 @@ import math
 import os
 import runpy
 import sys
+import types
 import typing
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, NoReturn
 
@@ -109,43 +110,53 @@ COUNTS = tyro.constructors.PrimitiveConstructorSpec(
 )
 
 
-def _form(train: TrainConfig, axes: dict[str, tuple[Any, ...]] | None, seeds: int) -> type:
+def _form(train: TrainConfig, axes: Mapping[str, tuple[Any, ...]] | None, seeds: int) -> Any:
     """A flat dataclass for tyro: the options of a run, then `Options`; with axes, several values each."""
-    hints = {k: v for part in (train.hparams, train.network, train) for k, v in typing.get_type_hints(type(part)).items()}
     fields: list[tuple[str, Any, Any]] = []
+
+    def add(name: str, kind: Any, default: Any, help: str) -> None:
+        fields.append((name, Annotated[kind, tyro.conf.arg(help=help)], dataclasses.field(default=default)))
+
+    hints = [typing.get_type_hints(type(part)) for part in (train.hparams, train.network, train)]
+    kinds: dict[str, Any] = {name: kind for part in hints for name, kind in part.items()}
     for option, value in flat(train):
-        kind = hints[option.name]
+        kind, help = kinds[option.name], option.metadata["help"]
         if kind == tuple[int, ...]:
             kind = Annotated[kind, COUNTS]
-        if axes is not None and option.name not in NOT_SWEPT:
-            kind, value = tuple[kind, ...], axes.get(option.name, (value,))  # type: ignore[valid-type]
-        help = tyro.conf.arg(help=option.metadata["help"])
-        fields.append((option.name, Annotated[kind, help], dataclasses.field(default=value)))
+        if axes is None or option.name in NOT_SWEPT:
+            add(option.name, kind, value, help)
+        else:
+            add(option.name, types.GenericAlias(tuple, (kind, ...)), axes.get(option.name, (value,)), help)
     if axes is not None:
-        help = tyro.conf.arg(help="number of seeds under each point, counted up from --seed")
-        fields.append(("seeds", Annotated[int, help], dataclasses.field(default=seeds)))
+        add("seeds", int, seeds, "number of seeds under each point, counted up from --seed")
     form = dataclasses.make_dataclass("form", fields, frozen=True)
-    return dataclasses.make_dataclass("arguments", [("run", form, form()), ("options", Options, Options())], frozen=True)
+    parts = [("run", form, form()), ("options", Options, Options())]
+    return dataclasses.make_dataclass("arguments", parts, frozen=True)
+
+
+def _overview(script: str, doc: str) -> str:
+    lines = [f"usage: {script} PRESET [--field value ...]", "", doc.strip(), "", "presets (each has --help):"]
+    for name, path in presets().items():
+        lines.append(f"  {name:12s} {runpy.run_path(str(path))['__doc__'].strip().splitlines()[0]}")
+    return "\n".join([*lines, "or the path to a file of your own that defines `train`, as those in configs/ do"])
 
 
 def parse(script: str, doc: str, argv: Sequence[str], several: bool) -> tuple[TrainConfig | SweepConfig, Options, str]:
     """The configuration, the options and the name of the preset that a command line gives."""
     if not argv or argv[0].startswith("-"):
-        lines = [f"usage: {script} PRESET [--field value ...]", "", doc.strip(), "", "presets (each has --help):"]
-        for name, path in presets().items():
-            lines.append(f"  {name:12s} {(runpy.run_path(str(path))['__doc__'] or '').strip().splitlines()[0]}")
-        print("\n".join(lines), file=sys.stdout if argv[:1] in (["-h"], ["--help"]) else sys.stderr)
-        raise SystemExit(0 if argv[:1] in (["-h"], ["--help"]) else 2)
+        helped = bool({"-h", "--help"} & set(argv))
+        print(_overview(script, doc), file=sys.stdout if helped else sys.stderr)
+        raise SystemExit(0 if helped else 2)
     with usage():
         preset = load_preset(argv[0])
     train, sweep = preset["train"], preset.get("sweep")
     axes = (dict(sweep.axes) if sweep else {}) if several else None
-    form = _form(train, axes, sweep.seeds if sweep else 3)
     arguments = tyro.cli(
-        tyro.conf.OmitArgPrefixes[form],  # type: ignore[valid-type]
+        _form(train, axes, sweep.seeds if sweep else 3),
         prog=f"{script} {argv[0]}",
         description=preset["__doc__"],
         args=list(argv[1:]),
+        config=(tyro.conf.OmitArgPrefixes,),
     )
     values = {field.name: getattr(arguments.run, field.name) for field in dataclasses.fields(arguments.run)}
     with usage(arguments.options.debug):
@@ -166,16 +177,18 @@ def run(main: Callable[[Any, Options, str], None], doc: str | None, *, several: 
     argv = sys.argv[1:]
     debug = "--debug" in argv
     try:
-        config, options, preset = parse(os.path.basename(sys.argv[0]), doc or "", argv, several)
+        config, options, preset = parse(Path(sys.argv[0]).name, doc or "", argv, several)
         # One CPU device a core, so that trials can run side by side; to be said before JAX starts.
-        jax.config.update("jax_num_cpu_devices", len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1)
+        jax.config.update(
+            "jax_num_cpu_devices", len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
+        )
         if options.device:
             jax.config.update("jax_platforms", PLATFORMS[options.device])
             with usage(options.debug):
                 try:
                     jax.devices()
-                except RuntimeError as error:
-                    raise ValueError(f"device: {options.device}: {str(error).splitlines()[0]}") from error
+                except (RuntimeError, AssertionError) as error:  # jax asserts where no plugin is installed
+                    raise ValueError(f"device: {options.device}: JAX finds none here") from error
         main(config, options, preset)
     except (DataError, OSError) as error:
         if debug:
@@ -203,7 +216,12 @@ class Display:
     def __init__(self, examples: int, quiet: bool):
         self._lines = not quiet and not sys.stderr.isatty()
         self._bar = tqdm(
-            total=examples, unit=" examples", unit_scale=True, disable=quiet or self._lines, dynamic_ncols=True, leave=False
+            total=examples,
+            unit=" examples",
+            unit_scale=True,
+            disable=quiet or self._lines,
+            dynamic_ncols=True,
+            leave=False,
         )
 
     def advance(self, examples: int, note: str) -> None:
@@ -227,10 +245,10 @@ class Clock:
         self._spans: list[tuple[float, float]] = []
         jax.monitoring.register_event_duration_secs_listener(self._listen)
 
-    def _listen(self, event: str, duration: float, **_: Any) -> None:
+    def _listen(self, event: str, duration_secs: float, **_: str | int) -> None:
         if event.startswith("/jax/core/compile/"):
             end = time.perf_counter()
-            self._spans.append((end - duration, end))
+            self._spans.append((end - duration_secs, end))
 
     def __str__(self) -> str:
         return ", ".join(f"{name} {value:.1f} s" for name, value in self.seconds().items())

@@ -10,10 +10,10 @@ from typing import Any, NamedTuple
 from command_line import ROOT, Display, Options, percent, usage
 
 from cnnjax import data
-from cnnjax.config import SweepConfig, TrainConfig, text
+from cnnjax.config import SweepConfig, text
 from cnnjax.data import Dataset
-from cnnjax.records import RunFolder, describe, environment
-from cnnjax.sweeps import Program, Ranked, Result, Summary, describe_plan, plan, rank, results, run, test_point, trials
+from cnnjax.records import RunFolder, environment
+from cnnjax.sweeps import Program, Ranked, Result, describe_plan, measure_test_of, plan, rank, results, run, trials
 from cnnjax.training import Progress, make_task, parameters
 
 
@@ -23,7 +23,7 @@ class Outcome(NamedTuple):
     points: list[Ranked]
     """Best first."""
     tests: dict[int, tuple[float, float]]
-    """Test accuracy and loss of the winner's trials, by their index."""
+    """Test accuracy and loss of the winner's trials, by number."""
     parameters: int
     """Trainable numbers of the winner's network."""
     rows: list[dict[str, Any]]
@@ -36,11 +36,13 @@ class Outcome(NamedTuple):
     @property
     def results(self) -> list[Result]:
         """By trial."""
-        return sorted((r for point in self.points for r in point.results), key=lambda r: r.trial.index)
+        return sorted((r for point in self.points for r in point.results), key=lambda r: r.trial.number)
 
 
 @contextmanager
-def opened(config: SweepConfig, options: Options, preset: str) -> Iterator[tuple[tuple[Program, ...], Dataset, RunFolder]]:
+def opened(
+    config: SweepConfig, options: Options, preset: str
+) -> Iterator[tuple[tuple[Program, ...], Dataset, RunFolder]]:
     """The programs, data and new run folder of a sweep, after every check that needs no training."""
     dataset = data.load(config.base.data, options.data_dir)
     with usage(options.debug):
@@ -74,12 +76,14 @@ def conduct(programs: tuple[Program, ...], dataset: Dataset, folder: RunFolder, 
                 if row["trial"] not in gone:
                     folder.append_metrics(row)
                     rows.append(row)
-            gone = {result.trial.index for result in now if result.status == "diverged"}
+            gone = {result.trial.number for result in now if result.status == "diverged"}
             best = rank([*finished, *now])[0]
             note = f"valid {percent(best.valid_accuracy)} {point_name(best)}".strip()
             display.advance(len(now) * per_epoch, note)
             if not several:
-                display.line(f"epoch {progress.epoch}/{program.config.epochs}: train loss {now[0].train_loss:.4f}, {note}")
+                display.line(
+                    f"epoch {progress.epoch}/{program.config.epochs}: train loss {now[0].train_loss:.4f}, {note}"
+                )
             if len(gone) == len(now):
                 break
         finished += now
@@ -89,18 +93,22 @@ def conduct(programs: tuple[Program, ...], dataset: Dataset, folder: RunFolder, 
     display.close()
     points = rank(finished)
     winner = points[0]
-    [(program, progress)] = [(p, at) for p, at in ended if any(t.point == winner.results[0].trial.point for t in p.trials)]
-    tested = test_point(program, progress, winner, dataset)
-    complete = [result.trial.index for result in winner.results if result.status == "complete"]
+    [(program, progress)] = [
+        (p, at) for p, at in ended if any(t.point == winner.results[0].trial.point for t in p.trials)
+    ]
+    tested = measure_test_of(program, progress, winner, dataset)
+    complete = [result.trial.number for result in winner.results if result.status == "complete"]
     numbers = zip(tested.accuracy.tolist(), tested.loss.tolist(), strict=True)
-    return Outcome(points, dict(zip(complete, numbers, strict=True)), parameters(progress.state) // len(program.trials), rows)
+    return Outcome(
+        points, dict(zip(complete, numbers, strict=True)), parameters(progress.state) // len(program.trials), rows
+    )
 
 
 def _rows(progress: Progress, now: list[Result]) -> Iterator[dict[str, Any]]:
     for result, accuracy in zip(now, progress.train.accuracy.tolist(), strict=True):
         complete = result.status == "complete"
         yield {
-            "trial": result.trial.index,
+            "trial": result.trial.number,
             "epoch": progress.epoch,
             "step": result.step,
             "train_loss": result.train_loss,

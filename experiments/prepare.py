@@ -4,7 +4,7 @@ Needs a network and the extra `prepare` (TensorFlow).
 """
 
 import importlib.util
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
 
@@ -18,7 +18,7 @@ from cnnjax.data.tfds import default_directory
 class Arguments:
     name: Annotated[str, tyro.conf.Positional]
     """of the data set, with its configuration and version if wanted: mnist, emnist/letters, mnist:3.0.1"""
-    data_dir: Path = default_directory()
+    data_dir: Path = field(default_factory=default_directory)
     """where to put it"""
     debug: bool = False
     """full tracebacks"""

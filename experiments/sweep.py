@@ -18,9 +18,9 @@ def main(config: SweepConfig, options: Options, preset: str) -> None:
         folder.write_json("config.json", describe(config))
         outcome = conduct(programs, dataset, folder, options)
         folder.write_csv("trials.csv", trial_rows(outcome))
-        labels = {result.trial.index: point_name(point) for point in outcome.points for result in point.results}
-        pictures.learning_curves(outcome.rows, folder.figures / "curves.png", labels)
-        pictures.grid([(point.values, point.valid_accuracy.mean) for point in outcome.points], folder.figures / "grid.png")
+        trials = {point_name(point): [result.trial.number for result in point.results] for point in outcome.points}
+        pictures.compare_curves(outcome.rows, trials, folder.figures / "curves.png")
+        pictures.grid([(point.values, point.valid_accuracy) for point in outcome.points], folder.figures / "grid.png")
         accuracy, loss = tested(outcome)
         best = {
             "point": outcome.winner.values,
@@ -47,9 +47,9 @@ def tested(outcome: Outcome) -> tuple[Summary, Summary]:
 def trial_rows(outcome: Outcome) -> Iterator[dict[str, Any]]:
     """The rows of `trials.csv`; only the winner's trials have test columns."""
     for result in outcome.results:
-        accuracy, loss = outcome.tests.get(result.trial.index, (None, None))
+        accuracy, loss = outcome.tests.get(result.trial.number, (None, None))
         yield {
-            "trial": result.trial.index,
+            "trial": result.trial.number,
             "status": result.status,
             "seed": result.trial.config.seed,
             **dict(result.trial.values),

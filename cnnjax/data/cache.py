@@ -1,5 +1,6 @@
 """Decoded arrays on disk, so that only the first start decodes."""
 
+import contextlib
 import hashlib
 import json
 import os
@@ -40,10 +41,8 @@ def cached(name: str, read: Callable[[], Dataset], directory: Path) -> Dataset:
         return _load(folder)
     except (OSError, ValueError, KeyError, TypeError):
         dataset = read()
-    try:
+    with contextlib.suppress(OSError):  # a full disk or a read-only home costs the next start, not this one
         _save(folder, dataset)
-    except OSError:
-        pass  # a full disk or a read-only home costs the next start, not this one
     return dataset
 
 

@@ -38,7 +38,9 @@ def find(name: str, data_dir: Path) -> Path:
     try:
         file_format = json.loads((folder / "dataset_info.json").read_text()).get("fileFormat", "tfrecord")
     except (OSError, ValueError) as error:
-        raise DataError(f"{folder / 'dataset_info.json'}: damaged: {_line(error)}; prepare it again: {command}") from error
+        raise DataError(
+            f"{folder / 'dataset_info.json'}: damaged: {_line(error)}; prepare it again: {command}"
+        ) from error
     if file_format != "array_record":
         raise DataError(f"{folder}: stored as {file_format}, which needs TensorFlow; prepare it again: {command}")
     return folder

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from flax import nnx
 from jax import Array
@@ -74,9 +74,9 @@ class CNN(nnx.Module):
         self.activation = choose("activation", activation, ACTIVATIONS)
         self.global_head = choose("head", head, HEADS)
         maps = Maps(input_shape)
-        self.blocks = nnx.List()
+        self.blocks: nnx.List[nnx.Sequential] = nnx.List()
         for count in filters:
-            block = []
+            block: list[Any] = []
             for _ in range(convolutions):
                 block.append(
                     maps.convolution(

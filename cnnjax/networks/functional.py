@@ -4,7 +4,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
-import jax
 from flax import nnx
 from jax import Array
 from jaxtyping import Float, Key
@@ -52,12 +51,12 @@ class _Functional:
             module.train()
         else:
             module.eval()
-        logits = module(inputs)  # type: ignore[operator]
+        logits = module(inputs)
         return logits, _variables(module).stats
 
 
 def _variables(module: nnx.Module) -> Variables:
-    _, params, _, stats = nnx.split(module, nnx.Param, nnx.RngState, ...)
+    _, params, _, stats = nnx.split(module, nnx.Param, nnx.RngState, ...)  # type: ignore[misc]
     return Variables(nnx.to_pure_dict(params), nnx.to_pure_dict(stats))
 
 

@@ -98,7 +98,9 @@ class Maps:
         self._advance(size, size, pairs, 1, self.channels)
         return partial(function, window_shape=window, strides=window)
 
-    def _window(self, name: str, size: int, stride: int, padding: str | int, dilation: int) -> tuple[tuple[int, int], ...]:
+    def _window(
+        self, name: str, size: int, stride: int, padding: str | int, dilation: int
+    ) -> tuple[tuple[int, int], ...]:
         count = len(self.spatial)
         if isinstance(padding, int):
             pairs = ((padding, padding),) * count
@@ -111,11 +113,13 @@ class Maps:
                 raise ValueError(
                     f"{name} does not fit maps of {by_name(self.spatial)}: "
                     f"floor(({cells} + {sum(pair)} - {reach}) / {stride}) + 1 = {out}; "
-                    f"maps so far: {' -> '.join(map(by_name, self.shapes))}"
+                    f"maps so far: {' -> '.join(map(by_name, self.shapes))}; use larger inputs, smaller windows or fewer layers"
                 )
         return pairs
 
-    def _advance(self, size: int, stride: int, pairs: tuple[tuple[int, int], ...], dilation: int, channels: int) -> None:
+    def _advance(
+        self, size: int, stride: int, pairs: tuple[tuple[int, int], ...], dilation: int, channels: int
+    ) -> None:
         spatial = (output_size(n, size, stride, pair, dilation) for n, pair in zip(self.spatial, pairs, strict=True))
         self.shapes.append((*spatial, channels))
 
