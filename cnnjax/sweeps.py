@@ -146,7 +146,8 @@ class Result(NamedTuple):
 def results(program: Program, progress: Progress) -> list[Result]:
     """The results of a program's trials as they stand; a diverged trial has no numbers."""
     train, valid = jax.tree.map(lambda array: np.asarray(array, float), (progress.train, progress.valid))
-    numbers = np.stack([train.loss, valid.loss, valid.accuracy], 1)
+    with np.errstate(invalid="ignore"):  # a diverged trial sees no examples
+        numbers = np.stack([train.loss, valid.loss, valid.accuracy], 1)
     diverged = np.asarray(progress.state.diverged) | ~np.isfinite(numbers).all(1)
     numbers[diverged] = math.nan
     steps = np.asarray(progress.state.step)
@@ -197,9 +198,9 @@ def rank(results: Sequence[Result]) -> list[Ranked]:
 
     def badness(point: Ranked) -> tuple[bool, float, float]:
         accuracy, loss = point.valid_accuracy.mean, point.valid_loss.mean
-        return (
-            (not point.complete, math.inf, math.inf) if math.isnan(accuracy) else (not point.complete, -accuracy, loss)
-        )
+        if math.isnan(accuracy):
+            return True, math.inf, math.inf
+        return not point.complete, -round(accuracy, 9), loss  # rounded, so that equal counts tie
 
     return sorted(ranked, key=badness)
 

@@ -130,6 +130,10 @@ def steps_per_epoch(task: Task, split: Split) -> int:
     return len(split.labels) // task.batch_size
 
 
+def _pick(split: Split, rows: Array) -> Split:
+    return Split(*(jnp.asarray(array)[rows] for array in split))
+
+
 def advance(
     task: Task, key: Key[Array, ""], state: TrainState, split: Split, hparams: Hparams, n: Int[Array, ""] | int
 ) -> tuple[TrainState, Metrics]:
@@ -163,7 +167,7 @@ def advance(
     def body(carry: tuple[Array, TrainState, Metrics]) -> tuple[Array, TrainState, Metrics]:
         i, state, total = carry
         rows = lax.dynamic_slice_in_dim(order, (start + i) * task.batch_size, task.batch_size)
-        state, metrics = step(task, key, state, Split(*(array[rows] for array in split)), hparams)
+        state, metrics = step(task, key, state, _pick(split, rows), hparams)
         return i + 1, state, jax.tree.map(jnp.add, total, metrics)
 
     zero = Metrics(jnp.zeros(()), jnp.zeros((), int), jnp.zeros((), int))
@@ -179,7 +183,7 @@ def evaluate(task: Task, state: TrainState, split: Split) -> Metrics:
 
     def batch(i: Array) -> Metrics:
         rows = i * size + jnp.arange(size)
-        inputs, labels = (array[jnp.minimum(rows, examples - 1)] for array in split)
+        inputs, labels = _pick(split, jnp.minimum(rows, examples - 1))
         inputs = task.prepare(key, inputs, hparams, train=False)
         variables = Variables(state.params, state.stats)
         logits, _ = task.network.apply(variables, inputs, train=False, key=key)

@@ -1,0 +1,175 @@
+"""Data: digits, and real TFDS directories, whole and damaged."""
+
+import shutil
+import time
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+from conftest import images, prepare
+from sklearn.datasets import load_digits
+from sklearn.model_selection import train_test_split
+
+from cnnjax.data import DataError, Dataset, Split, Standardize, cache, load
+from cnnjax.data.dataset import three_splits
+
+
+def test_digits_are_split_as_published(digits: Dataset) -> None:
+    """360 for test first, then 180 for validation, stratified, random_state 0."""
+    images, labels = load_digits(return_X_y=True)
+    rest, test, rest_labels, _ = train_test_split(images, labels, test_size=360, stratify=labels, random_state=0)
+    train, valid = train_test_split(rest, test_size=180, stratify=rest_labels, random_state=0)
+    for split, expected in zip(digits[2:], (train, valid, test), strict=True):
+        np.testing.assert_array_equal(split.inputs.reshape(len(expected), 64), expected)
+    assert [len(split.labels) for split in digits[2:]] == [1257, 180, 360]
+    assert digits.train.inputs.dtype == np.uint8
+
+
+def test_what_a_source_does_not_split_is_cut_from_train() -> None:
+    labels = np.arange(200, dtype=np.int32) % 4
+    whole = Split(np.arange(200)[:, None], labels)
+    train, valid, test = three_splits(whole, None, None)
+    assert [len(split.labels) for split in (train, valid, test)] == [140, 20, 40]
+    assert sorted(np.concatenate([train.inputs, valid.inputs, test.inputs])[:, 0]) == list(range(200))
+    assert all((np.bincount(split.labels) == len(split.labels) // 4).all() for split in (train, valid, test))
+    again = three_splits(whole, None, None)
+    assert all(np.array_equal(a.inputs, b.inputs) for a, b in zip((train, valid, test), again, strict=True))
+    _, given, _ = three_splits(whole, Split(whole.inputs[:3], labels[:3]), whole)
+    assert len(given.labels) == 3
+
+
+def test_standardize_by_the_training_split() -> None:
+    inputs = np.random.default_rng(0).integers(0, 255, (100, 4, 4, 3), np.uint8)
+    inputs[..., 2] = 7  # a constant channel
+    prepare = Standardize.of(Split(inputs, np.zeros(100, np.int32)))
+    out = np.asarray(prepare(jax.random.key(0), inputs, None, train=True))
+    np.testing.assert_allclose(out.mean((0, 1, 2)), 0, atol=1e-5)
+    np.testing.assert_allclose(out.std((0, 1, 2)), [1, 1, 0], atol=1e-5)
+
+
+# ------------------------------------------------------------------------- TFDS
+
+
+def test_a_prepared_directory_is_read_exactly(tfds_dir: Path, tmp_path: Path) -> None:
+    mnist = load("mnist", tfds_dir, tmp_path)
+    assert mnist.name == "mnist:1.0.0"
+    assert mnist.classes == tuple(map(str, range(10)))
+    expected = {row["image"].tobytes(): row["label"] for row in images((28, 28, 1), 60, 1)}
+    found = {image.tobytes(): label for image, label in zip(*mnist.test, strict=True)}
+    assert found == expected
+    assert [len(split.labels) for split in mnist[2:]] == [270, 30, 60]
+
+
+def test_the_second_start_reads_the_cache(tfds_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = load("mnist", tfds_dir, tmp_path)
+    monkeypatch.setattr("cnnjax.data.tfds.read", None)  # would fail
+    second = load("mnist:1.0.0", tfds_dir, tmp_path)
+    for a, b in zip(jax.tree.leaves(first[2:]), jax.tree.leaves(second[2:]), strict=True):
+        np.testing.assert_array_equal(a, b)
+    assert (first.name, first.classes) == (second.name, second.classes)
+
+
+@pytest.mark.parametrize("damage", ["truncate", "remove", "facts"])
+def test_a_damaged_cache_is_read_anew(tfds_dir: Path, tmp_path: Path, damage: str) -> None:
+    first = load("mnist", tfds_dir, tmp_path)
+    [folder] = tmp_path.iterdir()
+    array = folder / "train-inputs.npy"
+    if damage == "truncate":
+        array.write_bytes(array.read_bytes()[:1000])
+    elif damage == "remove":
+        array.unlink()
+    else:
+        (folder / "dataset.json").write_text("{")
+    np.testing.assert_array_equal(load("mnist", tfds_dir, tmp_path).train.inputs, first.train.inputs)
+    assert len(np.load(array)) == 270
+
+
+def test_a_cache_that_cannot_be_written_is_done_without(tfds_dir: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    assert len(load("mnist", tfds_dir, tmp_path / "file").train.labels) == 270
+
+
+def test_a_changed_directory_is_read_anew(tfds_dir: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(tfds_dir / "mnist" / "1.0.0", tmp_path / "mnist" / "1.0.0")
+    before = cache.fingerprint(folder)
+    (folder / "extra").touch()
+    assert cache.fingerprint(folder) != before
+
+
+def test_the_highest_version_is_taken(tfds_dir: Path, tmp_path: Path) -> None:
+    for version in ("1.0.0", "1.9.0", "1.10.0"):
+        shutil.copytree(tfds_dir / "mnist" / "1.0.0", tmp_path / "mnist" / version)
+    from cnnjax.data.tfds import find
+
+    assert find("mnist", tmp_path).name == "1.10.0"
+    assert find("mnist:1.9.0", tmp_path).name == "1.9.0"
+
+
+def test_missing_data_is_told_at_once(tfds_dir: Path, tmp_path: Path) -> None:
+    began = time.perf_counter()
+    with pytest.raises(
+        DataError,
+        match=rf"'fashion': nothing prepared in {tmp_path}/fashion/\*; prepare it with: python .*prepare.py fashion --data-dir {tmp_path}",
+    ):
+        load("fashion", tmp_path, tmp_path)
+    with pytest.raises(DataError, match=r"mnist/2\.0\.0; there is 1\.0\.0; prepare it"):
+        load("mnist:2.0.0", tfds_dir, tmp_path)
+    assert time.perf_counter() - began < 5
+
+
+def test_a_truncated_file_is_named(tfds_dir: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(tfds_dir / "mnist" / "1.0.0", tmp_path / "mnist" / "1.0.0")
+    [file] = folder.glob("*train*")
+    file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+    with pytest.raises(DataError, match=rf"{file.name}: damaged: .*; copy or prepare the data set again"):
+        load("mnist", tmp_path, tmp_path / "cache")
+
+
+def test_damaged_facts_are_named(tfds_dir: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(tfds_dir / "mnist" / "1.0.0", tmp_path / "mnist" / "1.0.0")
+    (folder / "features.json").write_text("{")
+    with pytest.raises(DataError, match="not readable as a TFDS directory"):
+        load("mnist", tmp_path, tmp_path / "cache")
+    (folder / "dataset_info.json").write_text("{")
+    with pytest.raises(DataError, match=r"dataset_info.json: damaged"):
+        load("mnist", tmp_path, tmp_path / "cache")
+
+
+def odd_one_out(shape: tuple[int, ...]) -> list[dict]:
+    rows = images((12, 12, 1), 40)
+    rows[17] = images(shape, 18)[17]
+    return rows
+
+
+@pytest.mark.parametrize("declared", [(12, 12, 1), (None, None, 1)])
+def test_an_image_of_another_shape_is_named(tmp_path: Path, declared: tuple) -> None:
+    """TFDS decodes it without a word, also where the declared shape is another."""
+    rows = odd_one_out((12, 10, 1))
+    if None not in declared:  # stored bytes are not checked against the declared shape
+        import io
+
+        from PIL import Image
+
+        buffer = io.BytesIO()
+        Image.fromarray(rows[17]["image"][..., 0]).save(buffer, "PNG")
+        rows[17] = {**rows[17], "image": buffer.getvalue()}
+    prepare(tmp_path, "odd", {"train": rows}, declared)
+    with pytest.raises(DataError, match=r"odd-train.*: image \d+ is uint8\[12, 10, 1\], expected uint8\[12, 12, 1\]"):
+        load("odd", tmp_path, tmp_path / "cache")
+
+
+def test_a_tfrecord_directory_is_refused_with_the_way_out(tfds_dir: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(tfds_dir / "mnist" / "1.0.0", tmp_path / "mnist" / "1.0.0")
+    facts = folder / "dataset_info.json"
+    facts.write_text(facts.read_text().replace('"array_record"', '"tfrecord"'))
+    with pytest.raises(DataError, match=r"stored as tfrecord, which needs TensorFlow; prepare it again: python"):
+        load("mnist", tmp_path, tmp_path / "cache")
+
+
+def test_only_images_with_labels(tmp_path: Path) -> None:
+    shared = Path(__file__).parents[2] / "shared" / "tfds"
+    if not (shared / "gun_point").is_dir():
+        pytest.skip("needs the prepared series data set")
+    with pytest.raises(DataError, match="has no image with a class label, but"):
+        load("gun_point", shared, tmp_path)

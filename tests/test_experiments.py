@@ -1,0 +1,208 @@
+"""The scripts, run as a user runs them: every preset, shrunk, and every mistake."""
+
+import csv
+import importlib.util
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PRESETS = sorted(path.stem.replace("_", "-") for path in (ROOT / "configs").glob("*.py"))
+SMALL = {
+    "digits": ["--epochs", "1", "--filters", "4,8"],
+    "mnist": ["--epochs", "1", "--batch-size", "100"],
+    "mnist-mlp": ["--epochs", "1", "--hidden", "16"],
+    "cifar10": ["--epochs", "1", "--filters", "4,4", "--convolutions", "1"],
+}
+
+
+def script(name: str, *arguments: str | Path, cwd: Path, check: bool = True) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-W", "error", ROOT / "experiments" / f"{name}.py", *arguments]
+    done = subprocess.run([*map(str, command)], capture_output=True, text=True, cwd=cwd, timeout=300)
+    assert not check or done.returncode == 0, done.stderr
+    return done
+
+
+def summary(folder: Path) -> dict:
+    return json.loads((folder / "summary.json").read_text())
+
+
+def lines(folder: Path) -> list[dict]:
+    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
+def test_every_preset_has_its_shrunk_form() -> None:
+    assert sorted(SMALL) == PRESETS
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_every_preset_trains(preset: str, tfds_dir: Path, tmp_path: Path) -> None:
+    done = script("train", preset, *SMALL[preset], "--data-dir", tfds_dir, "--name", "r", cwd=tmp_path)
+    folder = tmp_path / "runs" / "r"
+    assert done.stdout.splitlines()[-1] == "runs/r"
+    assert "test accuracy" in done.stdout
+    assert {path.name for path in folder.iterdir()} == {
+        "config.json",
+        "env.json",
+        "plan.json",
+        "metrics.jsonl",
+        "summary.json",
+        "figures",
+    }
+    assert (folder / "figures" / "curves.png").stat().st_size > 5000
+    [row] = lines(folder)
+    assert list(row) == ["trial", "epoch", "step", "train_loss", "train_accuracy", "valid_loss", "valid_accuracy"]
+    found = summary(folder)
+    assert found["valid_accuracy"] == row["valid_accuracy"]
+    assert 0 <= found["test_accuracy"] <= 1
+    assert list(found["seconds"]) == ["compile", "train", "total"]
+
+
+def test_a_sweep_ranks_records_and_draws(tmp_path: Path) -> None:
+    arguments = ["--epochs", "2", "--learning-rate", "0.001", "0.1", "1e30", "--filters", "4,8", "6,8", "--seeds", "2"]
+    done = script("sweep", "digits", *arguments, "--name", "s", "--quiet", cwd=tmp_path)
+    table = done.stdout.splitlines()
+    assert len(table) == 1 + 6 + 2
+    assert [row.split()[-1] for row in table[1:7]] == ["2/2"] * 4 + ["0/2"] * 2
+    assert table[1].split()[1] == "0.1"
+    assert all(row.split()[1] == "1e+30" for row in table[5:7])
+    folder = tmp_path / "runs" / "s"
+    rows = list(csv.DictReader((folder / "trials.csv").read_text().splitlines()))
+    names = (
+        "trial,status,seed,learning_rate,filters,epochs,train_loss,valid_loss,valid_accuracy,test_loss,test_accuracy"
+    )
+    assert list(rows[0]) == names.split(",")
+    assert [row["trial"] for row in rows] == [str(i) for i in range(12)]
+    assert sum(row["test_accuracy"] != "" for row in rows) == 2  # the winner's seeds
+    assert {row["status"] for row in rows if row["learning_rate"] == "1e+30"} == {"diverged"}
+    found = summary(folder)
+    assert found["trials"] == {"complete": 8, "stopped": 0, "diverged": 4}
+    assert found["best"]["point"]["learning_rate"] == 0.1
+    assert found["best"]["test_accuracy"]["n"] == 2
+    best = [float(row["valid_accuracy"]) for row in rows if row["test_accuracy"]]
+    assert found["best"]["valid_accuracy"]["mean"] == pytest.approx(sum(best) / 2)
+    plan = json.loads((folder / "plan.json").read_text())
+    assert [len(program["trials"]) for program in plan["programs"]] == [6, 6]
+    assert len(lines(folder)) == 8 * 2 + 4
+    assert {path.name for path in (folder / "figures").iterdir()} == {"curves.png", "grid.png"}
+    config = json.loads((folder / "config.json").read_text())
+    assert config["axes"]["filters"] == ["4,8", "6,8"]
+
+
+def test_the_same_sweep_gives_the_same_numbers_and_a_wild_rate_changes_none(tmp_path: Path) -> None:
+    common = ["--epochs", "2", "--filters", "4", "--seeds", "2", "--quiet"]
+    for name, rate in (("wild", "1e30"), ("tame", "0.05")):
+        script("sweep", "digits", "--learning-rate", "0.01", rate, "0.1", *common, "--name", name, cwd=tmp_path)
+    wild, tame = (
+        {(row["trial"], row["epoch"]): row for row in lines(tmp_path / "runs" / name)} for name in ("wild", "tame")
+    )
+    assert [trial for trial, epoch in tame if epoch == 2] == [0, 1, 2, 3, 4, 5]
+    assert all(wild[key] == row for key, row in tame.items() if key[0] in (0, 1, 4, 5))
+    assert all(wild[trial, 1]["train_loss"] is None for trial in (2, 3))
+
+
+def test_a_diverged_run_says_so(tmp_path: Path) -> None:
+    done = script("train", "digits", "--learning-rate", "1e30", "--epochs", "2", "--name", "r", cwd=tmp_path)
+    assert "diverged after 1 steps: try a lower --learning-rate than 1e+30" in done.stdout
+    assert summary(tmp_path / "runs" / "r")["status"] == "diverged"
+    assert summary(tmp_path / "runs" / "r")["test_accuracy"] is None
+
+
+def test_a_preset_of_one_s_own_from_any_directory(tmp_path: Path) -> None:
+    mine = tmp_path / "mine.py"
+    mine.write_text(
+        '"""Mine."""\n'
+        "from cnnjax import CNNConfig, TrainConfig\n"
+        "train = TrainConfig(CNNConfig(filters=(2,)), epochs=1)\n"
+    )
+    script("train", mine, cwd=tmp_path)
+    [folder] = (tmp_path / "runs").iterdir()
+    assert folder.name.startswith("mine-")
+
+
+MISTAKES = {
+    "no preset": ([], 2, "usage: train.py PRESET"),
+    "unknown preset": (["digitz"], 2, "unknown preset 'digitz': did you mean 'digits'?"),
+    "unknown field": (["digits", "--learnin-rate", "0.1"], 2, "--learning-rate"),
+    "not a number": (["digits", "--learning-rate", "nan"], 2, "learning_rate: nan: must be finite"),
+    "momentum": (["digits", "--momentum", "1.5"], 2, "momentum: 1.5: must be at least 0 and below 1"),
+    "no batch": (["digits", "--batch-size", "0"], 2, "batch_size: 0: must be at least 1"),
+    "large batch": (
+        ["digits", "--batch-size", "1258"],
+        2,
+        "batch_size: 1258: the training split of digits has 1257 examples",
+    ),
+    "no filters": (["digits", "--filters", "0,8"], 2, "filters: 0,8: every entry must be at least 1"),
+    "words for filters": (["digits", "--filters", "a,8"], 2, "--filters"),
+    "too deep": (
+        ["digits", "--filters", "8,16,32,64,128"],
+        2,
+        "does not fit maps of 1x1: floor((1 + 0 - 2) / 2) + 1 = 0; maps so far: 8x8x1 -> 8x8x8",
+    ),
+    "epochs": (["digits", "--epochs", "-1"], 2, "epochs: -1: must be at least 1"),
+    "activation": (["digits", "--activation", "rlu"], 2, "activation: 'rlu': use one of relu"),
+    "a field it does not have": (["mnist-mlp", "--filters", "8"], 2, "Unrecognized options: --filters"),
+    "missing data": (
+        ["mnist", "--data-dir", "nowhere"],
+        1,
+        "nothing prepared in nowhere/mnist/*; prepare it with: python experiments/prepare.py mnist --data-dir nowhere",
+    ),
+    "truncated data": (["mnist", "--data-dir", "truncated"], 1, "damaged: "),
+    "taken name": (["digits", "--name", "taken"], 1, "run folder runs/taken exists"),
+    "name outside": (["digits", "--name", "../up"], 2, "name: '../up': give a plain folder name"),
+    "no folder": (["digits", "--runs-dir", "file"], 1, "no run folder in file: File exists"),
+    "no device": (["digits", "--device", "tpu"], 2, "device: tpu: JAX finds none here"),
+}
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_a_mistake_is_told_in_one_line(mistake: str, tfds_dir: Path, tmp_path: Path) -> None:
+    arguments, code, message = MISTAKES[mistake]
+    (tmp_path / "file").touch()
+    (tmp_path / "runs" / "taken").mkdir(parents=True)
+    folder = shutil.copytree(tfds_dir / "mnist" / "1.0.0", tmp_path / "truncated" / "mnist" / "1.0.0")
+    [file] = folder.glob("*train*")
+    os.truncate(file, file.stat().st_size // 2)
+    done = script("train", *arguments, cwd=tmp_path, check=False)
+    assert done.returncode == code, done.stderr
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+    if done.stderr.startswith("error:"):
+        assert len(done.stderr.splitlines()) == 1
+    assert [path.name for path in (tmp_path / "runs").iterdir()] == ["taken"]
+
+
+SWEEP_MISTAKES = {
+    "no value": (["--learning-rate"], "learning_rate: give at least one value"),
+    "twice": (["--learning-rate", "0.1", "0.1"], "learning_rate: 0.1 0.1: a value stands twice"),
+    "no seed": (["--seeds", "0"], "seeds: 0: must be at least 1"),
+    "one bad value": (["--learning-rate", "0.1", "nan"], "learning_rate: nan: must be finite"),
+    "one bad shape": (["--filters", "8", "8,8,8,8"], "does not fit"),
+}
+
+
+@pytest.mark.parametrize("mistake", SWEEP_MISTAKES)
+def test_a_sweep_s_mistake_is_told_in_one_line(mistake: str, tmp_path: Path) -> None:
+    arguments, message = SWEEP_MISTAKES[mistake]
+    done = script("sweep", "digits", *arguments, cwd=tmp_path, check=False)
+    assert (done.returncode, len(done.stderr.splitlines())) == (2, 1)
+    assert message in done.stderr
+    assert not (tmp_path / "runs").exists()
+
+
+def test_help_names_every_field(tmp_path: Path) -> None:
+    assert "mnist-mlp" in script("sweep", "--help", cwd=tmp_path).stdout
+    shown = script("sweep", "digits", "--help", cwd=tmp_path).stdout
+    assert all(option in shown for option in ("--learning-rate", "--filters", "--seeds", "--data-dir", "--runs-dir"))
+
+
+def test_preparing_needs_tensorflow_and_says_so(tmp_path: Path) -> None:
+    if importlib.util.find_spec("tensorflow"):
+        pytest.skip("TensorFlow is here")
+    done = script("prepare", "mnist", "--data-dir", tmp_path, cwd=tmp_path, check=False)
+    assert (done.returncode, done.stderr) == (1, 'error: preparing needs TensorFlow: pip install -e ".[prepare]"\n')

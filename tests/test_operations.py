@@ -1,0 +1,398 @@
+"""Convolution and pooling against NumPy, SciPy and lax."""
+
+import inspect
+import itertools
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import scipy.signal
+from flax import nnx
+from jax import lax
+
+from cnnjax.operations import avg_pool, conv_general_dilated, max_pool, output_size
+
+
+class Case(NamedTuple):
+    size: tuple[int, ...]
+    channels: int
+    filters: int
+    kernel: tuple[int, ...]
+    strides: tuple[int, ...]
+    padding: Any
+    dilation: tuple[int, ...] = (1, 1)
+    groups: int = 1
+    images: int = 3
+
+
+CASES = {
+    "valid": Case((7, 6), 5, 4, (3, 3), (1, 1), "VALID"),
+    "same": Case((7, 6), 5, 4, (3, 3), (1, 1), "SAME"),
+    "same-lower": Case((7, 6), 5, 4, (2, 4), (1, 2), "SAME_LOWER"),
+    "even-kernel": Case((8, 7), 5, 2, (2, 4), (1, 1), "SAME"),
+    "strides": Case((9, 8), 5, 3, (3, 2), (2, 3), "VALID"),
+    "same-strides": Case((9, 8), 5, 3, (3, 3), (2, 3), "SAME"),
+    "asymmetric": Case((6, 7), 5, 3, (3, 3), (2, 1), ((2, 0), (1, 3))),
+    "negative": Case((9, 9), 5, 3, (3, 3), (1, 2), ((-1, 0), (1, -2))),
+    "dilation": Case((9, 9), 5, 3, (3, 2), (1, 2), "SAME", (2, 3)),
+    "groups": Case((6, 6), 6, 4, (3, 3), (1, 2), "SAME", groups=2),
+    "depthwise": Case((6, 6), 4, 8, (3, 3), (1, 1), "SAME", groups=4),
+    "one-channel": Case((8, 8), 1, 4, (3, 3), (1, 1), "SAME"),
+    "few-channels-strides": Case((11, 9), 3, 4, (5, 4), (2, 3), ((1, 2), (0, 3))),
+    "few-channels-wide": Case((9, 9), 6, 4, (5, 5), (1, 1), "VALID"),
+    "pointwise": Case((4, 4), 2, 6, (1, 1), (1, 1), "VALID"),
+    "chunks": Case((5, 5), 5, 3, (3, 3), (1, 1), "SAME", images=32),
+    "chunks-groups": Case((5, 5), 6, 4, (3, 3), (2, 1), "SAME", groups=2, images=48),
+    "no-divisor": Case((4, 4), 5, 3, (3, 3), (1, 1), "SAME", images=37),
+    "1-d": Case((11,), 5, 3, (4,), (2,), "SAME", (1,)),
+    "1-d-one-channel": Case((11,), 1, 3, (5,), (1,), "VALID", (1,)),
+    "1-d-dilation": Case((11,), 4, 6, (3,), (1,), ((3, 1),), (2,), 2),
+    "3-d": Case((4, 5, 4), 2, 3, (2, 3, 2), (1, 2, 1), "SAME", (1, 1, 1)),
+}
+
+
+def arguments(case: Case) -> dict[str, Any]:
+    letters = "DHW"[3 - len(case.size) :]
+    return {
+        "window_strides": case.strides,
+        "padding": case.padding,
+        "rhs_dilation": case.dilation,
+        "dimension_numbers": (f"N{letters}C", f"{letters}IO", f"N{letters}C"),
+        "feature_group_count": case.groups,
+    }
+
+
+def operands(case: Case, dtype: Any = np.float64, lanes: tuple[int, ...] = ()) -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(*lanes, case.images, *case.size, case.channels))
+    kernel = rng.normal(size=(*lanes, *case.kernel, case.channels // case.groups, case.filters))
+    return jnp.asarray(x, dtype), jnp.asarray(kernel, dtype)
+
+
+def pairs_of(case: Case) -> list[tuple[int, int]]:
+    if not isinstance(case.padding, str):
+        return list(case.padding)
+    if case.padding == "VALID":
+        return [(0, 0)] * len(case.size)
+    pairs = []
+    for n, k, s, d in zip(case.size, case.kernel, case.strides, case.dilation, strict=True):
+        total = max((-(-n // s) - 1) * s + (k - 1) * d + 1 - n, 0)
+        low = total // 2 if case.padding == "SAME" else total - total // 2
+        pairs.append((low, total - low))
+    return pairs
+
+
+def by_hand(case: Case, x: np.ndarray, kernel: np.ndarray) -> np.ndarray:
+    """The definition: at every position the sum over taps and channels of one group."""
+    pairs = pairs_of(case)
+    cropped = x[
+        (slice(None), *(slice(max(0, -lo), n - max(0, -hi)) for n, (lo, hi) in zip(case.size, pairs, strict=True)))
+    ]
+    padded = np.pad(cropped, [(0, 0), *((max(0, lo), max(0, hi)) for lo, hi in pairs), (0, 0)])
+    out = [
+        (n - (k - 1) * d - 1) // s + 1
+        for n, k, s, d in zip(padded.shape[1:-1], case.kernel, case.strides, case.dilation, strict=True)
+    ]
+    y = np.zeros((x.shape[0], *out, case.filters))
+    each_in, each_out = case.channels // case.groups, case.filters // case.groups
+    for group in range(case.groups):
+        ins, outs = slice(group * each_in, (group + 1) * each_in), slice(group * each_out, (group + 1) * each_out)
+        for tap in itertools.product(*map(range, case.kernel)):
+            window = tuple(
+                slice(t * d, t * d + (o - 1) * s + 1, s)
+                for t, d, o, s in zip(tap, case.dilation, out, case.strides, strict=True)
+            )
+            y[..., outs] += padded[(slice(None), *window, ins)] @ kernel[(*tap, slice(None), outs)]
+    return y
+
+
+@pytest.fixture(params=CASES, name="case")
+def _case(request: pytest.FixtureRequest) -> Case:
+    return CASES[request.param]
+
+
+# Compiling derivatives of derivatives and lanes takes seconds: every case has its turn among the
+# slow tests, one of each form here.
+FORMS = {"groups", "few-channels-strides", "chunks"}
+
+
+@pytest.fixture(params=[pytest.param(name, marks=[] if name in FORMS else pytest.mark.slow) for name in CASES])
+def form(request: pytest.FixtureRequest) -> Case:
+    return CASES[request.param]
+
+
+def test_convolution_and_its_gradients_equal_the_definition(case: Case) -> None:
+    """The sum of t * convolution is linear in each operand: along a direction it grows by its value there."""
+    rng = np.random.default_rng(1)
+    with jax.enable_x64(True):
+        x, kernel = operands(case)
+        expected = by_hand(case, np.asarray(x), np.asarray(kernel))
+        t = rng.normal(size=expected.shape)
+
+        def total(x: jax.Array, kernel: jax.Array) -> tuple[jax.Array, jax.Array]:
+            y = conv_general_dilated(x, kernel, **arguments(case))
+            return (t * y).sum(), y
+
+        (_, y), gradients = jax.jit(jax.value_and_grad(total, (0, 1), has_aux=True))(x, kernel)
+    np.testing.assert_allclose(y, expected, atol=1e-12)
+    for which, gradient in enumerate(map(np.asarray, gradients)):
+        for _ in range(3):
+            changed = [np.asarray(x), np.asarray(kernel)]
+            changed[which] = direction = rng.normal(size=gradient.shape)
+            np.testing.assert_allclose((gradient * direction).sum(), (t * by_hand(case, *changed)).sum(), rtol=1e-10)
+
+
+def test_convolution_equals_scipy() -> None:
+    rng = np.random.default_rng(0)
+    x, kernel = rng.normal(size=(2, 9, 8, 3)), rng.normal(size=(5, 4, 3, 2))
+    with jax.enable_x64(True):
+        ours = conv_general_dilated(x, kernel, (1, 1), "VALID", dimension_numbers=("NHWC", "HWIO", "NHWC"))
+    theirs = [[scipy.signal.correlate(x[n], kernel[..., o], "valid")[..., 0] for o in range(2)] for n in range(2)]
+    np.testing.assert_allclose(ours, np.moveaxis(theirs, 1, -1), atol=1e-12)
+
+
+def both(case: Case, make: Any, *operands: Any, atol: float) -> None:
+    """What `make` makes of our convolution and of lax's, compared leaf by leaf."""
+    ours, theirs = (
+        jax.jit(make(partial(c, **arguments(case))))(*operands)
+        for c in (conv_general_dilated, lax.conv_general_dilated)
+    )
+    for a, b in zip(jax.tree.leaves(ours), jax.tree.leaves(theirs), strict=True):
+        assert a.dtype == b.dtype
+        scale = np.abs(np.asarray(b, np.float64)).max() + 1
+        np.testing.assert_allclose(np.asarray(a, np.float64) / scale, np.asarray(b, np.float64) / scale, atol=atol)
+
+
+@pytest.mark.parametrize(("dtype", "atol"), [(jnp.float32, 3e-6), (jnp.bfloat16, 2e-2)])
+def test_values_and_gradients_equal_lax(form: Case, dtype: Any, atol: float) -> None:
+    def make(conv: Any) -> Any:
+        return jax.value_and_grad(lambda x, kernel: (conv(x, kernel).astype(jnp.float32) ** 2).sum(), (0, 1))
+
+    both(form, make, *operands(form, dtype), atol=atol)
+
+
+def test_second_derivatives_equal_lax(form: Case) -> None:
+    """Reverse over reverse, forward over reverse, reverse over forward."""
+
+    def make(conv: Any) -> Any:
+        def energy(operands: Any) -> jax.Array:
+            return (conv(*operands) ** 3).sum()
+
+        def derivatives(*operands: Any) -> Any:
+            direction = jax.tree.map(jnp.cos, operands)
+            return (
+                jax.grad(lambda o: sum((g**2).sum() for g in jax.grad(energy)(o)))(operands),
+                jax.jvp(jax.grad(energy), (operands,), (direction,)),
+                jax.grad(lambda o: jax.jvp(energy, (o,), (direction,))[1])(operands),
+            )
+
+        return derivatives
+
+    with jax.enable_x64(True):
+        both(form, make, *operands(form), atol=1e-12)
+
+
+@pytest.mark.parametrize("axes", [(0, None), (None, 0), (0, 0)])
+def test_vmap_equals_lax(form: Case, axes: tuple[int | None, int | None]) -> None:
+    """Lanes of gradients, and gradients through lanes."""
+
+    def make(conv: Any) -> Any:
+        def loss(x: jax.Array, kernel: jax.Array) -> jax.Array:
+            return (conv(x, kernel) ** 2).sum()
+
+        def derivatives(*operands: Any) -> Any:
+            through = jax.grad(lambda *operands: jax.vmap(loss, axes)(*operands).sum(), (0, 1))
+            return jax.vmap(jax.grad(loss, (0, 1)), axes)(*operands), through(*operands)
+
+        return derivatives
+
+    with jax.enable_x64(True):
+        single, lanes = operands(form), operands(form, lanes=(2,))
+        both(form, make, *(o[axis is not None] for o, axis in zip(zip(single, lanes), axes)), atol=1e-12)  # noqa: B905
+
+
+@pytest.mark.parametrize(
+    "axes", [((0, 0), (0, None)), ((0, None), (0, 0)), ((0, 0), (0, 0)), ((0, None), (None, 0)), ((None, 0), (0, 0))]
+)
+def test_nested_vmap_equals_lax(axes: Any) -> None:
+    case = CASES["groups"]
+
+    def make(conv: Any) -> Any:
+        def loss(x: jax.Array, kernel: jax.Array) -> jax.Array:
+            return jax.vmap(jax.vmap(conv, axes[1]), axes[0])(x, kernel)
+
+        return jax.value_and_grad(lambda x, kernel: (loss(x, kernel) ** 2).sum(), (0, 1))
+
+    with jax.enable_x64(True):
+        lanes = [tuple(n for n, level in zip((2, 3), axes) if level[i] == 0) for i in range(2)]  # noqa: B905
+        both(case, make, operands(case, lanes=lanes[0])[0], operands(case, lanes=lanes[1])[1], atol=1e-12)
+
+
+def test_scan_equals_lax(form: Case) -> None:
+    def make(conv: Any) -> Any:
+        def descend(x: jax.Array, kernel: jax.Array) -> jax.Array:
+            def body(kernel: jax.Array, _: None) -> tuple[jax.Array, None]:
+                return kernel - 1e-3 * jax.grad(lambda k: (conv(x, k) ** 2).mean())(kernel), None
+
+            return lax.scan(body, kernel, None, length=3)[0]
+
+        return descend
+
+    both(form, make, *operands(form, jnp.float32), atol=1e-5)
+
+
+def test_it_runs_inside_a_module_a_remat_and_eagerly() -> None:
+    conv = nnx.Conv(1, 4, (3, 3), conv_general_dilated=conv_general_dilated, rngs=nnx.Rngs(0))
+    stock = nnx.Conv(1, 4, (3, 3), rngs=nnx.Rngs(0))
+    x = jnp.asarray(np.random.default_rng(0).normal(size=(2, 8, 8, 1)), jnp.float32)
+    np.testing.assert_allclose(conv(x), stock(x), atol=1e-6)
+    ours, theirs = (jax.grad(lambda x, f=f: jax.checkpoint(f)(x).sum())(x) for f in (conv, stock))
+    np.testing.assert_allclose(ours, theirs, atol=1e-5)
+
+
+def test_it_is_a_drop_in() -> None:
+    ours, theirs = (
+        list(inspect.signature(f).parameters.values()) for f in (conv_general_dilated, lax.conv_general_dilated)
+    )
+    assert [(p.name, p.default, p.kind) for p in ours] == [(p.name, p.default, p.kind) for p in theirs]
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"dimension_numbers": None},
+        {"dimension_numbers": ("NHWC", "OIHW", "NCHW"), "rhs_dilation": None},
+        {"lhs_dilation": (2, 1), "padding": ((1, 1), (0, 2))},
+        {"batch_group_count": 2},
+        {"preferred_element_type": jnp.float32},
+        {"precision": lax.Precision.HIGHEST},
+    ],
+)
+def test_every_argument_means_what_it_means_in_lax(changes: dict[str, Any]) -> None:
+    case = CASES["valid"]._replace(images=4)
+    kwargs = {**arguments(case), **changes}
+    dtype = jnp.bfloat16 if "preferred_element_type" in changes else jnp.float32
+    x, kernel = operands(case, dtype)
+    layout = kwargs["dimension_numbers"]
+    if layout is None:
+        x, kernel = x.transpose(0, 3, 1, 2), kernel.transpose(3, 2, 0, 1)
+    elif layout[1] == "OIHW":
+        kernel = kernel.transpose(3, 2, 0, 1)
+    ours, theirs = (c(x, kernel, **kwargs) for c in (conv_general_dilated, lax.conv_general_dilated))
+    assert ours.dtype == theirs.dtype
+    np.testing.assert_allclose(ours, theirs, atol=1e-5)
+
+
+def test_errors_are_those_of_lax() -> None:
+    x, kernel = operands(CASES["valid"], jnp.float32)
+    for wrong in ({"feature_group_count": 2}, {"window_strides": (1,)}, {"padding": "FULL"}):
+        kwargs = {**arguments(CASES["valid"]), **wrong}
+        with pytest.raises((ValueError, TypeError, RuntimeError)) as theirs:
+            lax.conv_general_dilated(x, kernel, **kwargs)
+        with pytest.raises(theirs.type, match=r".") as ours:
+            conv_general_dilated(x, kernel, **kwargs)
+        assert str(ours.value) == str(theirs.value)
+
+
+def test_sizes_of_the_textbook() -> None:
+    """5x5x3 filters on 32x32x3 give 28x28 maps."""
+    y = conv_general_dilated(
+        jnp.ones((1, 32, 32, 3)), jnp.ones((5, 5, 3, 6)), (1, 1), "VALID", dimension_numbers=("NHWC", "HWIO", "NHWC")
+    )
+    assert y.shape == (1, 28, 28, 6)
+    assert output_size(32, 5, 1, (0, 0), 1) == 28
+
+
+# ------------------------------------------------------------------------- pooling
+
+POOLS = {
+    "2x2": ((6, 8), (2, 2), (2, 2), "VALID"),
+    "odd-tail": ((7, 5), (2, 2), (2, 2), "VALID"),
+    "gaps": ((9, 9), (2, 1), (3, 2), "VALID"),
+    "overlap": ((9, 8), (3, 3), (2, 2), "VALID"),
+    "overlap-same": ((9, 8), (3, 2), (2, 1), "SAME"),
+    "overlap-mixed": ((9, 8), (3, 2), (1, 2), "VALID"),
+    "padded": ((6, 6), (2, 3), (2, 3), ((1, 1), (0, 2))),
+    "unit-strides": ((5, 5), (2, 2), None, "SAME"),
+    "1-d": ((11,), (3,), (2,), "SAME"),
+    "3-d": ((4, 4, 4), (2, 2, 2), (2, 2, 2), "VALID"),
+    "wide": ((14, 14), (12, 12), (1, 1), "VALID"),
+}
+
+
+def reference_pool(x: jax.Array, window: Any, strides: Any, padding: Any) -> jax.Array:
+    strides = strides or (1,) * len(window)
+    pads = padding if isinstance(padding, str) else ((0, 0), *padding, (0, 0))
+    return lax.reduce_window(x, -jnp.inf, lax.max, (1, *window, 1), (1, *strides, 1), pads)
+
+
+@pytest.mark.parametrize("name", POOLS)
+def test_max_pool_equals_lax(name: str) -> None:
+    """On few different numbers, so that many cells tie: the first of them gets the gradient."""
+    size, *how = POOLS[name]
+    rng = np.random.default_rng(0)
+    x = jnp.asarray(rng.integers(0, 4, (2, 3, *size, 4)), jnp.float32)
+
+    def derivatives(pool: Any) -> Any:
+        weights = jnp.asarray(rng.normal(size=jax.eval_shape(pool, x[0]).shape), jnp.float32)
+
+        @jax.jit
+        def all_of(x: jax.Array, weights: jax.Array) -> Any:
+            values, gradient = jax.vmap(pool)(x), jax.grad(lambda x: (weights * jax.vmap(pool)(x)).sum())(x)
+            return values, gradient
+
+        return all_of, weights
+
+    ours, weights = derivatives(lambda x: max_pool(x, *how))
+    theirs, _ = derivatives(lambda x: reference_pool(x, *how))
+    for a, b in zip(ours(x, weights), theirs(x, weights), strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-6)
+    if name in ("2x2", "overlap"):
+        _, tangent = jax.jvp(lambda x: max_pool(x, *how), (x[0],), (jnp.cos(x[0]),))
+        np.testing.assert_allclose(
+            (weights * tangent).sum(), (theirs(x, weights)[1][0] * jnp.cos(x[0])).sum(), rtol=1e-4
+        )
+
+
+@pytest.mark.parametrize("name", POOLS)
+@pytest.mark.parametrize("count_include_pad", [True, False])
+def test_avg_pool_equals_flax(name: str, count_include_pad: bool) -> None:
+    size, *how = POOLS[name]
+    x = jnp.asarray(np.random.default_rng(0).normal(size=(3, *size, 4)), jnp.float32)
+
+    def derivatives(pool: Any) -> Any:
+        def squared(x: jax.Array) -> tuple[jax.Array, jax.Array]:
+            y = pool(x, *how, count_include_pad=count_include_pad)
+            return (y**2).sum(), y
+
+        return jax.jit(jax.value_and_grad(squared, has_aux=True))(x)
+
+    for a, b in zip(jax.tree.leaves(derivatives(avg_pool)), jax.tree.leaves(derivatives(nnx.avg_pool)), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5)
+
+
+def test_max_pool_by_hand() -> None:
+    x = jnp.asarray([[1, 2, 5, 0], [3, 4, 5, 5]], jnp.float32)[None, ..., None]
+    np.testing.assert_array_equal(max_pool(x, (2, 2), (2, 2)).ravel(), [4, 5])
+    gradient = jax.grad(lambda x: max_pool(x, (2, 2), (2, 2)).sum())(x)
+    np.testing.assert_array_equal(gradient[0, ..., 0], [[0, 0, 1, 0], [0, 1, 0, 0]])
+
+
+def test_pooling_keeps_nan_and_type() -> None:
+    x = jnp.ones((1, 4, 4, 1)).at[0, 1, 1, 0].set(jnp.nan)
+    assert jnp.isnan(max_pool(x, (2, 2), (2, 2))).ravel().tolist() == [True, False, False, False]
+    assert jnp.isnan(max_pool(x, (3, 3), (1, 1))).all()
+    assert max_pool(jnp.zeros((1, 4, 4, 1), jnp.uint8), (2, 2), (2, 2)).dtype == jnp.uint8
+    for pool in (max_pool, avg_pool):
+        assert pool(jnp.zeros((1, 4, 4, 1), jnp.bfloat16), (2, 2), (2, 2), "SAME").dtype == jnp.bfloat16
+
+
+@pytest.mark.parametrize("pool", [max_pool, avg_pool])
+def test_pooling_refuses_what_does_not_fit(pool: Any) -> None:
+    with pytest.raises(ValueError, match=r"window \(5, 2\) does not fit \[4, 4\]"):
+        pool(jnp.zeros((1, 4, 4, 1)), (5, 2))
+    with pytest.raises(ValueError, match=r"strides \(0, 1\)"):
+        pool(jnp.zeros((1, 4, 4, 1)), (2, 2), (0, 1))

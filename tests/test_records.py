@@ -1,0 +1,159 @@
+"""The run folder and the pictures."""
+
+import csv
+import json
+import math
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from cnnjax import CNNConfig, Hparams, SweepConfig, TrainConfig, pictures
+from cnnjax.config import replace, text
+from cnnjax.records import RunFolder, describe, environment, plain
+from cnnjax.sweeps import Summary
+
+TRAIN = TrainConfig(CNNConfig(filters=(8, 16)), Hparams(learning_rate=0.03))
+
+
+def test_a_run_folder_is_never_overwritten(tmp_path: Path) -> None:
+    with RunFolder(tmp_path, "mine") as folder:
+        folder.write_json("a.json", {})
+        with pytest.raises(FileExistsError):
+            folder.write_json("a.json", {})
+    with pytest.raises(FileExistsError, match=f"run folder {tmp_path}/mine exists: choose another --name"):
+        RunFolder(tmp_path, "mine")
+
+
+def test_runs_of_one_second_get_different_names(tmp_path: Path) -> None:
+    paths = set()
+    for _ in range(5):
+        with RunFolder(tmp_path, None, "digits") as folder:
+            paths.add(folder.path)
+    assert len(paths) == 5
+    assert all(path.name.startswith("digits-") for path in paths)
+
+
+@pytest.mark.parametrize("name", ["../up", "a/b", ".hidden", "/abs"])
+def test_a_name_stays_in_its_folder(tmp_path: Path, name: str) -> None:
+    with pytest.raises(ValueError, match="give a plain folder name"):
+        RunFolder(tmp_path / "runs", name)
+
+
+def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(OSError, match=f"no run folder in {tmp_path}/file: File exists: choose another --runs-dir"):
+        RunFolder(tmp_path / "file", None)
+
+
+def test_what_does_not_exist_is_null_or_empty(tmp_path: Path) -> None:
+    row = {"trial": 0, "filters": (8, 16), "loss": math.nan, "rate": 0.1, "none": None}
+    with RunFolder(tmp_path, "r") as folder:
+        folder.append_metrics(row)
+        folder.append_metrics({"trial": 1, "loss": math.inf})
+        folder.write_csv("t.csv", [row])
+    lines = [json.loads(line) for line in (tmp_path / "r" / "metrics.jsonl").read_text().splitlines()]
+    assert lines == [
+        {"trial": 0, "filters": "8,16", "loss": None, "rate": 0.1, "none": None},
+        {"trial": 1, "loss": None},
+    ]
+    [found] = csv.DictReader((tmp_path / "r" / "t.csv").read_text().splitlines())
+    assert found == {"trial": "0", "filters": "8,16", "loss": "", "rate": "0.1", "none": ""}
+
+
+def test_a_configuration_is_written_whole() -> None:
+    sweep = SweepConfig(TRAIN, (("filters", ((8, 16), (4, 4))),), 2)
+    written = json.loads(json.dumps(plain(describe(sweep))))
+    assert written["axes"] == {"filters": ["8,16", "4,4"]}
+    assert written["seeds"] == 2
+    assert written["base"]["network"]["kind"] == "CNNConfig"
+    assert written["base"]["network"]["filters"] == "8,16"
+    assert written["base"]["hparams"]["learning_rate"] == 0.03
+    assert written["base"]["epochs"] == 10
+
+
+def test_environment_tells_versions_and_commit(tmp_path: Path) -> None:
+    found = environment(Path(__file__).parents[1])
+    assert found["packages"]["jax"]
+    assert found["device"].startswith("cpu")
+    assert environment(tmp_path)["commit"] is None
+
+
+def test_values_read_as_on_the_command_line() -> None:
+    assert [text(value) for value in ((8, 16), 0.1, 1e30, "relu", 3)] == ["8,16", "0.1", "1e+30", "relu", "3"]
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"learning_rate": math.nan}, "learning_rate: nan: must be finite"),
+        ({"learning_rate": math.inf}, "learning_rate: inf: must be finite"),
+        ({"momentum": 1.0}, "momentum: 1.0: must be at least 0 and below 1"),
+        ({"epochs": 0}, "epochs: 0: must be at least 1"),
+        ({"seed": -1}, "seed: -1"),
+        ({"kernel": 0}, "kernel: 0"),
+        ({"filter": (8,)}, "filter: no such option; there are activation, "),
+    ],
+)
+def test_a_value_out_of_range_is_named(values: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        replace(TRAIN, values)
+
+
+@pytest.mark.parametrize(
+    ("axes", "seeds", "message"),
+    [
+        ((("learning_rate", ()),), 1, "learning_rate: give at least one value"),
+        ((("filters", ((8,), (8,))),), 1, "filters: 8 8: a value stands twice"),
+        ((), 0, "seeds: 0: must be at least 1"),
+    ],
+)
+def test_a_sweep_that_cannot_be_is_refused(axes: tuple, seeds: int, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        SweepConfig(TRAIN, axes, seeds)
+
+
+# ------------------------------------------------------------------------- pictures
+
+
+def rows(trials: int, epochs: int) -> list[dict]:
+    return [
+        {
+            "trial": t,
+            "epoch": e,
+            "train_loss": 1 / e,
+            "train_accuracy": 0.5,
+            "valid_loss": 1 / e,
+            "valid_accuracy": 0.1 * t,
+        }
+        for t in range(trials)
+        for e in range(1, epochs + 1)
+    ]
+
+
+def drawn(path: Path) -> bool:
+    """A picture with something on it."""
+    return len(Image.open(path).convert("RGB").getcolors(1 << 20)) > 20
+
+
+def test_curves_are_drawn_also_of_runs_that_end_early(tmp_path: Path) -> None:
+    pictures.learning_curves(rows(1, 3), tmp_path / "one.png")
+    early = [*rows(2, 3), {"trial": 2, "epoch": 1, "valid_loss": None, "valid_accuracy": None}]
+    pictures.compare_curves(early, {"a": [0, 1], "b": [2]}, tmp_path / "many.png")
+    assert drawn(tmp_path / "one.png")
+    assert drawn(tmp_path / "many.png")
+
+
+@pytest.mark.parametrize("names", [(), ("rate",), ("rate", "filters"), ("rate", "filters", "loss")])
+def test_a_grid_of_any_number_of_fields(tmp_path: Path, names: tuple[str, ...]) -> None:
+    points = [
+        ({name: (i, 2) if name == "filters" else i for name in names}, Summary(0.5 + i / 10, 0.1, 3)) for i in range(3)
+    ]
+    points.append((points[0][0], Summary(math.nan, math.nan, 0)))
+    pictures.grid(points, tmp_path / "grid.png")
+    assert drawn(tmp_path / "grid.png")
+
+
+def test_a_grid_where_everything_diverged(tmp_path: Path) -> None:
+    pictures.grid([({"rate": 1.0}, Summary(math.nan, math.nan, 0))], tmp_path / "grid.png")
+    assert (tmp_path / "grid.png").stat().st_size > 0

@@ -1,0 +1,131 @@
+"""The house itself: which way imports point, what an import costs, what is documented."""
+
+import ast
+import inspect
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+import cnnjax
+
+ROOT = Path(__file__).parents[1]
+MODULES = sorted((ROOT / "cnnjax").rglob("*.py"))
+
+# Each room may import from rooms before its own line, and from its own.
+ROOMS = [
+    {"config", "operations"},
+    {"networks", "data", "losses", "optimizers"},
+    {"training"},
+    {"sweeps"},
+    {"records", "pictures"},
+]
+
+
+def room(path: Path) -> str:
+    return path.relative_to(ROOT / "cnnjax").parts[0].removesuffix(".py")
+
+
+def imports(path: Path) -> set[str]:
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom):
+            found |= {f"{node.module}.{alias.name}" for alias in node.names}
+        elif isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+    return found
+
+
+@pytest.mark.parametrize("path", [path for path in MODULES if room(path) != "__init__"], ids=str)
+def test_imports_point_one_way(path: Path) -> None:
+    [level] = [i for i, rooms in enumerate(ROOMS) if room(path) in rooms]
+    allowed = {name for rooms in ROOMS[: level + 1] for name in rooms}
+    for name in imports(path):
+        if name.startswith("cnnjax."):
+            assert name.split(".")[1] in allowed, f"{path.name} imports {name}"
+
+
+def test_the_library_neither_prints_nor_reads_the_command_line() -> None:
+    for path in MODULES:
+        calls = {
+            n.func.id
+            for n in ast.walk(ast.parse(path.read_text()))
+            if isinstance(n, ast.Call) and isinstance(n.func, ast.Name)
+        }
+        assert "print" not in calls
+        assert not {"tyro", "argparse", "tqdm.tqdm"} & imports(path)
+
+
+def test_one_seam_per_dependency() -> None:
+    homes = {"tensorflow_datasets": {"data"}, "sklearn": {"data"}, "matplotlib": {"pictures"}, "orbax": {"checkpoints"}}
+    for path in MODULES:
+        for name in imports(path):
+            if (library := name.split(".")[0]) in homes:
+                assert room(path) in homes[library], f"{path.name} imports {name}"
+
+
+def test_importing_costs_jax_flax_and_optax_only() -> None:
+    code = (
+        "import cnnjax, sys\n"
+        "heavy = ['tensorflow_datasets', 'orbax.checkpoint', 'matplotlib', 'tensorflow', 'sklearn', 'PIL', 'tyro']\n"
+        "print([name for name in heavy if name in sys.modules])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, check=True, timeout=120
+    )
+    # Flax itself imports Orbax; then it is not ours to avoid.
+    flax = subprocess.run(
+        [sys.executable, "-c", code.replace("import cnnjax, sys", "import flax.nnx, sys")],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=120,
+    )
+    assert done.stdout == flax.stdout
+
+
+def public(module: object) -> list[object]:
+    return [
+        value
+        for name, value in vars(module).items()
+        if not name.startswith("_") and callable(value) and getattr(value, "__module__", "") == module.__name__  # type: ignore[attr-defined]
+    ]
+
+
+def test_everything_public_has_a_docstring() -> None:
+    for path in MODULES:
+        name = ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+        __import__(name)
+        module = sys.modules[name]
+        assert module.__doc__, f"{name} has none"
+        for value in public(module):
+            assert inspect.getdoc(value), f"{name}.{value.__name__} has none"  # type: ignore[attr-defined]
+
+
+def test_top_level_names_are_documented_in_the_readme() -> None:
+    readme = (ROOT / "README.md").read_text()
+    assert re.search(r"from cnnjax import", readme)
+    for names in re.findall(r"from cnnjax import ([\w, ]+)", readme):
+        for name in names.split(","):
+            assert hasattr(cnnjax, name.strip())
+
+
+def test_ci_runs_the_commands_of_the_readme() -> None:
+    """`.ci/run` takes them out of the README's first two shell blocks, so they cannot differ."""
+    blocks = re.findall(r"```bash\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    assert "experiments/sweep.py digits" in blocks[0]
+    assert "pytest" in blocks[1]
+    assert all(len(block.strip().splitlines()) == 1 for block in blocks[:2])
+    assert "README.md" in (ROOT / ".ci" / "run").read_text()
+
+
+def test_constraints_name_every_dependency() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    wanted = {
+        re.split(r"[^\w-]", line)[0] for line in project["dependencies"] + project["optional-dependencies"]["dev"]
+    }
+    pinned = {line.split("==")[0] for line in (ROOT / "constraints.txt").read_text().splitlines() if "==" in line}
+    assert wanted <= pinned
