@@ -58,7 +58,7 @@ def compare_curves(rows: Sequence[Mapping[str, Any]], points: Mapping[str, Seque
     for axis, quantity in zip(axes, ("loss", "accuracy"), strict=True):
         for name, trials in list(points.items())[:CURVES]:
             _curve(axis, [[row[f"valid_{quantity}"] for row in rows if row["trial"] == t] for t in trials], name)
-        axis.set(xlabel="epoch", ylabel=f"validation {quantity}")
+        axis.set(xlabel="epoch", ylabel=f"validation {quantity}", yscale="log" if quantity == "loss" else "linear")
     if len(points) > 1:
         axes[1].legend(fontsize="small", title=f"best {CURVES} of {len(points)}" if len(points) > CURVES else None)
     _save(figure, path)

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +37,7 @@ class StockLeNet5(nnx.Module):
         self.c1 = nnx.Conv(1, 6, (5, 5), padding=2, rngs=rngs)
         self.c3 = nnx.Conv(6, 16, (5, 5), padding="VALID", rngs=rngs)
         sizes = (400, 120, 84, 10)
-        self.dense = nnx.List([nnx.Linear(i, o, rngs=rngs) for i, o in zip(sizes, sizes[1:], strict=False)])
+        self.dense = nnx.List([nnx.Linear(i, o, rngs=rngs) for i, o in pairwise(sizes)])
 
     def __call__(self, inputs: Array) -> Array:
         """Logits of a batch of images."""
@@ -69,11 +70,14 @@ class Arguments:
     """also write the figures to this file"""
 
 
-def variants(steps: int) -> dict[str, tuple[Callable[[TrainState], TrainState], TrainState, int]]:
+Variant = tuple[Callable[[TrainState], TrainState], TrainState, int]
+
+
+def variants(steps: int) -> dict[str, Variant]:
     """By name: a function that takes some steps, the state to start from, and how many steps."""
     inputs = jax.random.normal(jax.random.key(1), (BATCH, 28, 28, 1))
     batch = Split(inputs, jnp.arange(BATCH) % 10)
-    found = {}
+    found: dict[str, Variant] = {}
     for name, build in (("cnnjax", _ours), ("stock flax", _stock)):
         optimizer = SGD(SCHEDULES["cosine"])
         task = Task(functional(build), _identity, cross_entropy, optimizer, BATCH)
@@ -106,9 +110,8 @@ def main(arguments: Arguments) -> None:
                 times[name].append(1e3 * (time.perf_counter() - began) / n)
     medians = {name: statistics.median(values) for name, values in times.items()}
     device = jax.devices()[0]
-    print(
-        f"LeNet-5, batch {BATCH}, ms a training step; {device.platform}, jax {jax.__version__}, {arguments.rounds} turns"
-    )
+    where = f"{device.platform}, jax {jax.__version__}"
+    print(f"LeNet-5, batch {BATCH}, ms a training step, {arguments.rounds} turns; {where}")
     for name, values in times.items():
         print(f"  {name:24s} median {medians[name]:7.2f}  min {min(values):7.2f}  max {max(values):7.2f}")
 

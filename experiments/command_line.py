@@ -154,7 +154,7 @@ def parse(script: str, doc: str, argv: Sequence[str], several: bool) -> tuple[Tr
     arguments = tyro.cli(
         _form(train, axes, sweep.seeds if sweep else 3),
         prog=f"{script} {argv[0]}",
-        description=preset["__doc__"],
+        description=(preset["__doc__"] or "").strip().split("\n")[0],
         args=list(argv[1:]),
         config=(tyro.conf.OmitArgPrefixes,),
     )

@@ -77,7 +77,7 @@ class CNN(nnx.Module):
         self.blocks: nnx.List[nnx.Sequential] = nnx.List()
         for count in filters:
             block: list[Any] = []
-            for _ in range(convolutions):
+            for number in range(1, convolutions + 1):
                 block.append(
                     maps.convolution(
                         count,
@@ -92,9 +92,7 @@ class CNN(nnx.Module):
                 )
                 if batch_norm:
                     block.append(nnx.BatchNorm(count, momentum=0.9, rngs=rngs))
-                block.append(self.activation)
-            if pool != "none":
-                block.append(maps.pool(pool, pool_size))
+                block += maps.activate_and_pool(activation, pool if number == convolutions else "none", pool_size)
             self.blocks.append(nnx.Sequential(*block))
         features = maps.channels if self.global_head else math.prod(maps.shapes[-1])
         self.dropout = nnx.Dropout(dropout, rngs=rngs)

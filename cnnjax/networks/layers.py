@@ -8,7 +8,7 @@ from jax import Array
 from jax import numpy as jnp
 
 from cnnjax.config import choose
-from cnnjax.operations import avg_pool, conv_general_dilated, explicit_padding, max_pool, output_size
+from cnnjax.operations import Pairs, avg_pool, conv_general_dilated, explicit_padding, max_pool, output_size
 
 Shape = tuple[int, ...]
 
@@ -22,6 +22,7 @@ ACTIVATIONS: Mapping[str, Callable[[Array], Array]] = {
     "silu": nnx.silu,
     "softplus": nnx.softplus,
 }
+RISING = ("relu", "tanh", "sigmoid", "leaky_relu", "elu", "softplus")
 POOLS: Mapping[str, Callable[..., Array]] = {"max": max_pool, "average": avg_pool}
 
 
@@ -98,9 +99,19 @@ class Maps:
         self._advance(size, size, pairs, 1, self.channels)
         return partial(function, window_shape=window, strides=window)
 
-    def _window(
-        self, name: str, size: int, stride: int, padding: str | int, dilation: int
-    ) -> tuple[tuple[int, int], ...]:
+    def activate_and_pool(self, activation: str, kind: str, size: int = 2) -> list[Callable[[Array], Array]]:
+        """The end of a block: activation, then pool.
+
+        A rising activation commutes with a maximum, so it may follow the pool and then has only a
+        share of the values to compute; values and gradients are the same.
+        """
+        function = choose("activation", activation, ACTIVATIONS)
+        if kind == "none":
+            return [function]
+        pool = self.pool(kind, size)
+        return [pool, function] if kind == "max" and activation in RISING else [function, pool]
+
+    def _window(self, name: str, size: int, stride: int, padding: str | int, dilation: int) -> Pairs:
         count = len(self.spatial)
         if isinstance(padding, int):
             pairs = ((padding, padding),) * count
@@ -113,13 +124,12 @@ class Maps:
                 raise ValueError(
                     f"{name} does not fit maps of {by_name(self.spatial)}: "
                     f"floor(({cells} + {sum(pair)} - {reach}) / {stride}) + 1 = {out}; "
-                    f"maps so far: {' -> '.join(map(by_name, self.shapes))}; use larger inputs, smaller windows or fewer layers"
+                    f"maps so far: {' -> '.join(map(by_name, self.shapes))}; "
+                    "use larger inputs, smaller windows or fewer layers"
                 )
         return pairs
 
-    def _advance(
-        self, size: int, stride: int, pairs: tuple[tuple[int, int], ...], dilation: int, channels: int
-    ) -> None:
+    def _advance(self, size: int, stride: int, pairs: Pairs, dilation: int, channels: int) -> None:
         spatial = (output_size(n, size, stride, pair, dilation) for n, pair in zip(self.spatial, pairs, strict=True))
         self.shapes.append((*spatial, channels))
 

@@ -49,14 +49,14 @@ class LeNet5(nnx.Module):
         self.activation = choose("activation", activation, ACTIVATIONS)
         maps = Maps(input_shape)
         self.c1 = maps.convolution(filters[0], 5, padding=padding, rngs=rngs)
-        self.s2 = maps.pool(pool, 2)
+        self.s2 = nnx.Sequential(*maps.activate_and_pool(activation, pool))
         self.c3 = maps.convolution(filters[1], 5, rngs=rngs)
-        self.s4 = maps.pool(pool, 2)
+        self.s4 = nnx.Sequential(*maps.activate_and_pool(activation, pool))
         self.dense = dense_layers(math.prod(maps.shapes[-1]), (120, 84, classes), rngs=rngs)
 
     def __call__(self, inputs: Float[Array, "batch height width channels"]) -> Float[Array, "batch classes"]:
-        x = self.s2(self.activation(self.c1(inputs)))
-        x = self.s4(self.activation(self.c3(x)))
+        x = self.s2(self.c1(inputs))
+        x = self.s4(self.c3(x))
         x = x.reshape(x.shape[0], -1)
         c5, f6, output = self.dense
         return output(self.activation(f6(self.activation(c5(x)))))
