@@ -166,6 +166,7 @@ class Summary(NamedTuple):
 
 
 def summarize(values: Sequence[float]) -> Summary:
+    """The mean and spread of the values that are finite."""
     values = [value for value in values if math.isfinite(value)]
     mean = float(np.mean(values)) if values else math.nan
     std = float(np.std(values, ddof=1)) if len(values) > 1 else math.nan

@@ -35,6 +35,7 @@ def positive(field: str, values: Iterable[int]) -> Shape:
 
 
 def by_name(shape: Sequence[int]) -> str:
+    """A shape as people write it: `28x28x1`."""
     return "x".join(map(str, shape))
 
 
