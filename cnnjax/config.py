@@ -28,10 +28,10 @@ def choose(name: str, value: str, choices: Mapping[str, T]) -> T:
 
 
 def text(value: Any) -> str:
-    """A value as it is written on the command line: `8,16` for a tuple."""
+    """A value as it is written on the command line: `8,16` for a tuple, `none` for an empty one."""
     if isinstance(value, tuple):
-        return ",".join(map(text, value))
-    return f"{value:g}" if isinstance(value, float) else str(value)
+        return ",".join(map(text, value)) or "none"
+    return str(value)
 
 
 @jax.tree_util.register_dataclass
@@ -44,7 +44,7 @@ class Hparams:
     weight_decay: float = option(0.0, "coupled L2 on kernels (arrays of two or more dimensions)", least=0)
     label_smoothing: float = option(0.0, "share of the target spread over all classes", least=0, below=1)
     warmup: float = option(0.0, "share of all steps in which the rate rises from zero", least=0, below=1)
-    steps: int = 0  # all steps of the schedule; set from the number of epochs
+    steps: int = 0  # that the schedule spans, set by `fit`; with 0 the rate stays at its peak
 
 
 @dataclass(frozen=True)
@@ -120,12 +120,16 @@ def replace(config: TrainConfig, values: Mapping[str, Any]) -> TrainConfig:
     return dataclasses.replace(update(config), **parts)
 
 
+NOT_SWEPT = ("data", "seed")
+
+
 @dataclass(frozen=True)
 class SweepConfig:
     """Every combination of the axes' values (a point), each under the same seeds.
 
     Raises:
-      ValueError: an axis is empty or names a value twice; there is no seed.
+      ValueError: an axis is empty, stands twice, names a value twice or cannot be one (`data`,
+        `seed`); there is no seed.
     """
 
     base: TrainConfig
@@ -135,7 +139,12 @@ class SweepConfig:
     def __post_init__(self) -> None:
         if self.seeds < 1:
             raise ValueError(f"seeds: {self.seeds}: must be at least 1")
+        names = [name for name, _ in self.axes]
         for name, values in self.axes:
+            if name in NOT_SWEPT:
+                raise ValueError(f"{name}: cannot be swept: every point has the same data and seeds")
+            if names.count(name) > 1:
+                raise ValueError(f"{name}: stands twice among the axes")
             if not values:
                 raise ValueError(f"{name}: give at least one value")
             if len(set(values)) < len(values):

@@ -295,8 +295,9 @@ def _primitive(name: str, plain: _Form, cpu: _Form, images_first: bool) -> Primi
         a, b = (o if axis is None else jnp.moveaxis(o, axis, 0) for o, axis in zip(operands, axes, strict=True))
         size = a.shape[0] if batched[0] else b.shape[0]
         if images_first and batched == (True, False) and not any(lanes):
-            out = primitive.bind(a.reshape(-1, *a.shape[2:]), b, geometry=geometry, lanes=lanes)
-            return out.reshape(size, -1, *out.shape[1:]), 0
+            images = a.shape[1]
+            out = primitive.bind(a.reshape(size * images, *a.shape[2:]), b, geometry=geometry, lanes=lanes)
+            return out.reshape(size, images, *out.shape[1:]), 0
         if not any(lanes):
             return primitive.bind(a, b, geometry=geometry, lanes=batched), 0
         inner = a.shape[batched[0]] if lanes[0] else b.shape[batched[1]]
@@ -305,7 +306,7 @@ def _primitive(name: str, plain: _Form, cpu: _Form, images_first: bool) -> Primi
         out = primitive.bind(a, b, geometry=geometry, lanes=merged)
         return out.reshape(size, inner, *out.shape[1:]), 0
 
-    primitive.def_impl(lambda a, b, **parameters: jax.jit(partial(primitive.bind, **parameters))(a, b))
+    primitive.def_impl(jax.jit(primitive.bind, static_argnames=("geometry", "lanes")))
     batching.primitive_batchers[primitive] = batch
     mlir.register_lowering(primitive, mlir.lower_fun(default, multiple_results=False))
     mlir.register_lowering(primitive, mlir.lower_fun(on_cpu, multiple_results=False), platform="cpu")
@@ -346,6 +347,10 @@ _transposes(_kernel_p, _bind(_input_p, swap=True), _bind(_output_p, swap=True)) 
 # ------------------------------------------------------------------------- convolution
 
 
+def _hashable(precision: Any) -> Any:
+    return tuple(precision) if isinstance(precision, list) else precision
+
+
 def conv_general_dilated(
     lhs: Array,
     rhs: Array,
@@ -367,8 +372,9 @@ def conv_general_dilated(
     agree with `jax.lax` to rounding. Forward mode, reverse mode and any mix of them work.
 
     Handed to `jax.lax` unchanged: `lhs_dilation` above 1, `batch_group_count` above 1, an
-    `out_sharding`, a `preferred_element_type` other than the operands' own, operands that are not
-    both of one floating type, empty arrays, and anything but 1 to 3 spatial dimensions.
+    `out_sharding`, operands that vary over the devices of a `jax.shard_map` with `check_vma`, a
+    `preferred_element_type` other than the operands' own, operands that are not both of one
+    floating type, empty arrays, and anything but 1 to 3 spatial dimensions.
 
     Args:
       lhs: images, by default [batch, channels, *spatial] as in `jax.lax`; [batch, *spatial,
@@ -394,10 +400,12 @@ def conv_general_dilated(
         and jnp.issubdtype(lhs.dtype, jnp.floating)
         and lhs.size > 0
         and rhs.size > 0
-        and set(lhs_dilation or (1,)) == {1}
+        and (lhs_dilation is None or all(d == 1 for d in lhs_dilation))
         and batch_group_count == 1
         and (preferred_element_type is None or jnp.dtype(preferred_element_type) == lhs.dtype)
         and out_sharding is None
+        # Under a shard_map that tracks how values vary over devices, lax knows what to sum.
+        and not any(jax.typeof(operand).manual_axis_type.varying for operand in (lhs, rhs))
     )
     # Abstract evaluation raises lax's own errors, and gives the shape.
     reference = partial(
@@ -420,10 +428,10 @@ def conv_general_dilated(
     kernel = rhs.transpose(*rhs_spec[2:], rhs_spec[1], rhs_spec[0])
     sizes, window = x.shape[1:-1], kernel.shape[:-2]
     strides = tuple(int(s) for s in window_strides)
-    dilation = tuple(int(d) for d in rhs_dilation or (1,) * spatial)
+    dilation = (1,) * spatial if rhs_dilation is None else tuple(int(d) for d in rhs_dilation)
     pairs = explicit_padding(padding, sizes, window, strides, dilation)
     output = tuple(map(output_size, sizes, window, strides, pairs, dilation))
-    geometry = _Geometry(sizes, window, output, strides, dilation, pairs, feature_group_count, precision)
+    geometry = _Geometry(sizes, window, output, strides, dilation, pairs, feature_group_count, _hashable(precision))
     y = _output_p.bind(x, kernel, geometry=geometry, lanes=(False, False))
     order = (out_spec[0], *out_spec[2:], out_spec[1])
     return y.transpose(sorted(range(y.ndim), key=order.__getitem__))

@@ -41,11 +41,11 @@ def with_warmup(
     Args:
       unit: maps progress in [0, 1] to a share of the peak rate.
       count: steps taken so far.
-      steps: all steps.
+      steps: all steps; with 0 there is no end to move to, and the share stays 1.
       warmup: share of all steps, in [0, 1).
     """
     rise = jnp.asarray(warmup * steps, jnp.float32)
-    progress = jnp.clip((count - rise) / jnp.maximum(steps - rise, 1), 0, 1)
+    progress = jnp.where(steps > 0, jnp.clip((count - rise) / jnp.maximum(steps - rise, 1), 0, 1), 0)
     return jnp.where(count < rise, (count + 1) / jnp.maximum(rise, 1), unit(progress)).clip(max=1)
 
 

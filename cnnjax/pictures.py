@@ -58,7 +58,7 @@ def compare_curves(rows: Sequence[Mapping[str, Any]], points: Mapping[str, Seque
     for axis, quantity in zip(axes, ("loss", "accuracy"), strict=True):
         for name, trials in list(points.items())[:CURVES]:
             _curve(axis, [[row[f"valid_{quantity}"] for row in rows if row["trial"] == t] for t in trials], name)
-        axis.set(xlabel="epoch", ylabel=f"validation {quantity}", yscale="log" if quantity == "loss" else "linear")
+        axis.set(xlabel="epoch", ylabel=f"validation {quantity}")
     if len(points) > 1:
         axes[1].legend(fontsize="small", title=f"best {CURVES} of {len(points)}" if len(points) > CURVES else None)
     _save(figure, path)
@@ -69,7 +69,7 @@ def _curve(axis: Any, runs: Sequence[Sequence[float | None]], label: str) -> Non
     length = max(map(len, runs))
     values = np.array([[*run, *[None] * (length - len(run))] for run in runs], float)
     epochs, mean = np.arange(1, length + 1), values.mean(0)
-    axis.plot(epochs, mean, label=label, linewidth=1.2)
+    axis.plot(epochs, mean, label=label, linewidth=1.2, marker="o" if length == 1 else None)
     if len(runs) > 1:
         std = values.std(0, ddof=1)
         axis.fill_between(epochs, mean - std, mean + std, alpha=0.15, linewidth=0)
@@ -95,7 +95,7 @@ def grid(
     words = {}
     for values, summary in points:
         column, row = ([order.index(values[n]) for order, n in zip((columns, rows), names, strict=False)] + [0, 0])[:2]
-        if not summary.mean * 100 <= table[row, column]:
+        if (row, column) not in words or 100 * summary.mean > table[row, column]:
             table[row, column] = 100 * summary.mean
             words[row, column] = "diverged" if math.isnan(summary.mean) else f"{100 * summary.mean:.2f}"
             if not math.isnan(summary.std):

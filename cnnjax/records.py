@@ -40,7 +40,9 @@ class RunFolder:
         except OSError as error:
             if error.strerror is None:
                 raise
-            raise OSError(f"no run folder in {runs_dir}: {error.strerror}: choose another --runs-dir") from error
+            raise OSError(
+                f"no run folder in {runs_dir}: {error.strerror}: choose another --runs-dir or --name"
+            ) from error
         self.figures = self.path / "figures"
         self.figures.mkdir()
         self._metrics = (self.path / "metrics.jsonl").open("x", buffering=1)
@@ -132,7 +134,7 @@ def environment(checkout: Path) -> dict[str, Any]:
 
 def _commit(checkout: Path) -> str | None:
     try:
-        command = ["git", "-C", str(checkout), "describe", "--always", "--dirty", "--abbrev=40"]
+        command = ["git", "-C", str(checkout), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
         return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
     except (OSError, subprocess.SubprocessError):
         return None

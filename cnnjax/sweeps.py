@@ -16,7 +16,7 @@ import numpy as np
 from jax import lax
 from jax.sharding import AxisType, PartitionSpec
 
-from cnnjax.config import Hparams, SweepConfig, TrainConfig
+from cnnjax.config import Hparams, SweepConfig, TrainConfig, choose
 from cnnjax.config import replace as replace_values
 from cnnjax.data import Dataset
 from cnnjax.training import Metrics, Progress, fit, make_task, measure_test
@@ -43,6 +43,9 @@ class Lanes:
 
     kind: str = "map"
     devices: int = 1
+
+    def __post_init__(self) -> None:
+        choose("lanes", self.kind, {"map": 0, "vmap": 0})
 
     def __call__(self, function: Callable[..., Any]) -> Callable[..., Any]:
         def mapped(*lanes: Any) -> Any:
@@ -125,7 +128,7 @@ def run(program: Program, data: Dataset) -> Iterator[Progress]:
     config = program.config
     keys = jnp.stack([jax.random.key(trial.config.seed) for trial in program.trials])
     numbers = [trial.config.hparams for trial in program.trials]
-    hparams = jax.tree.map(lambda *values: jnp.asarray(values, jnp.result_type(values[0])), *numbers)
+    hparams = jax.tree.map(lambda *values: jnp.asarray(values, jnp.float32), *numbers)
     yield from fit(make_task(config, data), keys, hparams, data, config.epochs, program.lanes)
 
 

@@ -17,7 +17,7 @@ from jax import Array, lax
 from jaxtyping import Bool, Float, Int, Key, Num
 
 from cnnjax.config import Hparams, TrainConfig, choose
-from cnnjax.data import Dataset, Split, Standardize
+from cnnjax.data import Dataset, Split
 from cnnjax.losses import LOSSES
 from cnnjax.networks import Network, Variables, functional
 from cnnjax.optimizers import SCHEDULES, SGD
@@ -176,7 +176,7 @@ def advance(
 
 
 def evaluate(task: Task, state: TrainState, split: Split) -> Metrics:
-    """The metrics of a split, every example counted once, without label smoothing."""
+    """The metrics of a split, every example counted once, under the default `Hparams`: no label smoothing."""
     hparams, key, size = Hparams(), jax.random.key(0), task.batch_size
     examples = len(split.labels)
     batches = -(-examples // size)
@@ -289,7 +289,7 @@ def make_task(config: TrainConfig, data: Dataset) -> Task:
         )
     task = Task(
         functional(_Build(config.network, len(data.classes))),
-        Standardize.of(data.train),
+        data.standardize,
         choose("loss", config.loss, LOSSES),
         SGD(choose("schedule", config.schedule, SCHEDULES), config.nesterov),
         config.batch_size,

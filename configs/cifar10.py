@@ -7,7 +7,7 @@ from cnnjax import CNNConfig, Hparams, SweepConfig, TrainConfig
 
 train = TrainConfig(
     data="cifar10",
-    network=CNNConfig(filters=(32, 64, 128), convolutions=2, batch_norm=True, dropout=0.3),
+    network=CNNConfig(filters=(32, 64, 128), batch_norm=True, dropout=0.3),
     hparams=Hparams(learning_rate=0.1, momentum=0.9, weight_decay=5e-4, warmup=0.05),
     batch_size=128,
     epochs=10,

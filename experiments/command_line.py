@@ -21,13 +21,12 @@ import jax
 import tyro
 from tqdm import tqdm
 
-from cnnjax.config import SweepConfig, TrainConfig, flat, replace, text
+from cnnjax.config import NOT_SWEPT, SweepConfig, TrainConfig, flat, replace, text
 from cnnjax.data import DataError
 from cnnjax.sweeps import Summary
 
 ROOT = Path(__file__).resolve().parents[1]
 PRESETS = ROOT / "configs"
-NOT_SWEPT = ("data", "epochs", "seed")
 PLATFORMS = {"cpu": "cpu", "gpu": "cuda", "tpu": "tpu"}
 
 
@@ -91,10 +90,17 @@ def load_preset(name: str) -> dict[str, Any]:
         close = difflib.get_close_matches(name, known, n=1)
         hint = f"did you mean {close[0]!r}? " if close else ""
         raise ValueError(f"unknown preset {name!r}: {hint}there are {', '.join(known)}, or give the path to a file")
-    names = runpy.run_path(str(path))
+    try:
+        names = runpy.run_path(str(path))
+    except Exception as error:
+        raise ValueError(f"{path}: {type(error).__name__}: {error}") from error
     if not isinstance(names.get("train"), TrainConfig):
         raise ValueError(f"{path}: a preset defines `train`, a cnnjax.TrainConfig; see configs/digits.py")
-    return names
+    if not isinstance(sweep := names.get("sweep", SweepConfig(names["train"], ())), SweepConfig):
+        raise ValueError(f"{path}: `sweep` is no cnnjax.SweepConfig; see configs/digits.py")
+    if unknown := {name for name, _ in sweep.axes} - {option.name for option, _ in flat(sweep.base)}:
+        raise ValueError(f"{path}: sweep: {', '.join(sorted(unknown))}: no such option")
+    return {**names, "sweep": sweep}
 
 
 def _counts(words: list[str]) -> tuple[int, ...]:
@@ -149,10 +155,10 @@ def parse(script: str, doc: str, argv: Sequence[str], several: bool) -> tuple[Tr
         raise SystemExit(0 if helped else 2)
     with usage():
         preset = load_preset(argv[0])
-    train, sweep = preset["train"], preset.get("sweep")
-    axes = (dict(sweep.axes) if sweep else {}) if several else None
+    sweep: SweepConfig = preset["sweep"]
+    base, axes = (sweep.base, dict(sweep.axes)) if several else (preset["train"], None)
     arguments = tyro.cli(
-        _form(train, axes, sweep.seeds if sweep else 3),
+        _form(base, axes, sweep.seeds),
         prog=f"{script} {argv[0]}",
         description=(preset["__doc__"] or "").strip().split("\n")[0],
         args=list(argv[1:]),
@@ -162,13 +168,13 @@ def parse(script: str, doc: str, argv: Sequence[str], several: bool) -> tuple[Tr
     with usage(arguments.options.debug):
         config: TrainConfig | SweepConfig
         if axes is None:
-            config = replace(train, values)
+            config = replace(base, values)
         else:
             seeds = values.pop("seeds")
             single = {name: values.pop(name) for name in NOT_SWEPT}
             swept = {name: many for name, many in values.items() if name in axes or len(many) != 1}
             single.update({name: many[0] for name, many in values.items() if name not in swept})
-            config = SweepConfig(replace(train, single), tuple(swept.items()), seeds)
+            config = SweepConfig(replace(base, single), tuple(swept.items()), seeds)
     return config, arguments.options, Path(argv[0]).stem
 
 
@@ -177,18 +183,18 @@ def run(main: Callable[[Any, Options, str], None], doc: str | None, *, several: 
     argv = sys.argv[1:]
     debug = "--debug" in argv
     try:
-        config, options, preset = parse(Path(sys.argv[0]).name, doc or "", argv, several)
         # One CPU device a core, so that trials can run side by side; to be said before JAX starts.
-        jax.config.update(
-            "jax_num_cpu_devices", len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
-        )
+        if not {"JAX_NUM_CPU_DEVICES", "XLA_FLAGS"} & set(os.environ) and hasattr(os, "sched_getaffinity"):
+            jax.config.update("jax_num_cpu_devices", len(os.sched_getaffinity(0)))
+        config, options, preset = parse(Path(sys.argv[0]).name, doc or "", argv, several)
         if options.device:
             jax.config.update("jax_platforms", PLATFORMS[options.device])
-            with usage(options.debug):
-                try:
-                    jax.devices()
-                except (RuntimeError, AssertionError) as error:  # jax asserts where no plugin is installed
-                    raise ValueError(f"device: {options.device}: JAX finds none here") from error
+        with usage(options.debug):
+            try:
+                jax.devices()
+            except (RuntimeError, AssertionError) as error:  # jax asserts where no plugin is installed
+                wanted = options.device or os.environ.get("JAX_PLATFORMS")
+                raise ValueError(f"device: {wanted}: JAX finds none here") from error
         main(config, options, preset)
     except (DataError, OSError) as error:
         if debug:

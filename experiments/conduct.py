@@ -65,10 +65,10 @@ def conduct(programs: tuple[Program, ...], dataset: Dataset, folder: RunFolder, 
     per_epoch = len(dataset.train.labels)
     display = Display(sum(len(p.trials) * p.config.epochs for p in programs) * per_epoch, options.quiet)
     several = sum(len(program.trials) for program in programs) > 1
-    ended: list[tuple[Program, Progress]] = []
+    kept: tuple[Program, Progress] | None = None  # where the best point so far has its lanes
     finished: list[Result] = []
     rows: list[dict[str, Any]] = []
-    for program in programs:
+    for number, program in enumerate(programs, 1):
         gone: set[int] = set()
         for progress in run(program, dataset):
             now = results(program, progress)
@@ -87,15 +87,15 @@ def conduct(programs: tuple[Program, ...], dataset: Dataset, folder: RunFolder, 
             if len(gone) == len(now):
                 break
         finished += now
-        ended.append((program, progress))
+        if kept is None or any(trial.point == best.results[0].trial.point for trial in program.trials):
+            kept = program, progress
         if several:
-            display.line(f"program {len(ended)}/{len(programs)}: {len(now)} trials trained; best so far: {note}")
+            display.line(f"program {number}/{len(programs)}: {len(now)} trials trained; best so far: {note}")
     display.close()
     points = rank(finished)
     winner = points[0]
-    [(program, progress)] = [
-        (p, at) for p, at in ended if any(t.point == winner.results[0].trial.point for t in p.trials)
-    ]
+    assert kept is not None  # there is at least one program
+    program, progress = kept
     tested = measure_test_of(program, progress, winner, dataset)
     complete = [result.trial.number for result in winner.results if result.status == "complete"]
     numbers = zip(tested.accuracy.tolist(), tested.loss.tolist(), strict=True)

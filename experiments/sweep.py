@@ -18,9 +18,6 @@ def main(config: SweepConfig, options: Options, preset: str) -> None:
         folder.write_json("config.json", describe(config))
         outcome = conduct(programs, dataset, folder, options)
         folder.write_csv("trials.csv", trial_rows(outcome))
-        trials = {point_name(point): [result.trial.number for result in point.results] for point in outcome.points}
-        pictures.compare_curves(outcome.rows, trials, folder.figures / "curves.png")
-        pictures.grid([(point.values, point.valid_accuracy) for point in outcome.points], folder.figures / "grid.png")
         accuracy, loss = tested(outcome)
         best = {
             "point": outcome.winner.values,
@@ -33,6 +30,9 @@ def main(config: SweepConfig, options: Options, preset: str) -> None:
         statuses = [result.status for result in outcome.results]
         counts = {status: statuses.count(status) for status in ("complete", "stopped", "diverged")}
         folder.write_json("summary.json", {"best": best, "trials": counts, "seconds": clock.seconds()})
+        trials = {point_name(point): [result.trial.number for result in point.results] for point in outcome.points}
+        pictures.compare_curves(outcome.rows, trials, folder.figures / "curves.png")
+        pictures.grid([(point.values, point.valid_accuracy) for point in outcome.points], folder.figures / "grid.png")
     print(table(outcome, accuracy))
     print(f"{len(statuses)} trials; {clock}")
     print(folder.path)

@@ -15,7 +15,6 @@ def main(config: TrainConfig, options: Options, preset: str) -> None:
         outcome = conduct(programs, dataset, folder, options)
         [result] = outcome.results
         accuracy, loss = outcome.tests.get(0, (None, None))
-        pictures.learning_curves(outcome.rows, folder.figures / "curves.png")
         summary = {
             "status": result.status,
             "test_accuracy": accuracy,
@@ -26,6 +25,7 @@ def main(config: TrainConfig, options: Options, preset: str) -> None:
             "seconds": clock.seconds(),
         }
         folder.write_json("summary.json", summary)
+        pictures.learning_curves(outcome.rows, folder.figures / "curves.png")
     if accuracy is None:
         print(f"diverged after {result.step} steps: try a lower --learning-rate than {config.hparams.learning_rate:g}")
     else:

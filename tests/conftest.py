@@ -25,8 +25,8 @@ def digits() -> Dataset:
 @pytest.fixture(scope="session")
 def small(digits: Dataset) -> Dataset:
     """A few digits, for tests that train."""
-    train, valid, test = (Split(s.inputs[:n], s.labels[:n]) for s, n in zip(digits[2:], (160, 50, 50), strict=True))
-    return Dataset("small", digits.classes, train, valid, test)
+    train, valid, test = (Split(s.inputs[:n], s.labels[:n]) for s, n in zip(digits[2:5], (160, 50, 50), strict=True))
+    return Dataset.of("small", digits.classes, train, valid, test)
 
 
 def images(shape: tuple[int, ...], count: int, seed: int = 0) -> list[dict]:

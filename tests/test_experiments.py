@@ -113,6 +113,37 @@ def test_a_diverged_run_says_so(tmp_path: Path) -> None:
     assert summary(tmp_path / "runs" / "r")["test_accuracy"] is None
 
 
+def test_a_sweep_in_which_everything_diverges_keeps_its_records(tmp_path: Path) -> None:
+    script("sweep", "digits", "--learning-rate", "1e30", "--filters", "4", "--seeds", "2", "--name", "s", cwd=tmp_path)
+    found = summary(tmp_path / "runs" / "s")
+    assert found["trials"] == {"complete": 0, "stopped": 0, "diverged": 2}
+    assert found["best"]["test_accuracy"] == {"mean": None, "std": None, "n": 0}
+
+
+def test_a_sweep_starts_from_its_own_base(tmp_path: Path) -> None:
+    mine = tmp_path / "mine.py"
+    mine.write_text(
+        "from dataclasses import replace\n"
+        "from cnnjax import CNNConfig, SweepConfig, TrainConfig\n"
+        "train = TrainConfig(CNNConfig(filters=(2,)), epochs=9)\n"
+        "sweep = SweepConfig(replace(train, epochs=1), axes=(('padding', (1, 'SAME')),), seeds=1)\n"
+    )
+    script("sweep", mine, "--name", "s", cwd=tmp_path)
+    rows = lines(tmp_path / "runs" / "s")
+    assert [row["epoch"] for row in rows] == [1, 1]
+    assert rows[0]["valid_loss"] == rows[1]["valid_loss"]  # a cell of padding is SAME for 3x3
+    script("train", "digits", "--padding", "2", "--epochs", "1", "--filters", "4", cwd=tmp_path)
+
+
+@pytest.mark.parametrize("source", ["syntax error(", "train = 1", "from cnnjax import CNNConfig\nCNNConfig(filter=1)"])
+def test_a_preset_that_fails_is_named(source: str, tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text(source)
+    done = script("train", "mine.py", cwd=tmp_path, check=False)
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: mine.py: ")
+    assert len(done.stderr.splitlines()) == 1
+
+
 def test_a_preset_of_one_s_own_from_any_directory(tmp_path: Path) -> None:
     mine = tmp_path / "mine.py"
     mine.write_text(

@@ -103,7 +103,7 @@ def test_groups_see_only_their_channels() -> None:
             "groups: 2: must divide 6 input channels and 9 filters",
         ),
         (lambda: CNN((8, 8, 1), 10, activation="rlu", rngs=rngs()), "activation: 'rlu': use one of relu, tanh"),
-        (lambda: CNN((8, 8, 1), 10, pool="min", rngs=rngs()), "pool: 'min': use one of max, average"),
+        (lambda: CNN((8, 8, 1), 10, pool="min", rngs=rngs()), "pool: 'min': use one of max, average, none"),
         (lambda: CNN((8, 8, 1), 10, head="flat", rngs=rngs()), "head: 'flat'"),
         (lambda: CNN((8, 8, 1), 10, padding="HALF", rngs=rngs()), "padding: 'HALF'"),
         (lambda: CNN((8, 8, 1), 10, dropout=1.0, rngs=rngs()), "dropout: 1.0"),

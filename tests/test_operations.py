@@ -253,6 +253,22 @@ def test_it_runs_inside_a_module_a_remat_and_eagerly() -> None:
     np.testing.assert_allclose(ours, theirs, atol=1e-5)
 
 
+def test_data_parallel_gradients_equal_lax() -> None:
+    """Inside a shard_map that tracks varying values, a replicated kernel's gradient is summed over devices."""
+    mesh = jax.make_mesh((2,), ("d",), (jax.sharding.AxisType.Auto,), devices=jax.devices()[:2])
+    case = CASES["valid"]._replace(images=4)
+    x, kernel = operands(case, jnp.float32)
+
+    def gradient(conv: Any) -> jax.Array:
+        def local(x: jax.Array, kernel: jax.Array) -> jax.Array:
+            return jax.grad(lambda k: (conv(x, k, **arguments(case)) ** 2).sum())(kernel)
+
+        spec = jax.sharding.PartitionSpec
+        return jax.jit(jax.shard_map(local, mesh=mesh, in_specs=(spec("d"), spec()), out_specs=spec()))(x, kernel)
+
+    np.testing.assert_allclose(gradient(conv_general_dilated), gradient(lax.conv_general_dilated), rtol=1e-4)
+
+
 def test_it_is_a_drop_in() -> None:
     ours, theirs = (
         list(inspect.signature(f).parameters.values()) for f in (conv_general_dilated, lax.conv_general_dilated)
@@ -269,6 +285,8 @@ def test_it_is_a_drop_in() -> None:
         {"batch_group_count": 2},
         {"preferred_element_type": jnp.float32},
         {"precision": lax.Precision.HIGHEST},
+        {"precision": ["high", "high"]},
+        {"rhs_dilation": np.asarray([2, 1])},
     ],
 )
 def test_every_argument_means_what_it_means_in_lax(changes: dict[str, Any]) -> None:

@@ -74,6 +74,9 @@ def test_numbers_and_seeds_are_lanes_and_shapes_are_programs() -> None:
     [
         ((("learning_rat", (0.1,)),), "learning_rat: no such option; there are activation,"),
         ((("learning_rate", (0.1, -1.0)),), "learning_rate: -1.0: must be at least 0"),
+        ((("seed", (0, 1)),), "seed: cannot be swept"),
+        ((("data", ("digits", "mnist")),), "data: cannot be swept"),
+        ((("momentum", (0.1,)), ("momentum", (0.2,))), "momentum: stands twice among the axes"),
     ],
 )
 def test_an_axis_that_cannot_be_is_refused(axes: tuple, message: str) -> None:
@@ -120,6 +123,22 @@ def test_a_rate_that_explodes_diverges_alone(small: Dataset) -> None:
     assert all(math.isnan(number) for result in found[2:4] for number in result[4:])
     for row in (0, 1, 4, 5):
         assert jax.tree.all(jax.tree.map(np.array_equal, lane(ends[0][2:], row), lane(ends[1][2:], row)))
+
+
+def test_numbers_may_be_written_as_integers(small: Dataset) -> None:
+    [program] = plan(trials(SweepConfig(BASE, (("momentum", (0, 0.9)), ("learning_rate", (1, 0.01))))))
+    seen = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("cnnjax.sweeps.fit", lambda task, keys, hparams, *rest: iter(seen.append(hparams) or ()))
+        assert list(run(program, small)) == []
+    np.testing.assert_allclose(seen[0].momentum, np.repeat([0, 0.9], 6))
+    np.testing.assert_allclose(seen[0].learning_rate, np.tile(np.repeat([1, 0.01], 3), 2))
+
+
+def test_lanes_also_run_with_64_bit_types(small: Dataset) -> None:
+    with jax.enable_x64(True):
+        [program] = plan(rates(0.01, 0.1), Lanes("map"))
+        assert np.isfinite(np.asarray(last(program, small).train.loss)).all()
 
 
 def result(point: int, seed: int, accuracy: float, loss: float, status: str = "complete") -> Result:

@@ -23,7 +23,6 @@ from cnnjax.training import (
     init,
     make_task,
     parameters,
-    single,
     step,
     steps_per_epoch,
 )
@@ -77,6 +76,7 @@ def test_warmup_rises_then_the_schedule_begins() -> None:
     np.testing.assert_allclose(rates[:10], np.arange(1, 11) / 10, rtol=1e-6)
     assert rates[10] == 1
     assert (np.diff(rates[10:]) < 0).all()
+    assert with_warmup(SCHEDULES["cosine"], 7, 0, 0.0) == 1
     plain = jax.vmap(lambda i: with_warmup(SCHEDULES["cosine"], i, 100, 0.0))(jnp.arange(100))
     np.testing.assert_allclose(plain, optax.cosine_decay_schedule(1.0, 100)(jnp.arange(100)), atol=1e-6)
 
@@ -245,4 +245,3 @@ def test_a_task_that_cannot_be_is_refused(small: Dataset, changes: dict, message
 def test_parameters_counts_one_run(small: Dataset) -> None:
     _, state = start(CONFIG, small)
     assert parameters(state) == 64 * 16 + 16 + 16 * 10 + 10
-    assert single(start) is start

@@ -28,6 +28,6 @@ def load(name: str, data_dir: Path | None = None, cache_dir: Path | None = None)
     """
     if name == "digits":
         return digits.read()
-    folder = tfds.find(name, Path(data_dir or tfds.default_directory()))
+    folder = tfds.find(name, Path(data_dir or tfds.default_directory()).expanduser())
     cache_name = f"{folder.parent.name}-{folder.name}-{cache.fingerprint(folder)}"
     return cache.cached(cache_name, lambda: tfds.read(folder), cache_dir or cache.default_directory())

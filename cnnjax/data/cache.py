@@ -7,11 +7,12 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
 
-from cnnjax.data.dataset import Dataset, Split
+from cnnjax.data.dataset import Dataset, Split, Standardize
 
 SPLITS = ("train", "valid", "test")
 LAYOUT = 1  # of a folder in the cache, and of the rule that cuts splits; a change makes old ones unread
@@ -39,7 +40,7 @@ def cached(name: str, read: Callable[[], Dataset], directory: Path) -> Dataset:
     folder = directory / name
     try:
         return _load(folder)
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, EOFError, ValueError, KeyError, TypeError):
         dataset = read()
     with contextlib.suppress(OSError):  # a full disk or a read-only home costs the next start, not this one
         _save(folder, dataset)
@@ -48,13 +49,14 @@ def cached(name: str, read: Callable[[], Dataset], directory: Path) -> Dataset:
 
 def _load(folder: Path) -> Dataset:
     facts = json.loads((folder / "dataset.json").read_text())
-    splits = []
-    for split in SPLITS:
-        arrays = [np.load(folder / f"{split}-{part}.npy", mmap_mode="r", allow_pickle=False) for part in Split._fields]
-        if [list(array.shape) for array in arrays] != facts["shapes"][split]:
-            raise ValueError(f"{folder}: {split} has another shape than recorded")
-        splits.append(Split(*arrays))
-    return Dataset(facts["name"], tuple(facts["classes"]), *splits)
+    splits: dict[str, Split] = {}
+    for name in SPLITS:
+        arrays = [np.load(folder / f"{name}-{part}.npy", mmap_mode="r", allow_pickle=False) for part in Split._fields]
+        if [list(array.shape) for array in arrays] != facts["shapes"][name]:
+            raise ValueError(f"{folder}: {name} has another shape than recorded")
+        splits[name] = Split(*arrays)
+    standardize = Standardize(tuple(facts["mean"]), tuple(facts["std"]))
+    return Dataset(facts["name"], tuple(facts["classes"]), **splits, standardize=standardize)
 
 
 def _save(folder: Path, dataset: Dataset) -> None:
@@ -67,7 +69,8 @@ def _save(folder: Path, dataset: Dataset) -> None:
             for part, array in split._asdict().items():
                 np.save(temporary / f"{name}-{part}.npy", array, allow_pickle=False)
             shapes[name] = [list(array.shape) for array in split]
-        facts = {"name": dataset.name, "classes": dataset.classes, "shapes": shapes}
+        statistics = asdict(dataset.standardize)
+        facts = {"name": dataset.name, "classes": dataset.classes, "shapes": shapes, **statistics}
         (temporary / "dataset.json").write_text(json.dumps(facts))
         shutil.rmtree(folder, ignore_errors=True)
         temporary.rename(folder)

@@ -22,6 +22,35 @@ class Split(NamedTuple):
     labels: Int[Any, " examples"]
 
 
+@dataclass(frozen=True)
+class Standardize:
+    """Subtracts the mean and divides by the deviation of the training split: a `Task.prepare`."""
+
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+    @classmethod
+    def of(cls, split: Split) -> "Standardize":
+        """The statistics of each channel (last axis) over a split."""
+        channels = split.inputs.shape[-1]
+        size = max(1, len(split.labels) // 50)
+        first = second = np.zeros(channels)
+        for start in range(0, len(split.labels), size):  # in parts, to keep float64 copies small
+            values = np.asarray(split.inputs[start : start + size], np.float64).reshape(-1, channels)
+            first, second = first + values.sum(0), second + np.square(values).sum(0)
+        count = split.inputs.size / channels
+        mean = first / count
+        std = np.sqrt(np.maximum(second / count - mean**2, 0))
+        std = np.where(std > 1e-6 * np.abs(mean), std, 1)  # a constant channel is only centred
+        return cls(tuple(mean.tolist()), tuple(std.tolist()))
+
+    def __call__(
+        self, key: Key[Array, ""], inputs: Num[Array, "batch *shape"], hparams: Any, *, train: bool
+    ) -> Float[Array, "batch *shape"]:
+        mean, std = (jnp.asarray(values, jnp.float32) for values in (self.mean, self.std))
+        return (inputs.astype(jnp.float32) - mean) / std
+
+
 class Dataset(NamedTuple):
     """Three splits; choices are made on `valid`, `test` is read once."""
 
@@ -30,6 +59,13 @@ class Dataset(NamedTuple):
     train: Split
     valid: Split
     test: Split
+    standardize: Standardize
+    """By the training split."""
+
+    @classmethod
+    def of(cls, name: str, classes: tuple[str, ...], train: Split, valid: Split, test: Split) -> "Dataset":
+        """A data set with the statistics of its training split."""
+        return cls(name, classes, train, valid, test, Standardize.of(train))
 
 
 def cut(split: Split, count: int) -> tuple[Split, Split]:
@@ -55,34 +91,6 @@ def three_splits(train: Split, valid: Split | None, test: Split | None) -> tuple
     if valid is None:
         valid, train = cut(train, min(math.ceil(0.1 * total), 5000))
     return train, valid, test
-
-
-@dataclass(frozen=True)
-class Standardize:
-    """Subtracts the mean and divides by the deviation of the training split: a `Task.prepare`."""
-
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-
-    @classmethod
-    def of(cls, split: Split) -> "Standardize":
-        """The statistics of each channel (last axis) over a split."""
-        channels = split.inputs.shape[-1]
-        size = max(1, len(split.labels) // 50)
-        first = second = np.zeros(channels)
-        for start in range(0, len(split.labels), size):  # in parts, to keep float64 copies small
-            values = np.asarray(split.inputs[start : start + size], np.float64).reshape(-1, channels)
-            first, second = first + values.sum(0), second + np.square(values).sum(0)
-        count = split.inputs.size / channels
-        mean = first / count
-        std = np.sqrt(np.maximum(second / count - mean**2, 0))
-        return cls(tuple(mean.tolist()), tuple(np.where(std > 0, std, 1).tolist()))
-
-    def __call__(
-        self, key: Key[Array, ""], inputs: Num[Array, "batch *shape"], hparams: Any, *, train: bool
-    ) -> Float[Array, "batch *shape"]:
-        mean, std = (jnp.asarray(values, jnp.float32) for values in (self.mean, self.std))
-        return (inputs.astype(jnp.float32) - mean) / std
 
 
 def stack(images: Sequence[np.ndarray], origin: str, shape: tuple[int, ...] | None = None) -> np.ndarray:

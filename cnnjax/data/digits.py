@@ -12,4 +12,4 @@ def read() -> Dataset:
     digits = load_digits()
     split = Split(digits.images[..., None].astype(np.uint8), digits.target.astype(np.int32))
     classes = tuple(str(name) for name in digits.target_names)
-    return Dataset("digits", classes, *three_splits(split, None, None))
+    return Dataset.of("digits", classes, *three_splits(split, None, None))

@@ -71,14 +71,14 @@ def read(folder: Path) -> Dataset:
         try:
             builder = tfds.builder_from_directory(folder)
             features = builder.info.features
-            image, label = _image_and_label(features, tfds)
+            image, label = _image_and_label(builder.info, tfds)
             names = [name for name in ("train", "validation", "test") if name in builder.info.splits]
         except DataError:
             raise
         except Exception as error:
             raise DataError(f"{folder}: not readable as a TFDS directory: {_line(error)}") from error
         if image is None or label is None:
-            raise DataError(f"{folder}: has no image with a class label, but {sorted(features)}")
+            raise DataError(f"{folder}: has no single image with a single class label, but {sorted(features)}")
         if "train" not in names:
             raise DataError(f"{folder}: has no train split, but {sorted(builder.info.splits)}")
         splits = {name: _split(builder, name, image, label) for name in names}
@@ -86,15 +86,20 @@ def read(folder: Path) -> Dataset:
     finally:
         logging.set_verbosity(verbosity)
     parts = three_splits(splits["train"], splits.get("validation"), splits.get("test"))
-    return Dataset(f"{builder.info.name}:{builder.info.version}", classes, *parts)
+    return Dataset.of(f"{builder.info.name}:{builder.info.version}", classes, *parts)
 
 
-def _image_and_label(features: Any, tfds: Any) -> tuple[str | None, str | None]:
-    kinds = (tfds.features.Image, tfds.features.ClassLabel)
-    if not isinstance(features, tfds.features.FeaturesDict):
+def _image_and_label(info: Any, tfds: Any) -> tuple[str | None, str | None]:
+    """The names of the two features: the supervised pair if it is one, else the only ones of their kinds."""
+    if not isinstance(info.features, tfds.features.FeaturesDict):
         return None, None
-    names = [[name for name, feature in features.items() if isinstance(feature, kind)] for kind in kinds]
-    return names[0][0] if names[0] else None, names[1][0] if names[1] else None
+    kinds = (tfds.features.Image, tfds.features.ClassLabel)
+    found = [[name for name, feature in info.features.items() if isinstance(feature, kind)] for kind in kinds]
+    pair: tuple[str, ...] = info.supervised_keys or ()
+    if len(pair) == 2 and pair[0] in found[0] and pair[1] in found[1]:
+        return pair[0], pair[1]
+    image, label = (names[0] if len(names) == 1 else None for names in found)
+    return image, label
 
 
 def _split(builder: Any, name: str, image: str, label: str) -> Split:
@@ -114,5 +119,10 @@ def _split(builder: Any, name: str, image: str, label: str) -> Split:
     expected = builder.info.splits[name].num_examples
     if len(images) != expected or not images:
         raise DataError(f"{origin}: {len(images)} examples, expected {expected}; copy or prepare the data set again")
+    wrong = [i for i, number in enumerate(labels) if not 0 <= number < builder.info.features[label].num_classes]
+    if wrong:
+        raise DataError(
+            f"{origin}: example {wrong[0]} has label {labels[wrong[0]]}, which is no class: is it unlabelled?"
+        )
     shape = declared if None not in declared else None
     return Split(stack(images, origin, shape), np.asarray(labels, np.int32))

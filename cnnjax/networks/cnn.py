@@ -10,7 +10,7 @@ from jax import Array
 from jaxtyping import Float
 
 from cnnjax.config import NetworkConfig, choose, option
-from cnnjax.networks.layers import ACTIVATIONS, Maps, positive
+from cnnjax.networks.layers import ACTIVATIONS, POOLS, Maps, positive
 from cnnjax.networks.layers import dense as dense_layers
 
 HEADS = {"flatten": False, "global": True}
@@ -71,6 +71,8 @@ class CNN(nnx.Module):
         positive("convolutions", [convolutions]), positive("pool_size", [pool_size])
         if not 0 <= dropout < 1:
             raise ValueError(f"dropout: {dropout}: must be at least 0 and below 1")
+        if pool != "none":
+            choose("pool", pool, {**POOLS, "none": None})
         self.activation = choose("activation", activation, ACTIVATIONS)
         self.global_head = choose("head", head, HEADS)
         maps = Maps(input_shape)
@@ -117,7 +119,7 @@ class CNNConfig(NetworkConfig):
     filters: tuple[int, ...] = option((16, 32), "channels that the convolutions of each block put out")
     kernel: int = option(3, "width of every convolution's window", least=1)
     stride: int = option(1, "step between windows", least=1)
-    padding: str | int = option("SAME", "SAME, VALID, or zero cells on every side")
+    padding: int | str = option("SAME", "SAME, VALID, or zero cells on every side")
     dilation: int = option(1, "spacing of a kernel's taps", least=1)
     groups: int = option(1, "channel groups of every convolution but the first", least=1)
     convolutions: int = option(1, "convolutions a block", least=1)

@@ -56,7 +56,7 @@ class _Functional:
 
 
 def _variables(module: nnx.Module) -> Variables:
-    _, params, _, stats = nnx.split(module, nnx.Param, nnx.RngState, ...)  # type: ignore[misc]
+    _, params, _, stats = nnx.split(module, nnx.Param, (nnx.RngState, nnx.Intermediate), ...)  # type: ignore[misc]
     return Variables(nnx.to_pure_dict(params), nnx.to_pure_dict(stats))
 
 

@@ -115,6 +115,8 @@ class Maps:
     def _window(self, name: str, size: int, stride: int, padding: str | int, dilation: int) -> Pairs:
         count = len(self.spatial)
         if isinstance(padding, int):
+            if padding < 0:
+                raise ValueError(f"padding: {padding}: must be at least 0")
             pairs = ((padding, padding),) * count
         else:
             pairs = explicit_padding(padding, self.spatial, *((n,) * count for n in (size, stride, dilation)))

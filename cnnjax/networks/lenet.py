@@ -9,7 +9,7 @@ from jax import Array
 from jaxtyping import Float
 
 from cnnjax.config import NetworkConfig, choose, option
-from cnnjax.networks.layers import ACTIVATIONS, Maps, positive
+from cnnjax.networks.layers import ACTIVATIONS, POOLS, Maps, positive
 from cnnjax.networks.layers import dense as dense_layers
 
 
@@ -47,6 +47,7 @@ class LeNet5(nnx.Module):
         if len(positive("filters", filters)) != 2:
             raise ValueError(f"filters: {','.join(map(str, filters))}: LeNet-5 has two counts, as 6,16")
         self.activation = choose("activation", activation, ACTIVATIONS)
+        choose("pool", pool, POOLS)
         maps = Maps(input_shape)
         self.c1 = maps.convolution(filters[0], 5, padding=padding, rngs=rngs)
         self.s2 = nnx.Sequential(*maps.activate_and_pool(activation, pool))
