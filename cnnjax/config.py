@@ -79,19 +79,38 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         for option, value in flat(self):
-            _check(option.name, value, **option.metadata)
+            _check(option.name, value, option.default, option.metadata["least"], option.metadata["below"])
 
 
-def _check(name: str, value: Any, help: str, least: float | None, below: float | None) -> None:
-    if not isinstance(value, int | float):
+_TYPES: Mapping[type, tuple[type, ...]] = {
+    bool: (bool,),
+    int: (int,),
+    float: (int, float),
+    str: (str, int),
+    tuple: (tuple,),
+}
+_LARGEST = {int: 2**31 - 1, float: 3.4e38}  # of the types that hold numbers on a device
+
+
+def _check(name: str, value: Any, default: Any, least: float | None, below: float | None) -> None:
+    kind = type(default)
+    if not isinstance(value, _TYPES[kind]) or (isinstance(value, bool) and kind is not bool):
+        raise ValueError(f"{name}: {value!r}: must be of type {kind.__name__}, as {text(default)}")
+    if kind is tuple and not all(type(entry) is int for entry in value):
+        raise ValueError(f"{name}: {value!r}: must be a tuple of integers")
+    if kind not in _LARGEST:
         return
-    rules = {} if math.isfinite(value) else {"finite": False}
+    number: Any = value
+    finite = isinstance(number, int) or math.isfinite(number)
+    rules = {} if finite else {"finite": False}
     if least is not None:
-        rules[f"at least {least:g}"] = value >= least
+        rules[f"at least {least}"] = number >= least
     if below is not None:
-        rules[f"below {below:g}"] = value < below
+        rules[f"below {below}"] = number < below
+    elif finite and abs(number) > _LARGEST[kind]:
+        rules[f"at most {_LARGEST[kind]}"] = False
     if not all(rules.values()):
-        raise ValueError(f"{name}: {value}: must be {' and '.join(rules)}")
+        raise ValueError(f"{name}: {number}: must be {' and '.join(rules)}")
 
 
 def flat(config: TrainConfig) -> Iterator[tuple[dataclasses.Field[Any], Any]]:

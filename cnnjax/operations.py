@@ -57,7 +57,7 @@ def explicit_padding(
         try:
             return tuple(lax.padtype_to_pads(sizes, reach, strides, padding.upper()))
         except (RuntimeError, ValueError) as error:
-            raise ValueError(f"padding: {padding!r}: use VALID, SAME, or a (low, high) pair a dimension") from error
+            raise ValueError(f"padding: {padding!r}: use SAME, VALID, or numbers of cells") from error
     pairs = tuple((p, p) if isinstance(p, int) else (int(p[0]), int(p[1])) for p in padding)
     if len(pairs) != len(sizes):
         raise ValueError(f"padding: {padding!r}: {len(pairs)} entries for {len(sizes)} spatial dimensions")

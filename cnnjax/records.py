@@ -36,7 +36,7 @@ class RunFolder:
         runs_dir = runs_dir.expanduser()
         try:
             runs_dir.mkdir(parents=True, exist_ok=True)
-            self.path = self._named(runs_dir, name) if name else self._unnamed(runs_dir, default)
+            self.path = self._named(runs_dir, name) if name is not None else self._unnamed(runs_dir, default)
         except OSError as error:
             if error.strerror is None:
                 raise
@@ -49,7 +49,7 @@ class RunFolder:
 
     @staticmethod
     def _named(runs_dir: Path, name: str) -> Path:
-        if Path(name).name != name or name.startswith("."):
+        if Path(name).name != name or not name or name.startswith("."):
             raise ValueError(f"name: {name!r}: give a plain folder name; --runs-dir says where it lies")
         path = runs_dir / name
         try:

@@ -21,6 +21,8 @@ from cnnjax.config import replace as replace_values
 from cnnjax.data import Dataset
 from cnnjax.training import Metrics, Progress, fit, make_task, measure_test
 
+MOST_TRIALS = 100_000
+
 
 class Trial(NamedTuple):
     """One point under one seed."""
@@ -88,6 +90,9 @@ def trials(sweep: SweepConfig) -> tuple[Trial, ...]:
       ValueError: an axis is no option of the run, or a value is out of range.
     """
     names = [name for name, _ in sweep.axes]
+    count = math.prod(len(values) for _, values in sweep.axes) * sweep.seeds
+    if count > MOST_TRIALS:
+        raise ValueError(f"seeds: {sweep.seeds}: {count} trials in all; at most {MOST_TRIALS} are planned at once")
     found: list[Trial] = []
     for point, values in enumerate(itertools.product(*(values for _, values in sweep.axes))):
         chosen = tuple(zip(names, values, strict=True))

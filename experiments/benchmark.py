@@ -17,6 +17,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import tyro
+from command_line import fail
 from flax import nnx
 from jax import Array, lax
 
@@ -68,6 +69,12 @@ class Arguments:
     """steps a turn; a tenth of them where a step is slow"""
     json: Path | None = None
     """also write the figures to this file"""
+
+    def __post_init__(self) -> None:
+        if min(self.rounds, self.steps) < 1:
+            fail(f"rounds, steps: {self.rounds}, {self.steps}: must be at least 1", 2)
+        if self.json and not self.json.parent.is_dir():
+            fail(f"json: {self.json}: there is no such folder", 1)
 
 
 Variant = tuple[Callable[[TrainState], TrainState], TrainState, int]

@@ -196,6 +196,9 @@ def run(main: Callable[[Any, Options, str], None], doc: str | None, *, several: 
                 wanted = options.device or os.environ.get("JAX_PLATFORMS")
                 raise ValueError(f"device: {wanted}: JAX finds none here") from error
         main(config, options, preset)
+    except BrokenPipeError:  # the reader of standard output left, as `head` does
+        sys.stderr.close()
+        raise SystemExit(1) from None
     except (DataError, OSError) as error:
         if debug:
             raise

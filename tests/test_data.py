@@ -120,6 +120,12 @@ def test_missing_data_is_told_at_once(tfds_dir: Path, tmp_path: Path) -> None:
     assert time.perf_counter() - began < 5
 
 
+@pytest.mark.parametrize("name", ["", "../x", "/abs/mnist", "a b", "mnist:"])
+def test_a_name_is_no_path(tmp_path: Path, name: str) -> None:
+    with pytest.raises(DataError, match="--data-dir says where"):
+        load(name, tmp_path, tmp_path)
+
+
 def test_a_truncated_file_is_named(tfds_dir: Path, tmp_path: Path) -> None:
     folder = shutil.copytree(tfds_dir / "mnist" / "1.0.0", tmp_path / "mnist" / "1.0.0")
     [file] = folder.glob("*train*")

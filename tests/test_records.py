@@ -34,7 +34,7 @@ def test_runs_of_one_second_get_different_names(tmp_path: Path) -> None:
     assert all(path.name.startswith("digits-") for path in paths)
 
 
-@pytest.mark.parametrize("name", ["../up", "a/b", ".hidden", "/abs"])
+@pytest.mark.parametrize("name", ["../up", "a/b", ".hidden", "/abs", ""])
 def test_a_name_stays_in_its_folder(tmp_path: Path, name: str) -> None:
     with pytest.raises(ValueError, match="give a plain folder name"):
         RunFolder(tmp_path / "runs", name)
@@ -90,7 +90,13 @@ def test_values_read_as_on_the_command_line() -> None:
         ({"learning_rate": math.inf}, "learning_rate: inf: must be finite"),
         ({"momentum": 1.0}, "momentum: 1.0: must be at least 0 and below 1"),
         ({"epochs": 0}, "epochs: 0: must be at least 1"),
-        ({"seed": -1}, "seed: -1"),
+        ({"seed": -1}, "seed: -1: must be at least 0 and below 4294967296"),
+        ({"learning_rate": 1e300}, "learning_rate: 1e\\+300: must be at least 0 and at most 3.4e\\+38"),
+        ({"epochs": 10**400}, "epochs: 1.*: must be at least 1 and at most 2147483647"),
+        ({"epochs": "x"}, "epochs: 'x': must be of type int, as 10"),
+        ({"filters": [8]}, r"filters: \[8\]: must be of type tuple, as 16,32"),
+        ({"filters": (8.0,)}, r"filters: \(8.0,\): must be a tuple of integers"),
+        ({"batch_norm": 1}, "batch_norm: 1: must be of type bool"),
         ({"kernel": 0}, "kernel: 0"),
         ({"filter": (8,)}, "filter: no such option; there are activation, "),
     ],

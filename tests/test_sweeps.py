@@ -125,6 +125,11 @@ def test_a_rate_that_explodes_diverges_alone(small: Dataset) -> None:
         assert jax.tree.all(jax.tree.map(np.array_equal, lane(ends[0][2:], row), lane(ends[1][2:], row)))
 
 
+def test_too_many_trials_are_refused_at_once() -> None:
+    with pytest.raises(ValueError, match="seeds: 1000000000: 2000000000 trials in all"):
+        rates(0.1, 0.2, seeds=10**9)
+
+
 def test_numbers_may_be_written_as_integers(small: Dataset) -> None:
     [program] = plan(trials(SweepConfig(BASE, (("momentum", (0, 0.9)), ("learning_rate", (1, 0.01))))))
     seen = []

@@ -6,6 +6,8 @@ decoded arrays are in the cache.
 
 import json
 import os
+import re
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -27,8 +29,12 @@ def find(name: str, data_dir: Path) -> Path:
     Raises:
       DataError: no such directory holds a prepared data set, or not as array_record.
     """
+    if not re.fullmatch(r"\w[\w/.+-]*(:[\w.]+)?", name) or ".." in name:
+        raise DataError(
+            f"data: {name!r}: give digits or the name of a TensorFlow Datasets data set; --data-dir says where"
+        )
+    command = f"python experiments/prepare.py {name} --data-dir {shlex.quote(str(data_dir))}"
     name, _, version = name.partition(":")
-    command = f"python experiments/prepare.py {name} --data-dir {data_dir}"
     found = {path.parent.name: path.parent for path in (data_dir / name).glob("*/dataset_info.json")}
     if version not in found and (version or not found):
         there = f"; there is {', '.join(sorted(found))}" if found else ""
