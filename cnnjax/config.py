@@ -96,11 +96,11 @@ def _check(name: str, value: Any, default: Any, least: float | None, below: floa
     kind = type(default)
     if not isinstance(value, _TYPES[kind]) or (isinstance(value, bool) and kind is not bool):
         raise ValueError(f"{name}: {value!r}: must be of type {kind.__name__}, as {text(default)}")
-    if kind is tuple and not all(type(entry) is int for entry in value):
+    number: Any = value
+    if kind is tuple and not all(type(entry) is int for entry in number):
         raise ValueError(f"{name}: {value!r}: must be a tuple of integers")
     if kind not in _LARGEST:
         return
-    number: Any = value
     finite = isinstance(number, int) or math.isfinite(number)
     rules = {} if finite else {"finite": False}
     if least is not None:
