@@ -94,10 +94,10 @@ _LARGEST = {int: 2**31 - 1, float: 3.4e38}  # of the types that hold numbers on 
 
 def _check(name: str, value: Any, default: Any, least: float | None, below: float | None) -> None:
     kind = type(default)
-    if not isinstance(value, _TYPES[kind]) or (isinstance(value, bool) and kind is not bool):
+    if not isinstance(value, _TYPES.get(kind, (object,))) or (isinstance(value, bool) and kind is not bool):
         raise ValueError(f"{name}: {value!r}: must be of type {kind.__name__}, as {text(default)}")
     number: Any = value
-    if kind is tuple and not all(type(entry) is int for entry in number):
+    if kind is tuple and {type(entry) for entry in default} <= {int} < {type(entry) for entry in number} | {int}:
         raise ValueError(f"{name}: {value!r}: must be a tuple of integers")
     if kind not in _LARGEST:
         return
