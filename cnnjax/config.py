@@ -6,7 +6,7 @@ it share a compiled program; every other field fixes a shape or a function, and 
 
 import dataclasses
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, TypeVar
 
@@ -121,15 +121,19 @@ def flat(config: TrainConfig) -> Iterator[tuple[dataclasses.Field[Any], Any]]:
                 yield option, getattr(part, option.name)
 
 
+def _check_names(config: TrainConfig, names: Iterable[str]) -> None:
+    known = {option.name for option, _ in flat(config)}
+    if unknown := set(names) - known:
+        raise ValueError(f"{', '.join(sorted(unknown))}: no such option; there are {', '.join(sorted(known))}")
+
+
 def replace(config: TrainConfig, values: Mapping[str, Any]) -> TrainConfig:
     """The run with other values, by the flat names of `flat`.
 
     Raises:
       ValueError: the run has no such option, or a value is out of range.
     """
-    known = {option.name for option, _ in flat(config)}
-    if unknown := set(values) - known:
-        raise ValueError(f"{', '.join(sorted(unknown))}: no such option; there are {', '.join(sorted(known))}")
+    _check_names(config, values)
 
     def update(part: Any) -> Any:
         names = {option.name for option in dataclasses.fields(part)}
@@ -147,8 +151,8 @@ class SweepConfig:
     """Every combination of the axes' values (a point), each under the same seeds.
 
     Raises:
-      ValueError: an axis is empty, stands twice, names a value twice or cannot be one (`data`,
-        `seed`); there is no seed.
+      ValueError: an axis is empty, stands twice, names a value twice, is no option of the run or
+        cannot be an axis (`data`, `seed`); there is no seed.
     """
 
     base: TrainConfig
@@ -159,6 +163,7 @@ class SweepConfig:
         if self.seeds < 1:
             raise ValueError(f"seeds: {self.seeds}: must be at least 1")
         names = [name for name, _ in self.axes]
+        _check_names(self.base, names)
         for name, values in self.axes:
             if name in NOT_SWEPT:
                 raise ValueError(f"{name}: cannot be swept: every point has the same data and seeds")

@@ -95,7 +95,7 @@ def grid(
     words = {}
     for values, summary in points:
         column, row = ([order.index(values[n]) for order, n in zip((columns, rows), names, strict=False)] + [0, 0])[:2]
-        if (row, column) not in words or 100 * summary.mean > table[row, column]:
+        if (row, column) not in words or 100 * summary.mean > np.nan_to_num(table[row, column], nan=-1):
             table[row, column] = 100 * summary.mean
             words[row, column] = "diverged" if math.isnan(summary.mean) else f"{100 * summary.mean:.2f}"
             if not math.isnan(summary.std):

@@ -69,8 +69,8 @@ def read(folder: Path) -> Dataset:
     """
     from absl import logging
 
-    verbosity, level = logging.get_verbosity(), logging.ERROR
-    logging.set_verbosity(level)  # TFDS recommends OpenCV at every start
+    verbosity = logging.get_verbosity()
+    logging.set_verbosity(logging.ERROR)  # TFDS recommends OpenCV at every start
     try:
         import tensorflow_datasets as tfds
 
@@ -79,8 +79,6 @@ def read(folder: Path) -> Dataset:
             features = builder.info.features
             image, label = _image_and_label(builder.info, tfds)
             names = [name for name in ("train", "validation", "test") if name in builder.info.splits]
-        except DataError:
-            raise
         except Exception as error:
             raise DataError(f"{folder}: not readable as a TFDS directory: {_line(error)}") from error
         if image is None or label is None:

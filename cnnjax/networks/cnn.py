@@ -12,6 +12,7 @@ from jaxtyping import Float
 from cnnjax.config import NetworkConfig, choose, option
 from cnnjax.networks.layers import ACTIVATIONS, POOLS, Maps, positive
 from cnnjax.networks.layers import dense as dense_layers
+from cnnjax.networks.layers import dropout as dropout_layer
 
 HEADS = {"flatten": False, "global": True}
 
@@ -69,8 +70,6 @@ class CNN(nnx.Module):
     ):
         positive("filters", filters), positive("dense", dense)
         positive("convolutions", [convolutions]), positive("pool_size", [pool_size])
-        if not 0 <= dropout < 1:
-            raise ValueError(f"dropout: {dropout}: must be at least 0 and below 1")
         if pool != "none":
             choose("pool", pool, {**POOLS, "none": None})
         self.activation = choose("activation", activation, ACTIVATIONS)
@@ -97,7 +96,7 @@ class CNN(nnx.Module):
                 block += maps.activate_and_pool(activation, pool if number == convolutions else "none", pool_size)
             self.blocks.append(nnx.Sequential(*block))
         features = maps.channels if self.global_head else math.prod(maps.shapes[-1])
-        self.dropout = nnx.Dropout(dropout, rngs=rngs)
+        self.dropout = dropout_layer(dropout, rngs=rngs)
         self.dense = dense_layers(features, (*dense, classes), rngs=rngs)
 
     def __call__(self, inputs: Float[Array, "batch *spatial channels"]) -> Float[Array, "batch classes"]:

@@ -7,7 +7,7 @@ from flax import nnx
 from jax import Array
 from jax import numpy as jnp
 
-from cnnjax.config import choose
+from cnnjax.config import choose, text
 from cnnjax.operations import Pairs, avg_pool, conv_general_dilated, explicit_padding, max_pool, output_size
 
 Shape = tuple[int, ...]
@@ -30,7 +30,7 @@ def positive(field: str, values: Iterable[int]) -> Shape:
     """Counts as a tuple; ValueError if one is below 1."""
     values = tuple(values)
     if any(value < 1 for value in values):
-        raise ValueError(f"{field}: {','.join(map(str, values))}: every entry must be at least 1")
+        raise ValueError(f"{field}: {text(values)}: every entry must be at least 1")
     return values
 
 
@@ -76,9 +76,8 @@ class Maps:
         if self.channels % groups or filters % groups:
             raise ValueError(f"groups: {groups}: must divide {self.channels} input channels and {filters} filters")
         name = f"a {by_name([kernel] * len(self.spatial))} convolution of {filters} filters"
-        pairs = self._window(name, kernel, stride, padding, dilation)
         inputs = self.channels
-        self._advance(kernel, stride, pairs, dilation, filters)
+        pairs = self._advance(name, kernel, stride, padding, dilation, filters)
         return nnx.Conv(
             inputs,
             filters,
@@ -95,9 +94,8 @@ class Maps:
     def pool(self, kind: str, size: int) -> Callable[[Array], Array]:
         """Pooling of the current maps over windows of `size` that do not overlap."""
         function = choose("pool", kind, POOLS)
-        pairs = self._window(f"a {kind} pool of {by_name([size] * len(self.spatial))}", size, size, "VALID", 1)
-        window = (size,) * len(pairs)
-        self._advance(size, size, pairs, 1, self.channels)
+        window = (size,) * len(self.spatial)
+        self._advance(f"a {kind} pool of {by_name(window)}", size, size, "VALID", 1, self.channels)
         return partial(function, window_shape=window, strides=window)
 
     def activate_and_pool(self, activation: str, kind: str, size: int = 2) -> list[Callable[[Array], Array]]:
@@ -112,7 +110,8 @@ class Maps:
         pool = self.pool(kind, size)
         return [pool, function] if kind == "max" and activation in RISING else [function, pool]
 
-    def _window(self, name: str, size: int, stride: int, padding: str | int, dilation: int) -> Pairs:
+    def _advance(self, name: str, size: int, stride: int, padding: str | int, dilation: int, channels: int) -> Pairs:
+        """Moves on to the maps that a window gives, and returns its padding as pairs."""
         count = len(self.spatial)
         if isinstance(padding, int):
             if padding < 0:
@@ -120,8 +119,10 @@ class Maps:
             pairs = ((padding, padding),) * count
         else:
             pairs = explicit_padding(padding, self.spatial, *((n,) * count for n in (size, stride, dilation)))
+        spatial = []
         for cells, pair in zip(self.spatial, pairs, strict=True):
             out = output_size(cells, size, stride, pair, dilation)
+            spatial.append(out)
             if out < 1:
                 reach = (size - 1) * dilation + 1
                 raise ValueError(
@@ -130,11 +131,15 @@ class Maps:
                     f"maps so far: {' -> '.join(map(by_name, self.shapes))}; "
                     "use larger inputs, smaller windows or fewer layers"
                 )
+        self.shapes.append((*spatial, channels))
         return pairs
 
-    def _advance(self, size: int, stride: int, pairs: Pairs, dilation: int, channels: int) -> None:
-        spatial = (output_size(n, size, stride, pair, dilation) for n, pair in zip(self.spatial, pairs, strict=True))
-        self.shapes.append((*spatial, channels))
+
+def dropout(rate: float, *, rngs: nnx.Rngs) -> nnx.Dropout:
+    """Dropout; ValueError if the rate is no share below 1."""
+    if not 0 <= rate < 1:
+        raise ValueError(f"dropout: {rate}: must be at least 0 and below 1")
+    return nnx.Dropout(rate, rngs=rngs)
 
 
 def dense(inputs: int, widths: Sequence[int], *, rngs: nnx.Rngs) -> nnx.List[nnx.Linear]:

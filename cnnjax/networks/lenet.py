@@ -8,7 +8,7 @@ from flax import nnx
 from jax import Array
 from jaxtyping import Float
 
-from cnnjax.config import NetworkConfig, choose, option
+from cnnjax.config import NetworkConfig, choose, option, text
 from cnnjax.networks.layers import ACTIVATIONS, POOLS, Maps, positive
 from cnnjax.networks.layers import dense as dense_layers
 
@@ -45,7 +45,7 @@ class LeNet5(nnx.Module):
         rngs: nnx.Rngs,
     ):
         if len(positive("filters", filters)) != 2:
-            raise ValueError(f"filters: {','.join(map(str, filters))}: LeNet-5 has two counts, as 6,16")
+            raise ValueError(f"filters: {text(tuple(filters))}: LeNet-5 has two counts, as 6,16")
         self.activation = choose("activation", activation, ACTIVATIONS)
         choose("pool", pool, POOLS)
         maps = Maps(input_shape)

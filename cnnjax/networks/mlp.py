@@ -11,6 +11,7 @@ from jaxtyping import Float
 from cnnjax.config import NetworkConfig, choose, option
 from cnnjax.networks.layers import ACTIVATIONS, positive
 from cnnjax.networks.layers import dense as dense_layers
+from cnnjax.networks.layers import dropout as dropout_layer
 
 
 class MLP(nnx.Module):
@@ -37,10 +38,8 @@ class MLP(nnx.Module):
         dropout: float = 0.0,
         rngs: nnx.Rngs,
     ):
-        if not 0 <= dropout < 1:
-            raise ValueError(f"dropout: {dropout}: must be at least 0 and below 1")
         self.activation = choose("activation", activation, ACTIVATIONS)
-        self.dropout = nnx.Dropout(dropout, rngs=rngs)
+        self.dropout = dropout_layer(dropout, rngs=rngs)
         self.dense = dense_layers(math.prod(input_shape), (*positive("hidden", hidden), classes), rngs=rngs)
 
     def __call__(self, inputs: Float[Array, "batch *shape"]) -> Float[Array, "batch classes"]:
