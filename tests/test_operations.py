@@ -43,6 +43,10 @@ CASES = {
     "one-channel": Case((8, 8), 1, 4, (3, 3), (1, 1), "SAME"),
     "few-channels-strides": Case((11, 9), 3, 4, (5, 4), (2, 3), ((1, 2), (0, 3))),
     "few-channels-wide": Case((9, 9), 6, 4, (5, 5), (1, 1), "VALID"),
+    "few-filters": Case((9, 8), 3, 4, (5, 5), (2, 1), ((1, 2), (0, 3))),
+    "few-channels-many-filters": Case((9, 8), 6, 17, (5, 5), (1, 1), "SAME"),
+    "shifts": Case((16, 17), 5, 6, (3, 2), (1, 1), ((2, 0), (-1, 3))),
+    "shifts-chunks": Case((16, 16), 5, 6, (2, 3), (1, 1), ((3, 1), (0, 1)), images=144),
     "pointwise": Case((4, 4), 2, 6, (1, 1), (1, 1), "VALID"),
     "chunks": Case((5, 5), 5, 3, (3, 3), (1, 1), "SAME", images=32),
     "chunks-groups": Case((5, 5), 6, 4, (3, 3), (2, 1), "SAME", groups=2, images=48),
@@ -116,7 +120,7 @@ def _case(request: pytest.FixtureRequest) -> Case:
 
 # Compiling derivatives of derivatives and lanes takes seconds: every case has its turn among the
 # slow tests, one of each form here.
-FORMS = {"groups", "few-channels-strides", "chunks"}
+FORMS = {"groups", "few-channels-strides", "few-filters", "shifts", "chunks"}
 
 
 @pytest.fixture(params=[pytest.param(name, marks=[] if name in FORMS else pytest.mark.slow) for name in CASES])
@@ -348,11 +352,12 @@ def reference_pool(x: jax.Array, window: Any, strides: Any, padding: Any) -> jax
 
 
 @pytest.mark.parametrize("name", POOLS)
-def test_max_pool_equals_lax(name: str) -> None:
+@pytest.mark.parametrize("channels", [4, 16])  # fewer than fill a register, and enough
+def test_max_pool_equals_lax(name: str, channels: int) -> None:
     """On few different numbers, so that many cells tie: the first of them gets the gradient."""
     size, *how = POOLS[name]
     rng = np.random.default_rng(0)
-    x = jnp.asarray(rng.integers(0, 4, (2, 3, *size, 4)), jnp.float32)
+    x = jnp.asarray(rng.integers(0, 4, (2, 3, *size, channels)), jnp.float32)
 
     def derivatives(pool: Any) -> Any:
         weights = jnp.asarray(rng.normal(size=jax.eval_shape(pool, x[0]).shape), jnp.float32)

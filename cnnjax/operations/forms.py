@@ -1,0 +1,270 @@
+"""The output of a convolution and its two gradients, each in the forms that are fast somewhere.
+
+`lax_*` are what `jax.lax` itself emits. `cpu_*` choose among these:
+
+- `native`: an NHWC / HWIO convolution, which is how XLA computes one quickly on CPU. The kernel
+  gradient takes a few images at a time, so that their transposed copies stay in cache.
+- `toeplitz`: for few channels, one product with a block-Toeplitz matrix.
+- `images_last`: for few channels and few filters under a wide kernel, one product with all patches,
+  in the layout [channels, height, width, images] (as in Krizhevsky's cuda-convnet): what lies
+  innermost is as long as the batch, however few the channels.
+- `shifts`: for kernel gradients of up to 32 channels, one product of inputs shifted along the width
+  with cotangents shifted along the height.
+
+All take x [images, *spatial, channels], kernel [*window, channels / groups, filters] and y, the
+output or its cotangent, [images, *spatial, filters]. `docs/convolution.md` has the measurements.
+"""
+
+import math
+from collections.abc import Callable, Iterator
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+from jax import Array, lax
+
+from cnnjax.operations.windows import Geometry, Sizes
+
+# Measured on x86-64 (AVX-512, 2 cores) by `experiments/benchmark.py`.
+_FEW_CHANNELS = 4  # up to here `toeplitz` for any kernel,
+_FEW_CHANNELS_WIDE = 16  # up to here for kernels
+_WIDE_KERNEL = 5  # at least this wide; and `images_last` up to
+_FEW_FILTERS = 16
+_NATIVE_IMAGES = 8  # images a chunk of the kernel gradient
+_PATCHES_ELEMENTS = 2**22  # of all patches together
+_SHIFTS_CHANNELS = 32
+_SHIFTS_CELLS = 256  # at least, of the input
+_SHIFTS_ELEMENTS = 2**19  # of the two shifted arrays of a chunk: about the second-level cache
+
+
+def _dimension_numbers(spatial: int) -> tuple[str, str, str]:
+    letters = "DHW"[3 - spatial :]
+    return f"N{letters}C", f"{letters}IO", f"N{letters}C"
+
+
+def lax_output(x: Array, kernel: Array, geometry: Geometry) -> Array:
+    return lax.conv_general_dilated(
+        x,
+        kernel,
+        geometry.strides,
+        geometry.padding,
+        rhs_dilation=geometry.dilation,
+        dimension_numbers=_dimension_numbers(len(geometry.kernel)),
+        feature_group_count=geometry.groups,
+        precision=geometry.precision,
+    )
+
+
+def _input_shape(y: Array, kernel: Array, geometry: Geometry) -> Sizes:
+    return (y.shape[0], *geometry.input, kernel.shape[-2] * geometry.groups)
+
+
+def _kernel_shape(x: Array, y: Array, geometry: Geometry) -> Sizes:
+    return (*geometry.kernel, x.shape[-1] // geometry.groups, y.shape[-1])
+
+
+def _transposed(function: Callable[[Array], Array], shape: Sizes, cotangent: Array) -> Array:
+    result = jax.linear_transpose(function, jax.ShapeDtypeStruct(shape, cotangent.dtype))(cotangent)[0]
+    assert isinstance(result, Array)
+    return result
+
+
+def lax_input(y: Array, kernel: Array, geometry: Geometry) -> Array:
+    return _transposed(lambda x: lax_output(x, kernel, geometry), _input_shape(y, kernel, geometry), y)
+
+
+def lax_kernel(x: Array, y: Array, geometry: Geometry) -> Array:
+    return _transposed(lambda kernel: lax_output(x, kernel, geometry), _kernel_shape(x, y, geometry), y)
+
+
+# ------------------------------------------------------------------------- the choice on CPU
+
+
+def _few_channels(kernel_shape: Sizes, geometry: Geometry) -> bool:
+    width, channels = kernel_shape[-3:-1]
+    return (
+        len(geometry.kernel) == 2
+        and geometry.groups == 1
+        and set(geometry.dilation) == {1}
+        and (channels <= _FEW_CHANNELS or (channels <= _FEW_CHANNELS_WIDE and width >= _WIDE_KERNEL))
+    )
+
+
+def _few_filters(images: int, kernel_shape: Sizes, geometry: Geometry) -> bool:
+    patches = images * math.prod(geometry.output) * math.prod(kernel_shape[:-1])
+    return kernel_shape[-1] <= _FEW_FILTERS and kernel_shape[-3] >= _WIDE_KERNEL and patches <= _PATCHES_ELEMENTS
+
+
+def cpu_output(x: Array, kernel: Array, geometry: Geometry) -> Array:
+    if not _few_channels(kernel.shape, geometry):
+        return lax_output(x, kernel, geometry)
+    if _few_filters(x.shape[0], kernel.shape, geometry):
+        return _images_last_output(x, kernel, geometry)
+    return _toeplitz_output(x, kernel, geometry, columns=max(2, geometry.kernel[-1] - 1))
+
+
+def cpu_input(y: Array, kernel: Array, geometry: Geometry) -> Array:
+    if not _few_channels(kernel.shape, geometry):
+        return _native_input(y, kernel, geometry)
+    if _few_filters(y.shape[0], kernel.shape, geometry):
+        output = partial(_images_last_rows, kernel=kernel, geometry=geometry)
+    else:
+        output = partial(_toeplitz_output, kernel=kernel, geometry=geometry, columns=2)
+    return _transposed(output, _input_shape(y, kernel, geometry), y)
+
+
+def cpu_kernel(x: Array, y: Array, geometry: Geometry) -> Array:
+    shape = _kernel_shape(x, y, geometry)
+    if _few_channels(shape, geometry) and _few_filters(x.shape[0], shape, geometry):
+        return _images_last_kernel(x, y, geometry)
+    plain = len(geometry.kernel) == 2 and geometry.groups == 1 and set(geometry.strides + geometry.dilation) == {1}
+    large = math.prod(geometry.input) >= _SHIFTS_CELLS
+    channels = shape[-2:]
+    if plain and large and min(channels) > _FEW_CHANNELS and max(channels) <= _SHIFTS_CHANNELS:
+        (kh, kw), (height, width) = geometry.kernel, geometry.input
+        image = height * width * (kw * channels[0] + kh * channels[1])
+        return _in_chunks(partial(_shifts_kernel, geometry=geometry), x, y, max(1, _SHIFTS_ELEMENTS // image))
+    return _in_chunks(partial(_native_kernel, geometry=geometry), x, y, _NATIVE_IMAGES)
+
+
+def _in_chunks(form: Callable[[Array, Array], Array], x: Array, y: Array, images: int) -> Array:
+    """A kernel gradient as a sum over chunks of at most `images` images, where that many nearly divide them."""
+    size = max(n for n in range(1, images + 1) if x.shape[0] % n == 0)
+    if x.shape[0] == size or size < images // 2:
+        return form(x, y)
+    chunks = [a.reshape(-1, size, *a.shape[1:]) for a in (x, y)]
+    out = jax.eval_shape(form, *(a[0] for a in chunks))
+    zeros = jnp.zeros(out.shape, jnp.promote_types(out.dtype, jnp.float32))
+    total, _ = lax.scan(lambda total, xy: (total + form(*xy), None), zeros, chunks)
+    return total.astype(out.dtype)
+
+
+# ------------------------------------------------------------------------- native
+
+
+def _native_input(y: Array, kernel: Array, geometry: Geometry) -> Array:
+    spatial, groups, (channels, filters) = len(geometry.kernel), geometry.groups, kernel.shape[-2:]
+    flipped = lax.rev(kernel, tuple(range(spatial)))
+    flipped = flipped.reshape(*geometry.kernel, channels, groups, filters // groups)
+    return lax.conv_general_dilated(
+        y,
+        jnp.swapaxes(flipped, -3, -1).reshape(*geometry.kernel, filters // groups, groups * channels),
+        (1,) * spatial,
+        [
+            (span - lo, span - hi + rest)
+            for span, (lo, hi), rest in zip(geometry.spans, geometry.padding, geometry.unreached, strict=True)
+        ],
+        lhs_dilation=geometry.strides,
+        rhs_dilation=geometry.dilation,
+        dimension_numbers=_dimension_numbers(spatial),
+        feature_group_count=groups,
+        precision=geometry.precision,
+    )
+
+
+def _native_kernel(x: Array, y: Array, geometry: Geometry) -> Array:
+    # Images take the place of channels: the convolution's own sum runs over them.
+    spatial, groups, channels = len(geometry.kernel), geometry.groups, x.shape[-1] // geometry.groups
+    x = jnp.moveaxis(x.reshape(*x.shape[:-1], groups, channels), (0, -2, -1), (-1, -2, 0))
+    kernel = lax.conv_general_dilated(
+        x.reshape(channels, *geometry.input, -1),
+        jnp.moveaxis(y, 0, -2),
+        geometry.dilation,
+        [(lo, hi - rest) for (lo, hi), rest in zip(geometry.padding, geometry.unreached, strict=True)],
+        rhs_dilation=geometry.strides,
+        dimension_numbers=_dimension_numbers(spatial),
+        feature_group_count=groups,
+        precision=geometry.precision,
+    )
+    return jnp.moveaxis(kernel, 0, -2)
+
+
+# ------------------------------------------------------------------------- matrix products
+
+
+def _pad(x: Array, *pairs: tuple[int, int]) -> Array:
+    return lax.pad(x, jnp.zeros((), x.dtype), [(lo, hi, 0) for lo, hi in pairs])
+
+
+def _toeplitz_output(x: Array, kernel: Array, geometry: Geometry, columns: int) -> Array:
+    """A convolution as one product with a block-Toeplitz matrix, `columns` output columns a tile.
+
+    A tile covers kh rows and `reach` = (columns - 1) * stride + kw columns of the input, so the
+    matrix is [kh * reach * channels, columns * filters]: wide enough to fill the processor's
+    registers where a single output column with few channels is not.
+    """
+    (kh, kw, channels, filters), (sh, sw), (oh, ow) = kernel.shape, geometry.strides, geometry.output
+    tiles, reach = -(-ow // columns), (columns - 1) * sw + kw
+    step = columns * sw
+    (top, bottom), (left, _) = geometry.padding
+    right = (tiles - 1) * step + reach - left - geometry.input[1]
+    x = _pad(x, (0, 0), (top, bottom), (left, right), (0, 0))
+    x = jnp.concatenate([x[:, :, i : i + (tiles - 1) * step + 1 : step] for i in range(reach)], -1)
+    x = jnp.concatenate([x[:, i : i + (oh - 1) * sh + 1 : sh] for i in range(kh)], -1)
+    shifts = [(i * sw, reach - kw - i * sw) for i in range(columns)]
+    band = jnp.stack([jnp.pad(kernel, ((0, 0), shift, (0, 0), (0, 0))) for shift in shifts], 3)
+    band = band.reshape(kh * reach * channels, columns * filters)
+    y = lax.dot_general(x, band, (((3,), (0,)), ((), ())), precision=geometry.precision)
+    return y.reshape(*y.shape[:2], tiles * columns, filters)[:, :, :ow]
+
+
+def _column_shifts(x: Array, geometry: Geometry) -> Iterator[Array]:
+    """For each row of the kernel, the inputs under it: [kw * channels, oh, ow * images]."""
+    (kh, kw), (sh, sw), (oh, ow) = geometry.kernel, geometry.strides, geometry.output
+    x = _pad(x.transpose(3, 1, 2, 0), (0, 0), *geometry.padding, (0, 0))
+    columns = jnp.stack([x[:, :, j : j + (ow - 1) * sw + 1 : sw] for j in range(kw)])
+    columns = columns.reshape(kw * x.shape[0], x.shape[1], ow * x.shape[3])
+    return (columns[:, i : i + (oh - 1) * sh + 1 : sh] for i in range(kh))
+
+
+def _patches(x: Array, geometry: Geometry) -> Array:
+    """[kh * kw * channels, oh * ow * images]."""
+    return jnp.stack(list(_column_shifts(x, geometry))).reshape(math.prod(geometry.kernel) * x.shape[-1], -1)
+
+
+def _images_first(y: Array, geometry: Geometry) -> Array:
+    return y.reshape(y.shape[0], *geometry.output, -1).transpose(3, 1, 2, 0)
+
+
+def _images_last_output(x: Array, kernel: Array, geometry: Geometry) -> Array:
+    matrix = kernel.reshape(-1, kernel.shape[-1])
+    y = lax.dot_general(matrix, _patches(x, geometry), (((0,), (0,)), ((), ())), precision=geometry.precision)
+    return _images_first(y, geometry)
+
+
+def _images_last_rows(x: Array, kernel: Array, geometry: Geometry) -> Array:
+    """The same as one product for each row of the kernel, whose transpose is the faster."""
+    y = sum(
+        lax.dot_general(
+            row.reshape(-1, row.shape[-1]),
+            columns.reshape(columns.shape[0], -1),
+            (((0,), (0,)), ((), ())),
+            precision=geometry.precision,
+        )
+        for row, columns in zip(kernel, _column_shifts(x, geometry), strict=True)
+    )
+    assert isinstance(y, Array)
+    return _images_first(y, geometry)
+
+
+def _images_last_kernel(x: Array, y: Array, geometry: Geometry) -> Array:
+    maps = y.transpose(3, 1, 2, 0).reshape(y.shape[-1], -1)
+    kernel = lax.dot_general(_patches(x, geometry), maps, (((1,), (1,)), ((), ())), precision=geometry.precision)
+    return kernel.reshape(_kernel_shape(x, y, geometry))
+
+
+def _shifts_kernel(x: Array, y: Array, geometry: Geometry) -> Array:
+    """The gradient at tap (i, j) is the sum over r, c of x[r, c + j] y[r - i, c], up to padding.
+
+    So all taps are one product: rows are the cells of x, columns its kw shifts along the width on
+    one side and the kh shifts of y along the height on the other.
+    """
+    (kh, kw), (height, _), (oh, ow) = geometry.kernel, geometry.input, geometry.output
+    (top, _), across = geometry.padding
+    x = _pad(x, (0, 0), (0, 0), across, (0, 0))
+    y = _pad(y, (0, 0), (kh - 1 - top, height - oh + top), (0, 0), (0, 0))
+    wide = jnp.concatenate([x[:, :, j : j + ow] for j in range(kw)], -1)
+    high = jnp.concatenate([y[:, kh - 1 - i : kh - 1 - i + height] for i in range(kh)], -1)
+    rows = (((0, 1, 2), (0, 1, 2)), ((), ()))
+    taps = lax.dot_general(wide, high, rows, precision=geometry.precision)
+    return taps.reshape(kw, x.shape[-1], kh, y.shape[-1]).transpose(2, 0, 1, 3)

@@ -1,0 +1,138 @@
+"""Maximum and mean over windows."""
+
+import math
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import Array, lax
+
+from cnnjax.operations.windows import Padding, Sizes, explicit_padding, output_size
+
+_REGISTER = 16  # numbers of four bytes; fewer channels than that leave it partly empty
+
+
+@jax.custom_jvp
+def _first_maximum(slices: tuple[Array, ...]) -> Array:
+    """Elementwise maximum of equal shapes; the gradient goes to the first that attains it."""
+    return _maximum_and_index(slices)[0]
+
+
+def _maximum_and_index(slices: tuple[Array, ...]) -> tuple[Array, Array]:
+    best, index = slices[0], jnp.zeros(slices[0].shape, jnp.int32 if len(slices) > 127 else jnp.int8)
+    for i, other in enumerate(slices[1:], 1):
+        index = jnp.where(other > best, jnp.asarray(i, index.dtype), index)
+        best = jnp.maximum(best, other)  # unlike a comparison, keeps NaN
+    return best, index
+
+
+@_first_maximum.defjvp
+def _(primals: tuple[tuple[Array, ...]], tangents: tuple[tuple[Array, ...]]) -> tuple[Array, Array]:
+    best, index = _maximum_and_index(primals[0])
+    return best, sum(jnp.where(index == i, t, 0) for i, t in enumerate(tangents[0]))  # type: ignore[return-value]
+
+
+def _slices(x: Array, axes: Sequence[int], window: Sizes, strides: Sizes) -> tuple[Array, ...]:
+    """X at every offset of the window over `axes`, in row-major order."""
+    slices: tuple[Array, ...] = (x,)
+    for axis, size, stride in zip(axes, window, strides, strict=True):
+        count = output_size(x.shape[axis], size, stride, (0, 0), 1)
+        slices = tuple(
+            lax.slice_in_dim(a, i, i + (count - 1) * stride + 1, stride, axis) for a in slices for i in range(size)
+        )
+    return slices
+
+
+def _pool(
+    x: Array,
+    window: Sequence[int],
+    strides: Sequence[int] | None,
+    padding: Padding,
+    fill: Any,
+    combine: Callable[..., Array],
+) -> Array:
+    window = tuple(int(w) for w in window)
+    strides = (1,) * len(window) if strides is None else tuple(int(s) for s in strides)
+    if not 1 <= len(window) <= x.ndim - 1 or len(strides) != len(window) or min(window + strides) < 1:
+        raise ValueError(
+            f"pooling: window {window} with strides {strides} on an array {x.shape}: give one positive window size and "
+            "stride for each spatial dimension of [..., *spatial, channels]"
+        )
+    axes = range(x.ndim - 1 - len(window), x.ndim - 1)
+    sizes = [x.shape[axis] for axis in axes]
+    ones = (1,) * len(window)
+    pairs = explicit_padding(padding, sizes, window, strides, ones)
+    if min(map(output_size, sizes, window, strides, pairs, ones)) < 1:
+        raise ValueError(f"pooling: window {window} does not fit {sizes} cells padded by {pairs}")
+    if any(pair != (0, 0) for pair in pairs):
+        config = [(0, 0, 0)] * x.ndim
+        for axis, (lo, hi) in zip(axes, pairs, strict=True):
+            config[axis] = (lo, hi, 0)
+        x = lax.pad(x, jnp.asarray(fill, x.dtype), config)
+    if all(stride >= size for size, stride in zip(window, strides, strict=True)):
+        if x.ndim == len(window) + 2 and x.shape[-1] < _REGISTER and jax.default_backend() == "cpu":
+            # With the images innermost the loops fill the registers. The barrier keeps the way back
+            # from being computed cell by cell.
+            slices = _slices(jnp.swapaxes(x, 0, -1), axes, window, strides)
+            return jnp.swapaxes(lax.optimization_barrier(combine(slices)), 0, -1)
+        return combine(_slices(x, axes, window, strides))
+    # Overlapping windows: one dimension after the other, the last first, so that of equal maxima
+    # the first in row-major order still wins.
+    for axis, size, stride in reversed(list(zip(axes, window, strides, strict=True))):
+        x = combine(_slices(x, (axis,), (size,), (stride,)))
+    return x
+
+
+def max_pool(
+    inputs: Array, window_shape: Sequence[int], strides: Sequence[int] | None = None, padding: Padding = "VALID"
+) -> Array:
+    """Maximum over windows; the arguments and their defaults are those of `flax.nnx.max_pool`.
+
+    Of equal maxima the first in row-major order gets the whole gradient, as in `jax.lax`. NaN in a
+    window gives NaN. Padding never wins.
+
+    Args:
+      inputs: [..., *spatial, channels].
+      window_shape: cells of the window, one entry for each spatial dimension.
+      strides: steps between windows; 1 by default, as in Flax.
+      padding: `VALID`, `SAME`, or (low, high) cells a dimension.
+
+    Returns:
+      [..., *pooled, channels].
+
+    Raises:
+      ValueError: the window does not fit.
+    """
+    lowest = -jnp.inf if jnp.issubdtype(inputs.dtype, jnp.floating) else jnp.iinfo(inputs.dtype).min
+    return _pool(inputs, window_shape, strides, padding, lowest, _first_maximum)
+
+
+def avg_pool(
+    inputs: Array,
+    window_shape: Sequence[int],
+    strides: Sequence[int] | None = None,
+    padding: Padding = "VALID",
+    count_include_pad: bool = True,
+) -> Array:
+    """Mean over windows; the arguments and their defaults are those of `flax.nnx.avg_pool`.
+
+    Args:
+      inputs: [..., *spatial, channels].
+      window_shape: cells of the window, one entry for each spatial dimension.
+      strides: steps between windows; 1 by default, as in Flax.
+      padding: `VALID`, `SAME`, or (low, high) cells a dimension.
+      count_include_pad: whether padding counts as zeros (the divisor is the window's size) or not
+        at all (the divisor is the number of cells that lie in the input).
+
+    Returns:
+      [..., *pooled, channels].
+
+    Raises:
+      ValueError: the window does not fit.
+    """
+    total = partial(_pool, window=window_shape, strides=strides, padding=padding, fill=0, combine=sum)
+    if count_include_pad:
+        return total(inputs) / math.prod(window_shape)
+    return total(inputs) / total(jnp.ones((*inputs.shape[-1 - len(window_shape) : -1], 1), inputs.dtype))
