@@ -10,6 +10,8 @@ from cnnjax.networks import CNNConfig as CNNConfig
 from cnnjax.networks import LeNet5 as LeNet5
 from cnnjax.networks import LeNet5Config as LeNet5Config
 from cnnjax.networks import MLPConfig as MLPConfig
+from cnnjax.networks import ResNet as ResNet
+from cnnjax.networks import ResNetConfig as ResNetConfig
 from cnnjax.networks import functional as functional
 from cnnjax.operations import avg_pool as avg_pool
 from cnnjax.operations import conv_general_dilated as conv_general_dilated

@@ -70,9 +70,9 @@ class RunFolder:
             except FileExistsError:
                 number += 1
 
-    def write_json(self, name: str, value: Any) -> None:
-        """Writes a new file; numbers that are not finite become null."""
-        with (self.path / name).open("x") as file:
+    def write_json(self, name: str, value: Any, *, again: bool = False) -> None:
+        """Writes a new file, or with `again` replaces it; numbers that are not finite become null."""
+        with (self.path / name).open("w" if again else "x") as file:
             json.dump(plain(value), file, indent=2)
             file.write("\n")
 

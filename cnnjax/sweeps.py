@@ -7,19 +7,20 @@ seeds are lanes of one compiled program; other fields select programs.
 import itertools
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from jax.sharding import AxisType, PartitionSpec
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
-from cnnjax.config import Hparams, SweepConfig, TrainConfig, choose
+from cnnjax import training
+from cnnjax.config import Hparams, SweepConfig, TrainConfig
 from cnnjax.config import replace as replace_values
 from cnnjax.data import Dataset
-from cnnjax.training import Metrics, Progress, fit, make_task, measure_test
+from cnnjax.training import Metrics, Progress, Run, make_task, measure_test, train
 
 MOST_TRIALS = 100_000
 
@@ -37,36 +38,60 @@ class Trial(NamedTuple):
 class Lanes:
     """How a function of one trial becomes a function of many: a `training.Lift`.
 
-    `map` runs the lanes of a device one after the other inside the program, which is fastest on
-    CPU; `vmap` runs them side by side, which fills an accelerator. Lanes are dealt out over
-    `devices`, the last of them repeated where their number does not divide. A lane sees nothing of
-    another.
+    Lanes are dealt out over `devices`, the last of them repeated where their number does not
+    divide. On a device, `width` of them at a time run side by side under `vmap`, which fills an
+    accelerator, and the groups one after the other inside the program, which is fastest on CPU;
+    width 0 is all at once. A lane sees nothing of another.
     """
 
-    kind: str = "map"
+    width: int = 1
     devices: int = 1
 
     def __post_init__(self) -> None:
-        choose("lanes", self.kind, {"map": 0, "vmap": 0})
+        if self.width < 0 or not 1 <= self.devices <= jax.device_count():
+            raise ValueError(
+                f"lanes: {self}: give 0 or more lanes side by side, and 1 to {jax.device_count()} devices, as 1:1"
+            )
 
-    def __call__(self, function: Callable[..., Any]) -> Callable[..., Any]:
-        def mapped(*lanes: Any) -> Any:
-            return jax.vmap(function)(*lanes) if self.kind == "vmap" else lax.map(lambda lane: function(*lane), lanes)
+    def __str__(self) -> str:
+        return f"{self.width}:{self.devices}"
+
+    @property
+    def mesh(self) -> Mesh:
+        return jax.make_mesh((self.devices,), ("lanes",), (AxisType.Auto,), devices=jax.devices()[: self.devices])
+
+    def __call__(self, function: Callable[..., Any], *shared: Any) -> Callable[..., Any]:
+        def mapped(lanes: Any, shared: Any) -> Any:
+            if self.width == 0:
+                return jax.vmap(lambda *lane: function(*lane, *shared))(*lanes)
+            together = self.width if self.width > 1 else None
+            return lax.map(lambda lane: function(*lane, *shared), lanes, batch_size=together)
 
         if self.devices == 1:
-            return mapped
+            return lambda *lanes: mapped(lanes, shared)
 
-        devices = jax.devices()[: self.devices]
-        mesh = jax.make_mesh((self.devices,), ("lanes",), (AxisType.Auto,), devices=devices)
         spec = PartitionSpec("lanes")
-        sharded = jax.shard_map(mapped, mesh=mesh, in_specs=spec, out_specs=spec, check_vma=False)
+        sharded = jax.shard_map(
+            mapped, mesh=self.mesh, in_specs=(spec, PartitionSpec()), out_specs=spec, check_vma=False
+        )
 
         def dealt(*lanes: Any) -> Any:
             count = jax.tree.leaves(lanes)[0].shape[0]
+            if count % self.devices == 0:
+                return sharded(lanes, shared)
             rows = jnp.minimum(jnp.arange(-(-count // self.devices) * self.devices), count - 1)
-            return jax.tree.map(lambda array: array[:count], sharded(*jax.tree.map(lambda array: array[rows], lanes)))
+            repeated = jax.tree.map(lambda array: array[rows], lanes)
+            return jax.tree.map(lambda array: array[:count], sharded(repeated, shared))
 
         return dealt
+
+    def place(self, data: Dataset) -> Dataset:
+        """The data whose training and validation splits lie on every device that lanes run on."""
+        if self.devices == 1:
+            train, valid = jax.device_put((data.train, data.valid))
+        else:
+            train, valid = jax.device_put((data.train, data.valid), NamedSharding(self.mesh, PartitionSpec()))
+        return data._replace(train=train, valid=valid)
 
 
 class Program(NamedTuple):
@@ -74,6 +99,8 @@ class Program(NamedTuple):
 
     trials: tuple[Trial, ...]
     lanes: Lanes
+    micro_batch: int = 0
+    """See `training.Task`."""
 
     @property
     def config(self) -> TrainConfig:
@@ -102,39 +129,37 @@ def trials(sweep: SweepConfig) -> tuple[Trial, ...]:
     return tuple(found)
 
 
-def plan(trials: Sequence[Trial], lanes: Lanes | None = None) -> tuple[Program, ...]:
-    """Groups trials into programs: one for all that differ only in numbers and seed.
+def shape_of(trial: Trial) -> TrainConfig:
+    """What trials must share to be lanes of one program: all but numbers and seed."""
+    return replace(trial.config, hparams=Hparams(), seed=0)
 
-    `lanes` is by default `map` on CPU and `vmap` elsewhere, over as many devices as there are
-    lanes for.
-    """
-    kind = "map" if jax.default_backend() == "cpu" else "vmap"
+
+def default_lanes(count: int) -> Lanes:
+    """One lane after the other on CPU, all side by side elsewhere, over as many devices as there are lanes for."""
+    return Lanes(1 if jax.default_backend() == "cpu" else 0, min(jax.device_count(), count))
+
+
+def plan(trials: Sequence[Trial], lanes: Lanes | None = None) -> tuple[Program, ...]:
+    """Groups trials into programs: one for all that differ only in numbers and seed."""
     shapes: dict[TrainConfig, list[Trial]] = {}
     for trial in trials:
-        shapes.setdefault(replace(trial.config, hparams=Hparams(), seed=0), []).append(trial)
-    return tuple(
-        Program(tuple(group), lanes or Lanes(kind, min(jax.device_count(), len(group)))) for group in shapes.values()
-    )
+        shapes.setdefault(shape_of(trial), []).append(trial)
+    return tuple(Program(tuple(group), lanes or default_lanes(len(group))) for group in shapes.values())
 
 
-def describe_plan(programs: Sequence[Program]) -> dict[str, Any]:
-    """A plan as plain values: how trials are lifted, and which are lanes of which program."""
-    return {
-        "device": jax.default_backend(),
-        "programs": [
-            {"lanes": asdict(program.lanes), "trials": [trial.number for trial in program.trials]}
-            for program in programs
-        ],
-    }
+def prepare(program: Program, data: Dataset) -> Run:
+    """Compiles a program and initialises its lanes."""
+    config = program.config
+    keys = jnp.stack([jax.random.key(trial.config.seed) for trial in program.trials])
+    numbers = [trial.config.hparams for trial in program.trials]
+    hparams = jax.tree.map(lambda *values: np.array(values, np.float32), *numbers)
+    task = make_task(config, data, program.micro_batch)
+    return training.prepare(task, keys, hparams, program.lanes.place(data), config.epochs, program.lanes)
 
 
 def run(program: Program, data: Dataset) -> Iterator[Progress]:
     """Trains the lanes of a program together; yields after each epoch, arrays [lanes, ...]."""
-    config = program.config
-    keys = jnp.stack([jax.random.key(trial.config.seed) for trial in program.trials])
-    numbers = [trial.config.hparams for trial in program.trials]
-    hparams = jax.tree.map(lambda *values: jnp.asarray(values, jnp.float32), *numbers)
-    yield from fit(make_task(config, data), keys, hparams, data, config.epochs, program.lanes)
+    yield from train(prepare(program, data))
 
 
 class Result(NamedTuple):
@@ -218,5 +243,5 @@ def measure_test_of(program: Program, progress: Progress, point: Ranked, data: D
     """The test metrics [seeds] of a point's complete trials, from the end of its program."""
     wanted = {result.trial.number for result in point.results if result.status == "complete"}
     rows = np.array([row for row, trial in enumerate(program.trials) if trial.number in wanted], int)
-    states = jax.tree.map(lambda array: array[rows], progress.state)
+    states = jax.tree.map(lambda array: np.asarray(array)[rows], progress.state)
     return measure_test(make_task(program.config, data), states, data, program.lanes)

@@ -6,7 +6,7 @@ under `jax.vmap` or `jax.lax.map` trains many runs at once (`cnnjax.sweeps`).
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any, NamedTuple
 
 import jax
@@ -37,6 +37,11 @@ class Task(NamedTuple):
     optimizer: Callable[[Hparams], optax.GradientTransformation]
     """optimizer(hparams), whose numbers may be tracers."""
     batch_size: int
+    micro_batch: int = 0
+    """Images whose gradient is computed at once, where a batch is a sum over parts; 0 is all of them.
+
+    It changes no number but by rounding: see `separable`.
+    """
 
 
 class TrainState(NamedTuple):
@@ -110,13 +115,32 @@ def step(
     prepare_key, network_key = jax.random.split(noise)
     inputs = task.prepare(prepare_key, batch.inputs, hparams, train=True)
 
-    def mean_loss(params: Any) -> tuple[Array, tuple[Array, Array, Any]]:
+    def loss_sum(params: Any, part: Split) -> tuple[Array, tuple[Array, Array, Any]]:
         variables = Variables(params, state.stats)
-        logits, stats = task.network.apply(variables, inputs, train=True, key=network_key)
-        losses = task.loss(logits, batch.labels, hparams)
-        return losses.mean(), (losses, logits, stats)
+        logits, stats = task.network.apply(variables, part.inputs, train=True, key=network_key)
+        losses = task.loss(logits, part.labels, hparams)
+        return losses.sum() / task.batch_size, (losses, logits, stats)
 
-    (loss, (losses, logits, stats)), gradients = jax.value_and_grad(mean_loss, has_aux=True)(state.params)
+    if task.micro_batch and (task.batch_size % task.micro_batch or jax.tree.leaves(state.stats)):
+        raise ValueError(
+            f"micro_batch: {task.micro_batch}: must divide batch_size {task.batch_size}, and no network with "
+            "running statistics can have one"
+        )
+    gradient = jax.value_and_grad(loss_sum, has_aux=True)
+    whole = Split(inputs, batch.labels)
+    if not task.micro_batch:
+        (loss, (losses, logits, stats)), gradients = gradient(state.params, whole)
+    else:
+        count = task.batch_size // task.micro_batch
+        parts = jax.tree.map(lambda a: a.reshape(count, task.micro_batch, *a.shape[1:]), whole)
+
+        def add(total: Any, part: Split) -> Any:
+            (loss, (losses, logits, _)), gradients = gradient(state.params, part)
+            return jax.tree.map(jnp.add, total, (loss, gradients)), (losses, logits)
+
+        zeros = (jnp.zeros(()), jax.tree.map(jnp.zeros_like, state.params))
+        (loss, gradients), (losses, logits) = lax.scan(add, zeros, parts)
+        losses, logits, stats = losses.reshape(-1), logits.reshape(task.batch_size, -1), state.stats
     updates, optimizer = task.optimizer(hparams).update(gradients, state.optimizer, state.params)
     params = optax.apply_updates(state.params, updates)
     diverged = state.diverged | ~(loss <= DIVERGED_LOSS)  # true for NaN as well
@@ -194,12 +218,13 @@ def evaluate(task: Task, state: TrainState, split: Split) -> Metrics:
 
 # ------------------------------------------------------------------------- a run
 
-Lift = Callable[[Callable[..., Any]], Callable[..., Any]]
+Lift = Callable[..., Callable[..., Any]]
+"""lift(function, *shared): a function of many runs from function(*run, *shared), a function of one."""
 
 
-def single(function: Callable[..., Any]) -> Callable[..., Any]:
+def single(function: Callable[..., Any], *shared: Any) -> Callable[..., Any]:
     """The lift of one run: none."""
-    return function
+    return lambda *run: function(*run, *shared)
 
 
 class Progress(NamedTuple):
@@ -214,21 +239,113 @@ class Progress(NamedTuple):
     valid: Metrics
 
 
-@partial(jax.jit, static_argnames=("task", "lift"))
+@partial(jax.jit, static_argnums=(0, 1))
 def _init(task: Task, lift: Lift, key: Array, hparams: Hparams, example: Array) -> TrainState:
-    return lift(lambda key, hparams: init(task, key, hparams, example))(key, hparams)
+    return lift(partial(init, task), example)(key, hparams)
 
 
-@partial(jax.jit, static_argnames=("task", "lift"))
+@partial(jax.jit, static_argnums=(0, 1))
 def _advance(
-    task: Task, lift: Lift, key: Array, state: TrainState, split: Split, hparams: Hparams, n: int
+    task: Task, lift: Lift, key: Array, state: TrainState, split: Split, hparams: Hparams, n: Array
 ) -> tuple[TrainState, Metrics]:
-    return lift(lambda key, state, hparams: advance(task, key, state, split, hparams, n))(key, state, hparams)
+    def one(key: Array, state: TrainState, hparams: Hparams, split: Split, n: Array) -> tuple[TrainState, Metrics]:
+        return advance(task, key, state, split, hparams, n)
+
+    return lift(one, split, n)(key, state, hparams)
 
 
-@partial(jax.jit, static_argnames=("task", "lift"))
+@partial(jax.jit, static_argnums=(0, 1))
 def _evaluate(task: Task, lift: Lift, state: TrainState, split: Split) -> Metrics:
-    return lift(lambda state: evaluate(task, state, split))(state)
+    return lift(partial(evaluate, task), split)(state)
+
+
+def _compiler_options(function: Any, lift: Lift) -> dict[str, str | int]:
+    """XLA's options on CPU.
+
+    Initialisation runs once, so it is not optimised: drawing numbers compiles slowly. Steps of a
+    program that has the processor to itself keep their convolutions from YNNPACK, which computes
+    them on one thread (jaxlib 0.10); Eigen uses all. Lanes that occupy a core each want no other.
+    """
+    if jax.default_backend() != "cpu":
+        return {}
+    if function is _init:
+        return {"xla_backend_optimization_level": 0, "xla_cpu_use_fusion_emitters": False}
+    if getattr(lift, "devices", 1) > 1:
+        return {}
+    kinds = ("INDIVIDUAL_DOT", "REDUCE")
+    return {"xla_cpu_experimental_ynn_fusion_type": ",".join(f"LIBRARY_FUSION_TYPE_{kind}" for kind in kinds)}
+
+
+@lru_cache(maxsize=64)
+def _executable(function: Any, task: Task, lift: Lift, structure: Any, shapes: tuple[Any, ...]) -> Any:
+    lowered = function.lower(task, lift, *jax.tree.unflatten(structure, shapes))
+    return lowered.compile(_compiler_options(function, lift))
+
+
+def _compiled(function: Any, task: Task, lift: Lift, *arrays: Any) -> Any:
+    """The program for arguments like these, compiled once."""
+
+    def shape(array: Array) -> jax.ShapeDtypeStruct:
+        committed = getattr(array, "committed", False)
+        return jax.ShapeDtypeStruct(array.shape, array.dtype, sharding=array.sharding if committed else None)
+
+    leaves, structure = jax.tree.flatten(arrays)
+    return _executable(function, task, lift, structure, tuple(map(shape, leaves)))
+
+
+class Run(NamedTuple):
+    """A run that is ready to train: its first state on the device, and its programs, compiled."""
+
+    state: TrainState
+    epochs: int
+    steps: int
+    """Of an epoch."""
+    advance: Callable[[TrainState, int], tuple[TrainState, Metrics]]
+    """advance(state, n): at most n steps, up to the end of the epoch."""
+    evaluate: Callable[[TrainState], Metrics]
+    """The metrics of the validation split."""
+    memory: int
+    """Bytes that training takes on the busiest device, by the compiler's own account."""
+
+
+def prepare(
+    task: Task, key: Key[Array, "*runs"], hparams: Hparams, data: Dataset, epochs: int, lift: Lift = single
+) -> Run:
+    """Initialises a run and compiles what it needs. The arguments are those of `fit`."""
+    train, valid = jax.device_put((data.train, data.valid))
+    length = steps_per_epoch(task, train)
+    steps = np.full(np.shape(hparams.learning_rate), epochs * length, np.int32)
+    hparams, example = jax.device_put((replace(hparams, steps=steps), np.asarray(train.inputs[:1])))  # type: ignore[arg-type]
+    state = _compiled(_init, task, lift, key, hparams, example)(key, hparams, example)
+    n = np.int32(length)
+    advance = _compiled(_advance, task, lift, key, state, train, hparams, n)
+    evaluate = _compiled(_evaluate, task, lift, state, valid)
+    memory = max(
+        usage.argument_size_in_bytes + usage.output_size_in_bytes + usage.temp_size_in_bytes
+        for usage in (program.memory_analysis() for program in (advance, evaluate))
+    )
+    shardings = jax.tree.map(lambda array: array.sharding, state)
+
+    def advanced(state: TrainState, n: int) -> tuple[TrainState, Metrics]:
+        state, metrics = advance(key, state, train, hparams, np.int32(n))
+        return jax.device_put(state, shardings), metrics
+
+    return Run(
+        state,
+        epochs,
+        length,
+        advanced,
+        lambda state: evaluate(state, valid),
+        memory,
+    )
+
+
+def train(run: Run) -> Iterator[Progress]:
+    """Trains a run from its first state, and yields after each epoch."""
+    state = run.state
+    for epoch in range(1, run.epochs + 1):
+        state, metrics = run.advance(state, run.steps)
+        yield Progress(epoch, epoch * run.steps, state, metrics, run.evaluate(state))
 
 
 def fit(
@@ -247,19 +364,13 @@ def fit(
       epochs: passes over the training split, which the schedule spans.
       lift: turns a function of one run into one of many; see `cnnjax.sweeps.Lanes`.
     """
-    train, valid = jax.device_put((data.train, data.valid))
-    length = steps_per_epoch(task, train)
-    steps = jnp.full(jnp.shape(hparams.learning_rate), epochs * length, jnp.int32)
-    hparams = replace(hparams, steps=steps)  # type: ignore[arg-type]
-    state = _init(task, lift, key, hparams, train.inputs[:1])
-    for epoch in range(1, epochs + 1):
-        state, metrics = _advance(task, lift, key, state, train, hparams, length)
-        yield Progress(epoch, epoch * length, state, metrics, _evaluate(task, lift, state, valid))
+    yield from train(prepare(task, key, hparams, data, epochs, lift))
 
 
 def measure_test(task: Task, state: TrainState, data: Dataset, lift: Lift = single) -> Metrics:
     """The metrics of the test split; read it once, after every choice is made."""
-    return _evaluate(task, lift, state, jax.device_put(data.test))
+    test = jax.device_put(data.test)
+    return _compiled(_evaluate, task, lift, state, test)(state, test)
 
 
 # ------------------------------------------------------------------------- from a configuration
@@ -276,7 +387,7 @@ class _Build:
         return self.config.build(rngs, example, self.classes)
 
 
-def make_task(config: TrainConfig, data: Dataset) -> Task:
+def make_task(config: TrainConfig, data: Dataset, micro_batch: int = 0) -> Task:
     """The task that a configuration describes on a data set.
 
     Raises:
@@ -293,9 +404,26 @@ def make_task(config: TrainConfig, data: Dataset) -> Task:
         choose("loss", config.loss, LOSSES),
         SGD(choose("schedule", config.schedule, SCHEDULES), config.nesterov),
         config.batch_size,
+        micro_batch,
     )
     jax.eval_shape(partial(init, task), jax.random.key(0), config.hparams, np.asarray(data.train.inputs[:1]))
     return task
+
+
+def separable(task: Task, data: Dataset) -> bool:
+    """Whether a batch can be computed in parts: an example's logits depend on it alone.
+
+    So it is unless the network keeps statistics of the batch or draws noise in training. Found by
+    computing the logits of some examples at once and in two parts, under different keys.
+    """
+    first, second, third = jax.random.split(jax.random.key(0), 3)
+    inputs = task.prepare(first, jnp.asarray(data.train.inputs[:32]), Hparams(), train=True)
+    variables = task.network.init(first, inputs)
+    apply = partial(task.network.apply, variables, train=True)
+    parts = jnp.array_split(inputs, 2)
+    whole = apply(inputs, key=first)[0]
+    apart = [apply(part, key=key)[0] for part, key in zip(parts, (second, third), strict=True)]
+    return not jax.tree.leaves(variables.stats) and bool(jnp.allclose(whole, jnp.concatenate(apart), 1e-4, 1e-4))
 
 
 def parameters(state: TrainState) -> int:

@@ -7,13 +7,16 @@ STARTED = time.perf_counter()  # before the imports that take most of a second
 import contextlib
 import dataclasses
 import difflib
+import hashlib
 import math
 import os
+import platform
 import runpy
 import sys
 import types
 import typing
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from importlib import metadata
 from pathlib import Path
 from typing import Annotated, Any, Literal, NoReturn
 
@@ -21,8 +24,9 @@ import jax
 import tyro
 from tqdm import tqdm
 
-from cnnjax.config import NOT_SWEPT, SweepConfig, TrainConfig, flat, replace, text
+from cnnjax.config import NOT_SWEPT, Hparams, SweepConfig, TrainConfig, flat, replace, text
 from cnnjax.data import DataError
+from cnnjax.data.cache import default_directory
 from cnnjax.sweeps import Summary
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -65,6 +69,14 @@ class Options:
     """where TensorFlow Datasets keeps prepared data; by default TFDS_DATA_DIR or ~/tensorflow_datasets"""
     device: Literal["cpu", "gpu", "tpu"] | None = None
     """by default the best there is"""
+    lanes: str = "auto"
+    """how trials share a program: auto (measured where it pays), or lanes side by side (0: all) and devices, as 1:2"""
+    plan_from: Path | None = None
+    """carry the trials out as this plan.json of an earlier run says"""
+    memory: float | None = None
+    """GiB that training may take in all; by default most of what is free"""
+    compilation_cache: bool = True
+    """keep compiled programs in the user's cache directory"""
     debug: bool = False
     """full tracebacks"""
     quiet: bool = False
@@ -176,15 +188,39 @@ def parse(script: str, doc: str, argv: Sequence[str], several: bool) -> tuple[Tr
     return config, arguments.options, Path(argv[0]).stem
 
 
+def lanes_of(config: TrainConfig | SweepConfig) -> int:
+    """The most trials that a program of this configuration can have."""
+    if isinstance(config, TrainConfig):
+        return 1
+    numbers = {field.name for field in dataclasses.fields(Hparams)}
+    return config.seeds * math.prod(len(values) for name, values in config.axes if name in numbers)
+
+
+def use_compilation_cache() -> None:
+    """Keeps compiled programs, apart by version of jaxlib and by what the processor can do."""
+    try:
+        facts = Path("/proc/cpuinfo").read_text()
+        flags = next((line for line in facts.splitlines() if line.startswith(("flags", "Features"))), "")
+    except OSError:
+        flags = platform.processor()
+    processor = hashlib.sha256(f"{platform.machine()} {flags}".encode()).hexdigest()[:12]
+    folder = default_directory() / f"xla-{metadata.version('jaxlib')}-{processor}"
+    jax.config.update("jax_compilation_cache_dir", str(folder))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
+    jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+
+
 def run(main: Callable[[Any, Options, str], None], doc: str | None, *, several: bool = False) -> None:
     """Runs a script: `main(config, options, preset)`, with a user's mistakes told in one line."""
     argv = sys.argv[1:]
     debug = "--debug" in argv
     try:
-        # One CPU device a core, so that trials can run side by side; to be said before JAX starts.
-        if not {"JAX_NUM_CPU_DEVICES", "XLA_FLAGS"} & set(os.environ) and hasattr(os, "sched_getaffinity"):
-            jax.config.update("jax_num_cpu_devices", len(os.sched_getaffinity(0)))
         config, options, preset = parse(Path(sys.argv[0]).name, doc or "", argv, several)
+        # At most one CPU device a core, so that trials can run side by side; to be said before JAX starts.
+        if not {"JAX_NUM_CPU_DEVICES", "XLA_FLAGS"} & set(os.environ) and hasattr(os, "sched_getaffinity"):
+            jax.config.update("jax_num_cpu_devices", min(len(os.sched_getaffinity(0)), lanes_of(config)))
+        if options.compilation_cache:
+            use_compilation_cache()
         if options.device:
             jax.config.update("jax_platforms", PLATFORMS[options.device])
         with usage(options.debug):

@@ -3,7 +3,10 @@
 A single run is a sweep of one trial.
 """
 
-from collections.abc import Iterator
+import os
+from collections import deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
@@ -12,9 +15,10 @@ from command_line import ROOT, Display, Options, percent, usage
 from cnnjax import data
 from cnnjax.config import SweepConfig, text
 from cnnjax.data import Dataset
+from cnnjax.planning import Trialled, choose, describe_plan, free_memory, in_chunks, largest_of, parse_lanes, read_plan
 from cnnjax.records import RunFolder, environment
-from cnnjax.sweeps import Program, Ranked, Result, describe_plan, measure_test_of, plan, rank, results, run, trials
-from cnnjax.training import Progress, make_task, parameters
+from cnnjax.sweeps import Program, Ranked, Result, measure_test_of, plan, prepare, rank, results, trials
+from cnnjax.training import Progress, Run, make_task, parameters, train
 
 
 class Outcome(NamedTuple):
@@ -46,13 +50,16 @@ def opened(
     """The programs, data and new run folder of a sweep, after every check that needs no training."""
     dataset = data.load(config.base.data, options.data_dir)
     with usage(options.debug):
-        programs = plan(trials(config))
+        planned = trials(config)
+        if options.plan_from:
+            programs = read_plan(options.plan_from, planned)
+        else:
+            programs = plan(planned, None if options.lanes == "auto" else parse_lanes(options.lanes))
         for program in programs:
             make_task(program.config, dataset)
         folder = RunFolder(options.runs_dir, options.name, preset)
     with folder:
         folder.write_json("env.json", environment(ROOT))
-        folder.write_json("plan.json", describe_plan(programs))
         yield programs, dataset, folder
 
 
@@ -68,9 +75,9 @@ def conduct(programs: tuple[Program, ...], dataset: Dataset, folder: RunFolder, 
     kept: tuple[Program, Progress] | None = None  # where the best point so far has its lanes
     finished: list[Result] = []
     rows: list[dict[str, Any]] = []
-    for number, program in enumerate(programs, 1):
+    for program, run in _prepared(programs, dataset, folder, options, display):
         gone: set[int] = set()
-        for progress in run(program, dataset):
+        for progress in train(run):
             now = results(program, progress)
             for row in _rows(progress, now):
                 if row["trial"] not in gone:
@@ -90,7 +97,7 @@ def conduct(programs: tuple[Program, ...], dataset: Dataset, folder: RunFolder, 
         if kept is None or any(trial.point == best.results[0].trial.point for trial in program.trials):
             kept = program, progress
         if several:
-            display.line(f"program {number}/{len(programs)}: {len(now)} trials trained; best so far: {note}")
+            display.line(f"{len(finished)} trials trained; best so far: {note}")
     display.close()
     points = rank(finished)
     winner = points[0]
@@ -102,6 +109,54 @@ def conduct(programs: tuple[Program, ...], dataset: Dataset, folder: RunFolder, 
     return Outcome(
         points, dict(zip(complete, numbers, strict=True)), parameters(progress.state) // len(program.trials), rows
     )
+
+
+def _prepared(
+    programs: Sequence[Program], dataset: Dataset, folder: RunFolder, options: Options, display: Display
+) -> Iterator[tuple[Program, Run]]:
+    """Each program with its compiled run; the next ones compile while one trains.
+
+    How they are carried out is written to `plan.json` before the first trains, and again where a
+    program turns out to need more memory than there is.
+    """
+    with ThreadPoolExecutor(ahead := os.cpu_count() or 1) as pool:
+
+        def start(program: Program) -> Future[Run]:
+            return pool.submit(prepare, program, dataset)
+
+        timed: list[Trialled] = []
+        if options.lanes == "auto" and not options.plan_from:
+            largest = largest_of(programs)
+            early = [start(program) for program in programs[:ahead] if program is not largest]
+            programs, timed = choose(programs, dataset, early)
+        folder.write_json("plan.json", describe_plan(programs, timed))
+        waiting: deque[tuple[Program, Future[Run] | None]] = deque((program, None) for program in programs)
+        taken: list[Program] = []
+        try:
+            while waiting:
+                for i in range(min(ahead, len(waiting))):
+                    program, future = waiting[i]
+                    waiting[i] = program, future or start(program)
+                program, future = waiting.popleft()
+                assert future is not None
+                run, devices = future.result(), program.lanes.devices
+                available = free_memory(devices) if options.memory is None else int(options.memory * 2**30 / devices)
+                with usage(options.debug):
+                    chunks = in_chunks(program, run.memory, available)
+                if len(chunks) == 1:
+                    taken.append(program)
+                    yield program, run
+                    continue
+                waiting.extendleft((chunk, None) for chunk in reversed(chunks))
+                display.line(
+                    f"memory: {len(program.trials)} trials at once take {devices * run.memory / 2**30:.2f} GiB: "
+                    f"{len(chunks)} programs of at most {len(chunks[0].trials)}"
+                )
+                folder.write_json(
+                    "plan.json", describe_plan([*taken, *(entry for entry, _ in waiting)], timed), again=True
+                )
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
 
 
 def _rows(progress: Progress, now: list[Result]) -> Iterator[dict[str, Any]]:

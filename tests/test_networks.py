@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from cnnjax import CNN, MLP, CNNConfig, LeNet5, LeNet5Config, MLPConfig, functional
+from cnnjax import CNN, MLP, CNNConfig, LeNet5, LeNet5Config, MLPConfig, ResNet, functional
 from cnnjax.networks import ACTIVATIONS, Variables
 
 
@@ -33,10 +33,25 @@ def test_parameter_counts_of_the_literature() -> None:
     fields = {"filters": (6,), "kernel": 5, "padding": "VALID", "pool": "none"}
     assert size(nnx.eval_shape(lambda: CNN((32, 32, 3), 10, **fields, rngs=rngs())).blocks[0]) == 456
     assert size(nnx.eval_shape(lambda: nnx.Linear(32 * 32 * 3, 28 * 28 * 6, rngs=rngs()))) == 14_455_392
+    assert size(nnx.eval_shape(lambda: ResNet((32, 32, 3), 10, rngs=rngs()))) == 269_722
     assert (
         size(nnx.eval_shape(lambda: MLP((28, 28, 1), 10, hidden=(300,), rngs=rngs())))
         == 784 * 300 + 300 + 300 * 10 + 10
     )
+
+
+def test_residual_blocks_halve_maps_and_keep_their_input() -> None:
+    """With the last scale of each block zero, a network of identities is left after the first layers."""
+    network = ResNet((8, 8, 2), 10, filters=(4, 8), blocks=2, rngs=rngs())
+    assert [block.stride for block in network.blocks] == [1, 1, 2, 1]
+    for block in network.blocks:
+        block.norms[1].scale.set_value(jnp.zeros(block.norms[1].scale.shape))
+    x = jnp.asarray(np.random.default_rng(0).normal(size=(2, 8, 8, 2)), jnp.float32)
+    stem = nnx.relu(network.norm(network.stem(x)))
+    expected = jnp.pad(stem[:, ::2, ::2], ((0, 0), (0, 0), (0, 0), (0, 4))).mean((1, 2))
+    np.testing.assert_allclose(network(x), network.head(expected), atol=1e-5)
+    with pytest.raises(ValueError, match="filters: \\(8, 4\\): give one count a stage"):
+        ResNet((8, 8, 2), 10, filters=(8, 4), rngs=rngs())
 
 
 def test_the_paper_s_lenet_is_one_flag_away() -> None:

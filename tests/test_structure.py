@@ -19,6 +19,7 @@ ROOMS = [
     {"networks", "data", "losses", "optimizers"},
     {"training"},
     {"sweeps"},
+    {"planning"},
     {"records", "pictures"},
 ]
 

@@ -14,9 +14,9 @@ from cnnjax.sweeps import (
     Program,
     Result,
     Trial,
-    describe_plan,
     measure_test_of,
     plan,
+    prepare,
     rank,
     results,
     run,
@@ -29,9 +29,9 @@ BASE = TrainConfig(
     CNNConfig(filters=(4,), batch_norm=True, dropout=0.2), Hparams(weight_decay=1e-3), batch_size=32, epochs=2
 )
 LIFTS = [
-    Lanes("map", 2),
-    Lanes("vmap"),
-    *(pytest.param(lanes, marks=pytest.mark.slow) for lanes in (Lanes("map"), Lanes("vmap", 2))),
+    Lanes(1, 2),
+    Lanes(0),
+    *(pytest.param(lanes, marks=pytest.mark.slow) for lanes in (Lanes(1), Lanes(2), Lanes(0, 2))),
 ]
 
 
@@ -65,8 +65,7 @@ def test_numbers_and_seeds_are_lanes_and_shapes_are_programs() -> None:
     )
     programs = plan(trials(SweepConfig(BASE, axes, 3)))
     assert [len(program.trials) for program in programs] == [12] * 4
-    described = describe_plan(programs)
-    assert sorted(n for program in described["programs"] for n in program["trials"]) == list(range(48))
+    assert sorted(trial.number for program in programs for trial in program.trials) == list(range(48))
 
 
 @pytest.mark.parametrize(
@@ -134,15 +133,15 @@ def test_numbers_may_be_written_as_integers(small: Dataset) -> None:
     [program] = plan(trials(SweepConfig(BASE, (("momentum", (0, 0.9)), ("learning_rate", (1, 0.01))))))
     seen = []
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("cnnjax.sweeps.fit", lambda task, keys, hparams, *rest: iter(seen.append(hparams) or ()))
-        assert list(run(program, small)) == []
+        patch.setattr("cnnjax.training.prepare", lambda task, keys, hparams, *rest: seen.append(hparams))
+        prepare(program, small)
     np.testing.assert_allclose(seen[0].momentum, np.repeat([0, 0.9], 6))
     np.testing.assert_allclose(seen[0].learning_rate, np.tile(np.repeat([1, 0.01], 3), 2))
 
 
 def test_lanes_also_run_with_64_bit_types(small: Dataset) -> None:
     with jax.enable_x64(True):
-        [program] = plan(rates(0.01, 0.1), Lanes("map"))
+        [program] = plan(rates(0.01, 0.1), Lanes())
         assert np.isfinite(np.asarray(last(program, small).train.loss)).all()
 
 

@@ -11,3 +11,5 @@ from cnnjax.networks.lenet import LeNet5 as LeNet5
 from cnnjax.networks.lenet import LeNet5Config as LeNet5Config
 from cnnjax.networks.mlp import MLP as MLP
 from cnnjax.networks.mlp import MLPConfig as MLPConfig
+from cnnjax.networks.resnet import ResNet as ResNet
+from cnnjax.networks.resnet import ResNetConfig as ResNetConfig

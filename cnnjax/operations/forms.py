@@ -43,6 +43,7 @@ def _dimension_numbers(spatial: int) -> tuple[str, str, str]:
 
 
 def lax_output(x: Array, kernel: Array, geometry: Geometry) -> Array:
+    """The output, as `jax.lax` computes it."""
     return lax.conv_general_dilated(
         x,
         kernel,
@@ -70,10 +71,12 @@ def _transposed(function: Callable[[Array], Array], shape: Sizes, cotangent: Arr
 
 
 def lax_input(y: Array, kernel: Array, geometry: Geometry) -> Array:
+    """The input gradient, as `jax.lax` computes it."""
     return _transposed(lambda x: lax_output(x, kernel, geometry), _input_shape(y, kernel, geometry), y)
 
 
 def lax_kernel(x: Array, y: Array, geometry: Geometry) -> Array:
+    """The kernel gradient, as `jax.lax` computes it."""
     return _transposed(lambda kernel: lax_output(x, kernel, geometry), _kernel_shape(x, y, geometry), y)
 
 
@@ -96,6 +99,7 @@ def _few_filters(images: int, kernel_shape: Sizes, geometry: Geometry) -> bool:
 
 
 def cpu_output(x: Array, kernel: Array, geometry: Geometry) -> Array:
+    """The output in the form that is fast on CPU."""
     if not _few_channels(kernel.shape, geometry):
         return lax_output(x, kernel, geometry)
     if _few_filters(x.shape[0], kernel.shape, geometry):
@@ -104,6 +108,7 @@ def cpu_output(x: Array, kernel: Array, geometry: Geometry) -> Array:
 
 
 def cpu_input(y: Array, kernel: Array, geometry: Geometry) -> Array:
+    """The input gradient in the form that is fast on CPU."""
     if not _few_channels(kernel.shape, geometry):
         return _native_input(y, kernel, geometry)
     if _few_filters(y.shape[0], kernel.shape, geometry):
@@ -114,6 +119,7 @@ def cpu_input(y: Array, kernel: Array, geometry: Geometry) -> Array:
 
 
 def cpu_kernel(x: Array, y: Array, geometry: Geometry) -> Array:
+    """The kernel gradient in the form that is fast on CPU."""
     shape = _kernel_shape(x, y, geometry)
     if _few_channels(shape, geometry) and _few_filters(x.shape[0], shape, geometry):
         return _images_last_kernel(x, y, geometry)

@@ -1,0 +1,191 @@
+"""How trials are carried out, chosen by measurement: lanes, micro-batches, and what fits in memory.
+
+Nothing here changes a result but by rounding. What is timed are steps of the real job from its
+first state, whose outcome is dropped.
+"""
+
+import json
+import os
+import statistics
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future, wait
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+
+from cnnjax.data import Dataset
+from cnnjax.sweeps import Lanes, Program, Trial, default_lanes, prepare, shape_of
+from cnnjax.training import Run, make_task, separable
+
+_PAYS = 10  # compilations of the default that a sweep must last before alternatives are tried
+_BETTER = 0.95  # of the default's time: less is taken for noise
+_MICRO_BATCHES = (32, 16)
+_WIDTHS = {"cpu": (4,), "other": (1, 16, 64)}
+_SHARE = 0.8  # of free memory that a program may take
+
+
+class Trialled(NamedTuple):
+    """A way of carrying out a program, and what it came to."""
+
+    lanes: Lanes
+    micro_batch: int
+    ms: float
+    """Milliseconds a step of one lane takes: those of a joint step over the number of lanes."""
+    compile_s: float
+
+
+def step_seconds(run: Run, budget: float = 0.3) -> float:
+    """Seconds of a joint step of all lanes: the median of three timings of some steps from the first state."""
+
+    def seconds(n: int) -> float:
+        began = time.perf_counter()
+        jax.block_until_ready(run.advance(run.state, n))
+        return time.perf_counter() - began
+
+    seconds(1)
+    n = max(1, min(run.steps, int(budget / seconds(1))))
+    return statistics.median(seconds(n) for _ in range(3)) / n
+
+
+def time_program(program: Program, data: Dataset) -> tuple[Trialled, Run]:
+    """Compiles a program, times it, and returns both."""
+    began = time.perf_counter()
+    run = prepare(program, data)
+    compiled = time.perf_counter() - began
+    ms = 1e3 * step_seconds(run) / len(program.trials)
+    return Trialled(program.lanes, program.micro_batch, ms, compiled), run
+
+
+def alternatives(program: Program, data: Dataset) -> Iterator[Program]:
+    """Other ways to carry out a program: micro-batches, fewer devices, lanes side by side."""
+    count, size, lanes = len(program.trials), program.config.batch_size, program.lanes
+    micro = [m for m in _MICRO_BATCHES if size % m == 0 and m < size]
+    if micro and separable(make_task(program.config, data), data):
+        yield from (program._replace(micro_batch=m) for m in micro)
+    if lanes.devices > 1:
+        yield program._replace(lanes=replace(lanes, devices=1))
+    for width in _WIDTHS.get(jax.default_backend(), _WIDTHS["other"]):
+        if width * lanes.devices < count and width != lanes.width:
+            yield program._replace(lanes=replace(lanes, width=width))
+
+
+def largest_of(programs: Sequence[Program]) -> Program:
+    """The one with the most lanes, the first of them."""
+    return max(programs, key=lambda program: len(program.trials))
+
+
+def choose(
+    programs: Sequence[Program], data: Dataset, compiling: Sequence[Future[Any]] = ()
+) -> tuple[tuple[Program, ...], list[Trialled]]:
+    """Times the largest program, and where the sweep is long enough its alternatives; the fastest serves all.
+
+    Args:
+      programs: as `sweeps.plan` made them.
+      data: what they train on.
+      compiling: work in other threads, which ends before alternatives are timed.
+
+    Returns:
+      The programs as they are to be carried out, and what was timed, the default first.
+    """
+    largest = largest_of(programs)
+    default, run = time_program(largest, data)
+    lane_steps = sum(len(program.trials) * program.config.epochs for program in programs) * run.steps
+    timed = [default]
+    if lane_steps * default.ms / 1e3 > _PAYS * default.compile_s:
+        wait(compiling)
+        timed = [default._replace(ms=1e3 * step_seconds(run) / len(largest.trials))]
+        timed += [time_program(other, data)[0] for other in alternatives(largest, data)]
+    best = min(timed, key=lambda trialled: trialled.ms)
+    if best.ms > _BETTER * timed[0].ms:
+        best = timed[0]
+
+    def carried(program: Program) -> Program:
+        fits = program.config.batch_size % max(1, best.micro_batch) == 0
+        lanes = best.lanes if len(program.trials) >= best.lanes.devices else default_lanes(len(program.trials))
+        return program._replace(lanes=lanes, micro_batch=best.micro_batch if fits else 0)
+
+    return tuple(map(carried, programs)), timed
+
+
+# ------------------------------------------------------------------------- memory
+
+
+def free_memory(devices: int) -> int:
+    """Bytes that a program on so many devices may take on each: a share of what is free now."""
+    statistics_of = jax.devices()[0].memory_stats()
+    if statistics_of and "bytes_limit" in statistics_of:
+        return int(_SHARE * (statistics_of["bytes_limit"] - statistics_of["bytes_in_use"]))
+    free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    return int(_SHARE * free / devices)
+
+
+def in_chunks(program: Program, needed: int, available: int) -> tuple[Program, ...]:
+    """A program that needs more memory than there is, as several with as many lanes as fit.
+
+    Raises:
+      ValueError: not even one lane a device does.
+    """
+    if needed <= available:
+        return (program,)
+    count, devices = len(program.trials), program.lanes.devices
+    most = count * available // needed // devices * devices
+    if most < devices:
+        size = program.config.batch_size
+        raise ValueError(
+            f"batch_size: {size}: {devices} trials at once take {needed * devices**2 / count / 2**20:.0f} MiB and "
+            f"{available * devices / 2**20:.0f} MiB may be used: use a batch of "
+            f"{max(1, size * devices * available // (needed * count) // 2)}, or more --memory"
+        )
+    return tuple(program._replace(trials=program.trials[i : i + most]) for i in range(0, count, most))
+
+
+# ------------------------------------------------------------------------- a plan on paper
+
+
+def describe_plan(programs: Sequence[Program], timed: Sequence[Trialled] = ()) -> dict[str, Any]:
+    """A plan as plain values: how trials are lifted, which are lanes of which program, what was timed."""
+    return {
+        "device": jax.default_backend(),
+        "timed": [{**trialled._asdict(), "lanes": str(trialled.lanes)} for trialled in timed],
+        "programs": [
+            {
+                "lanes": str(program.lanes),
+                "micro_batch": program.micro_batch,
+                "trials": [trial.number for trial in program.trials],
+            }
+            for program in programs
+        ],
+    }
+
+
+def parse_lanes(words: str) -> Lanes:
+    """Lanes as they are written: `width:devices`, or `width` over all devices."""
+    try:
+        width, devices = (int(word) for word in (words if ":" in words else f"{words}:{jax.device_count()}").split(":"))
+    except ValueError:
+        raise ValueError(f"lanes: {words!r}: give auto, or lanes side by side and devices, as 1:2") from None
+    return Lanes(width, devices)
+
+
+def read_plan(path: Path, trials: Sequence[Trial]) -> tuple[Program, ...]:
+    """The programs of an earlier plan of the same trials.
+
+    Raises:
+      ValueError: the file is no plan, or one of other trials.
+    """
+    try:
+        entries: Sequence[Mapping[str, Any]] = json.loads(path.read_text())["programs"]
+        programs = tuple(
+            Program(tuple(trials[n] for n in entry["trials"]), parse_lanes(entry["lanes"]), int(entry["micro_batch"]))
+            for entry in entries
+        )
+    except (KeyError, TypeError, IndexError, json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise ValueError(f"plan: {path}: no plan of these {len(trials)} trials: {error!r}") from None
+    if any(len(set(map(shape_of, program.trials))) != 1 for program in programs):
+        raise ValueError(f"plan: {path}: puts trials of different shapes into one program")
+    if sorted(trial.number for program in programs for trial in program.trials) != list(range(len(trials))):
+        raise ValueError(f"plan: {path}: plans other trials than the {len(trials)} of this run")
+    return programs
