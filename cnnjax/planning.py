@@ -72,9 +72,23 @@ def alternatives(program: Program, data: Dataset) -> Iterator[Program]:
             yield program._replace(lanes=replace(lanes, width=width))
 
 
+def takes(program: Program, micro_batch: int, data: Dataset) -> bool:
+    """Whether a program's batches can be computed in parts of that size (0: whole) with the same outcome."""
+    if micro_batch == 0:
+        return True
+    divides = micro_batch > 0 and program.config.batch_size % micro_batch == 0
+    return divides and separable(make_task(program.config, data), data)
+
+
 def largest_of(programs: Sequence[Program]) -> Program:
     """The one with the most lanes, the first of them."""
     return max(programs, key=lambda program: len(program.trials))
+
+
+def fastest(timed: Sequence[Trialled]) -> Trialled:
+    """The fastest, or the first where nothing is faster by more than noise."""
+    best = min(timed, key=lambda trialled: trialled.ms)
+    return best if best.ms < _BETTER * timed[0].ms else timed[0]
 
 
 def choose(
@@ -98,12 +112,10 @@ def choose(
         wait(compiling)
         timed = [default._replace(ms=1e3 * step_seconds(run) / len(largest.trials))]
         timed += [time_program(other, data)[0] for other in alternatives(largest, data)]
-    best = min(timed, key=lambda trialled: trialled.ms)
-    if best.ms > _BETTER * timed[0].ms:
-        best = timed[0]
+    best = fastest(timed)
 
     def carried(program: Program) -> Program:
-        fits = program.config.batch_size % max(1, best.micro_batch) == 0
+        fits = program is largest or takes(program, best.micro_batch, data)
         lanes = best.lanes if len(program.trials) >= best.lanes.devices else default_lanes(len(program.trials))
         return program._replace(lanes=lanes, micro_batch=best.micro_batch if fits else 0)
 
@@ -118,8 +130,16 @@ def free_memory(devices: int) -> int:
     statistics_of = jax.devices()[0].memory_stats()
     if statistics_of and "bytes_limit" in statistics_of:
         return int(_SHARE * (statistics_of["bytes_limit"] - statistics_of["bytes_in_use"]))
-    free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    return int(_SHARE * free / devices)
+    return int(_SHARE * _host_memory() / devices)
+
+
+def _host_memory() -> int:
+    """Bytes that processes can still have, files that the system only keeps at hand not counted as taken."""
+    try:
+        lines = Path("/proc/meminfo").read_text().splitlines()
+        return next(1024 * int(line.split()[1]) for line in lines if line.startswith("MemAvailable:"))
+    except (OSError, StopIteration):
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
 def in_chunks(program: Program, needed: int, available: int) -> tuple[Program, ...]:
@@ -135,9 +155,9 @@ def in_chunks(program: Program, needed: int, available: int) -> tuple[Program, .
     if most < devices:
         size = program.config.batch_size
         raise ValueError(
-            f"batch_size: {size}: {devices} trials at once take {needed * devices**2 / count / 2**20:.0f} MiB and "
-            f"{available * devices / 2**20:.0f} MiB may be used: use a batch of "
-            f"{max(1, size * devices * available // (needed * count) // 2)}, or more --memory"
+            f"batch_size: {size}: {devices} trials at once take {needed * devices**2 / count / 2**20:.3g} MiB and "
+            f"{available * devices / 2**20:.3g} MiB may be used: use a batch of "
+            f"{max(1, size * count * available // (needed * devices) // 2)}, or more --memory"
         )
     return tuple(program._replace(trials=program.trials[i : i + most]) for i in range(0, count, most))
 
@@ -182,7 +202,7 @@ def read_plan(path: Path, trials: Sequence[Trial]) -> tuple[Program, ...]:
             Program(tuple(trials[n] for n in entry["trials"]), parse_lanes(entry["lanes"]), int(entry["micro_batch"]))
             for entry in entries
         )
-    except (KeyError, TypeError, IndexError, json.JSONDecodeError, UnicodeDecodeError) as error:
+    except (KeyError, TypeError, IndexError, ValueError) as error:
         raise ValueError(f"plan: {path}: no plan of these {len(trials)} trials: {error!r}") from None
     if any(len(set(map(shape_of, program.trials))) != 1 for program in programs):
         raise ValueError(f"plan: {path}: puts trials of different shapes into one program")

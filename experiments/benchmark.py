@@ -1,139 +1,674 @@
-"""Times one training step of LeNet-5 (batch 128) as it is here and as stock Flax computes it.
+"""Times training here, in PyTorch and in stock Flax, side by side.
 
-Each at the top level of a jitted program and inside `lax.scan`; the variants take turns in one
-process, so that ratios hold where the machine's speed drifts.
+For each net (a: digits, b: LeNet-5, c: six convolutions on 32x32x3, d: ResNet-20) and number of
+models, every variant is a training step with momentum, decay, a cosine schedule and batches drawn
+from data that are already on the device. Variants take turns, so that ratios hold where the
+machine's speed drifts; each library has a process of its own. `sweep` times whole processes.
 """
 
+import itertools
 import json
+import multiprocessing
+import os
 import statistics
+import subprocess
+import sys
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, field, replace
 from functools import partial
-from itertools import pairwise
+from importlib import util
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import tyro
-from command_line import fail
+from command_line import ROOT, fail, percent, usage
 from flax import nnx
 from jax import Array, lax
+from tqdm import tqdm
 
-from cnnjax import Hparams, LeNet5, functional
-from cnnjax.data import Split
+from cnnjax import (
+    CNNConfig,
+    Hparams,
+    LeNet5Config,
+    ResNetConfig,
+    SweepConfig,
+    TrainConfig,
+    conv_general_dilated,
+    data,
+    max_pool,
+    planning,
+    sweeps,
+    training,
+)
+from cnnjax.config import NetworkConfig
+from cnnjax.data import DataError, Dataset, Split
 from cnnjax.losses import cross_entropy
+from cnnjax.networks import functional
 from cnnjax.optimizers import SCHEDULES, SGD
 from cnnjax.training import Task, TrainState, init, step
 
-BATCH = 128
-HPARAMS = Hparams(learning_rate=0.01, steps=10_000)
+Layers = tuple[tuple[Any, ...], ...]
 
 
-class StockLeNet5(nnx.Module):
-    """LeNet-5 of `nnx.Conv` and `nnx.max_pool` alone."""
+class Net(NamedTuple):
+    """A net of the table: as a configuration here, and as layers for the peers."""
 
-    def __init__(self, rngs: nnx.Rngs):
-        self.c1 = nnx.Conv(1, 6, (5, 5), padding=2, rngs=rngs)
-        self.c3 = nnx.Conv(6, 16, (5, 5), padding="VALID", rngs=rngs)
-        sizes = (400, 120, 84, 10)
-        self.dense = nnx.List([nnx.Linear(i, o, rngs=rngs) for i, o in pairwise(sizes)])
-
-    def __call__(self, inputs: Array) -> Array:
-        """Logits of a batch of images."""
-        x = inputs
-        for convolution in (self.c1, self.c3):
-            x = nnx.max_pool(nnx.relu(convolution(x)), (2, 2), strides=(2, 2))
-        c5, f6, output = self.dense
-        return output(nnx.relu(f6(nnx.relu(c5(x.reshape(x.shape[0], -1))))))
-
-
-def _ours(rngs: nnx.Rngs, example: Array) -> nnx.Module:
-    return LeNet5(example.shape[1:], 10, rngs=rngs)
+    title: str
+    data: str
+    shape: tuple[int, int, int]
+    batch: int
+    config: NetworkConfig
+    layers: Layers | None
+    """None is ResNet-20, which the peers write out."""
+    turn: int
+    """Steps of one turn."""
+    rate: float
+    steps: int
+    """Training steps after which accuracies are compared."""
 
 
-def _stock(rngs: nnx.Rngs, example: Array) -> nnx.Module:
-    return StockLeNet5(rngs)
+def _pair(filters: int) -> Layers:
+    return (("conv", filters, 3, 1), ("conv", filters, 3, 1), ("pool",))
 
 
-def _identity(key: Array, inputs: Array, hparams: Hparams, *, train: bool) -> Array:
-    return inputs
+NETS = {
+    "a": Net(
+        "digits 8x8x1, 16, 32",
+        "digits",
+        (8, 8, 1),
+        64,
+        CNNConfig(filters=(16, 32)),
+        (("conv", 16, 3, 1), ("pool",), ("conv", 32, 3, 1), ("pool",), ("dense", 10)),
+        200,
+        0.03,
+        570,
+    ),
+    "b": Net(
+        "LeNet-5 28x28x1",
+        "mnist",
+        (28, 28, 1),
+        128,
+        LeNet5Config(),
+        (("conv", 6, 5, 2), ("pool",), ("conv", 16, 5, 0), ("pool",), ("dense", 120), ("dense", 84), ("dense", 10)),
+        32,
+        0.03,
+        300,
+    ),
+    "c": Net(
+        "CIFAR 32x32x3, 2x32, 2x64, 2x128",
+        "cifar10",
+        (32, 32, 3),
+        128,
+        CNNConfig(filters=(32, 64, 128), convolutions=2),
+        (*_pair(32), *_pair(64), *_pair(128), ("dense", 10)),
+        2,
+        0.03,
+        150,
+    ),
+    "d": Net("ResNet-20 32x32x3", "cifar10", (32, 32, 3), 128, ResNetConfig(), None, 2, 0.1, 100),
+}
 
 
 @dataclass(frozen=True)
 class Arguments:
-    rounds: int = 9
+    what: tuple[Literal["a", "b", "c", "d", "sweep"], ...] = ("a", "b", "c", "d", "sweep")
+    """nets and the sweep"""
+    models: tuple[int, ...] = (1, 16)
+    """numbers of models trained at once"""
+    peers: tuple[Literal["torch", "compile", "func", "stock"], ...] = ("torch", "compile", "func", "stock")
+    """PyTorch eager, torch.compile, torch.func.vmap, stock Flax"""
+    rounds: int = 7
     """turns of every variant; medians are printed"""
-    steps: int = 20
-    """steps a turn; a tenth of them where a step is slow"""
+    seeds: int = 3
+    """trainings of each library whose accuracies are compared; 0 for none"""
+    data_dir: Path | None = None
+    """where TensorFlow Datasets keeps mnist and cifar10; without them made-up images stand in"""
     json: Path | None = None
     """also write the figures to this file"""
+    figure: Path | None = None
+    """also draw them"""
 
     def __post_init__(self) -> None:
-        if min(self.rounds, self.steps) < 1:
-            fail(f"rounds, steps: {self.rounds}, {self.steps}: must be at least 1", 2)
-        if self.json and not self.json.parent.is_dir():
-            fail(f"json: {self.json}: there is no such folder", 1)
+        if self.rounds < 1 or self.seeds < 0 or not self.models or min(self.models) < 1:
+            fail(f"rounds, models, seeds: {self.rounds}, {self.models}, {self.seeds}: too small", 2)
+        for path in (self.json, self.figure):
+            if path and not path.parent.is_dir():
+                fail(f"{path}: there is no such folder", 1)
 
 
-Variant = tuple[Callable[[TrainState], TrainState], TrainState, int]
+# ------------------------------------------------------------------------- data
 
 
-def variants(steps: int) -> dict[str, Variant]:
-    """By name: a function that takes some steps, the state to start from, and how many steps."""
-    inputs = jax.random.normal(jax.random.key(1), (BATCH, 28, 28, 1))
-    batch = Split(inputs, jnp.arange(BATCH) % 10)
-    found: dict[str, Variant] = {}
-    for name, build in (("cnnjax", _ours), ("stock flax", _stock)):
-        optimizer = SGD(SCHEDULES["cosine"])
-        task = Task(functional(build), _identity, cross_entropy, optimizer, BATCH)
-        state = init(task, jax.random.key(0), HPARAMS, inputs)
-        one = jax.jit(lambda state, batch, task=task: step(task, jax.random.key(0), state, batch, HPARAMS)[0])
+def images(net: Net, data_dir: Path | None) -> tuple[list[np.ndarray], str]:
+    """X, y, test x, test y (standardised floats), and where they come from."""
+    try:
+        found = data.load(net.data, data_dir)
+        source = net.data
+    except DataError:
+        found, source = made(net), f"made up, for want of {net.data}"
+    x, y = (np.asarray(array[: 64 * net.batch]) for array in found.train)
+    test_x, test_y = (np.asarray(array[:2048]) for array in found.test)
+    key = jax.random.key(0)
+    x, test_x = (np.asarray(found.standardize(key, jnp.asarray(a), Hparams(), train=False)) for a in (x, test_x))
+    return [x, y.astype(np.int32), test_x, test_y.astype(np.int32)], source
 
-        @partial(jax.jit, static_argnums=2)
-        def scanned(state: TrainState, batch: Split, n: int, one: Any = one) -> TrainState:
-            return lax.scan(lambda state, _: (one(state, batch), None), state, None, length=n)[0]
 
-        def top(state: TrainState, n: int, one: Any = one) -> TrainState:
-            for _ in range(n):
-                state = one(state, batch)
-            return state
+def made(net: Net) -> Dataset:
+    """Ten patterns under noise, which a net can learn to tell apart."""
+    rng = np.random.default_rng(0)
+    patterns = rng.normal(size=(10, *net.shape))
 
-        n = max(2, steps // 10) if name == "stock flax" else steps
-        found[f"{name}, top level"] = (partial(top, n=n), state, n)
-        found[f"{name}, in scan"] = (partial(lambda state, n, f: f(state, batch, n), n=n, f=scanned), state, n)
+    def split(count: int) -> Split:
+        labels = rng.integers(0, 10, count).astype(np.int32)
+        noisy = 128 + 12 * patterns[labels] + 50 * rng.normal(size=(count, *net.shape))
+        return Split(noisy.clip(0, 255).astype(np.uint8), labels)
+
+    return Dataset.of("made", tuple(map(str, range(10))), split(64 * net.batch), split(2048), split(2048))
+
+
+def _dataset(arrays: Sequence[np.ndarray]) -> Dataset:
+    x, y, test_x, test_y = arrays
+    test = Split(test_x, test_y)
+    return Dataset.of("benchmark", tuple(map(str, range(10))), Split(x, y), test, test)
+
+
+# ------------------------------------------------------------------------- variants in JAX
+
+
+class StockNet(nnx.Module):
+    """The layers of a net as `nnx.Conv`, a max pool and `nnx.Linear`; by default all of it stock Flax."""
+
+    def __init__(
+        self,
+        layers: Layers,
+        shape: tuple[int, int, int],
+        convolution: Any = lax.conv_general_dilated,
+        pool: Any = nnx.max_pool,
+        *,
+        rngs: nnx.Rngs,
+    ):
+        size, channels, flat = shape[0], shape[-1], False
+        built: list[Any] = []
+        for kind, *numbers in layers:
+            if kind == "conv":
+                filters, kernel, padding = numbers
+                window = (kernel, kernel)
+                built.append(
+                    nnx.Conv(channels, filters, window, padding=padding, conv_general_dilated=convolution, rngs=rngs)
+                )
+                size, channels = size + 2 * padding - kernel + 1, filters
+            elif kind == "pool":
+                built.append(partial(pool, window_shape=(2, 2), strides=(2, 2)))
+                size //= 2
+            else:
+                channels, flat = (channels if flat else channels * size * size), True
+                built.append(nnx.Linear(channels, numbers[0], rngs=rngs))
+                channels = numbers[0]
+        self.layers = nnx.List(built)
+
+    def __call__(self, x: Array) -> Array:
+        for i, layer in enumerate(self.layers):
+            if isinstance(layer, nnx.Linear):
+                x = x.reshape(x.shape[0], -1)
+            x = layer(x)
+            if isinstance(layer, nnx.Conv | nnx.Linear) and i < len(self.layers) - 1:
+                x = nnx.relu(x)
+        return x
+
+
+@dataclass(frozen=True)
+class Stock:
+    """Builds a `StockNet`."""
+
+    layers: Layers
+    shape: tuple[int, int, int]
+    operations: tuple[Any, ...] = ()
+    """Convolution and pool in place of Flax's."""
+
+    def __call__(self, rngs: nnx.Rngs, example: Array) -> nnx.Module:
+        return StockNet(self.layers, self.shape, *self.operations, rngs=rngs)
+
+
+HPARAMS = Hparams(learning_rate=0.01, momentum=0.9, weight_decay=5e-4)
+
+_cases: dict[str, Callable[[int], float]] = {}
+
+
+def _timed(function: Callable[[int], Any], models: int) -> Callable[[int], float]:
+    def timed(steps: int) -> float:
+        began = time.perf_counter()
+        jax.block_until_ready(function(steps))
+        return 1e3 * (time.perf_counter() - began) / steps / models
+
+    timed(2)
+    return timed
+
+
+def add_ours(name: str, net: Net, arrays: Sequence[np.ndarray], models: int) -> str:
+    """Makes `sweeps` ready for so many trials, carried out as `planning` finds fastest; returns how."""
+    base = TrainConfig(net.config, HPARAMS, data="benchmark", batch_size=net.batch, epochs=1000)
+    [program] = sweeps.plan(sweeps.trials(SweepConfig(base, (), models)))
+    prepared = _dataset(arrays)
+    (program,), timed = planning.choose((program,), prepared)
+    run = sweeps.prepare(program, prepared)
+
+    def steps_from_the_start(steps: int) -> Any:
+        state = run.state
+        for done in range(0, steps, run.steps):  # a program stops at the end of an epoch
+            state, _ = run.advance(state, min(run.steps, steps - done))
+        return state.step
+
+    _cases[name] = _timed(steps_from_the_start, models)
+    tried = ", ".join(f"{t.lanes} {t.micro_batch or 'whole'} {t.ms:.3g} ms" for t in timed)
+    return f"lanes {program.lanes}, micro-batch {program.micro_batch or 'whole'}; tried {tried}"
+
+
+def add_stock(name: str, net: Net, arrays: Sequence[np.ndarray], models: int, how: str) -> str:
+    """Makes stock Flax ready: a jitted step in a loop, a scan of steps, the same with our operations, or vmap."""
+    assert net.layers is not None
+    prepared = _dataset(arrays)
+    operations = (conv_general_dilated, max_pool) if how == "drop-in" else ()
+    network = functional(Stock(net.layers, net.shape, operations))
+    task = Task(network, prepared.standardize, cross_entropy, SGD(SCHEDULES["cosine"]), net.batch)
+    train = jax.device_put(prepared.train)
+    keys = jnp.stack([jax.random.key(seed) for seed in range(models)])
+    hparams = replace(HPARAMS, steps=100_000)
+    order = np.random.default_rng(0).permutation(len(train.labels)).astype(np.int32)
+    rows = jnp.asarray(order[: len(order) // net.batch * net.batch].reshape(-1, net.batch))
+
+    def one(key: Array, state: TrainState, rows: Array) -> TrainState:
+        return step(task, key, state, Split(train.inputs[rows], train.labels[rows]), hparams)[0]
+
+    start = partial(init, task, hparams=hparams, example=train.inputs[:1])
+    if how == "vmap":
+        state = jax.jit(jax.vmap(start))(keys)
+        jitted = jax.jit(jax.vmap(one, in_axes=(0, 0, None)))
+
+        def run(steps: int) -> Any:
+            now = state
+            for i in range(steps):
+                now = jitted(keys, now, rows[i % len(rows)])
+            return now.step
+
+    elif how in ("scan", "drop-in"):
+        state = jax.jit(start)(keys[0])
+
+        @partial(jax.jit, static_argnums=1)
+        def scanned(state: TrainState, steps: int) -> Any:
+            return lax.scan(lambda s, i: (one(keys[0], s, rows[i % len(rows)]), None), state, jnp.arange(steps))[0].step
+
+        def run(steps: int) -> Any:
+            return scanned(state, steps)
+
+    else:
+        states = [jax.jit(start)(key) for key in keys]
+        jitted = jax.jit(one)
+
+        def run(steps: int) -> Any:
+            now = list(states)
+            for i in range(steps):
+                for k, key in enumerate(keys):
+                    now[k] = jitted(key, now[k], rows[i % len(rows)])
+            return [state.step for state in now]
+
+    _cases[name] = _timed(run, models)
+    return ""
+
+
+def add_peak(name: str) -> str:
+    """A matrix product of 2048, whose turn returns GFLOP a second."""
+    a = jnp.ones((2048, 2048))
+    product = jax.jit(jnp.matmul)
+
+    def rate(steps: int) -> float:
+        began = time.perf_counter()
+        for _ in range(3):
+            out = product(a, a)
+        jax.block_until_ready(out)
+        return 3 * 2 * 2048**3 / (time.perf_counter() - began) / 1e9
+
+    rate(1)
+    _cases[name] = rate
+    return ""
+
+
+def turn(name: str, steps: int) -> float:
+    """One turn of a case: milliseconds a model-step."""
+    return _cases[name](steps)
+
+
+def drop(name: str) -> None:
+    """Forgets a case and what it has on the device."""
+    _cases.pop(name, None)
+
+
+def gflop(net: Net) -> float:
+    """Floating-point operations of one step, by the sizes: outputs and both gradients of every product."""
+    size, channels, total, first = net.shape[0], net.shape[-1], 0.0, True
+
+    def product(outputs: int, inputs: int) -> None:
+        nonlocal total, first
+        total += 2 * outputs * inputs * net.batch * (2 if first else 3) / 1e9  # no gradient of the images
+        first = False
+
+    if net.layers is None:
+        product(32 * 32 * 16, 9 * 3)
+        for size, inputs, outputs in (
+            [(32, 16, 16)] * 3 + [(16, 16, 32)] + [(16, 32, 32)] * 2 + [(8, 32, 64)] + [(8, 64, 64)] * 2
+        ):
+            product(size * size * outputs, 9 * inputs)
+            product(size * size * outputs, 9 * outputs)
+        product(10, 64)
+        return total
+    flat = False
+    for kind, *numbers in net.layers:
+        if kind == "conv":
+            filters, kernel, padding = numbers
+            size += 2 * padding - kernel + 1
+            product(size * size * filters, kernel * kernel * channels)
+            channels = filters
+        elif kind == "pool":
+            size //= 2
+        else:
+            product(numbers[0], channels if flat else channels * size * size)
+            channels, flat = numbers[0], True
+    return total
+
+
+def accuracies(net: Net, arrays: Sequence[np.ndarray], seeds: int) -> list[float]:
+    """Test accuracy here after the net's number of steps, for each seed."""
+    length = len(arrays[1]) // net.batch
+    config = TrainConfig(
+        net.config,
+        Hparams(learning_rate=net.rate, momentum=0.9, weight_decay=5e-4),
+        data="benchmark",
+        batch_size=net.batch,
+        epochs=-(-net.steps // length),
+    )
+    [program] = sweeps.plan(sweeps.trials(SweepConfig(config, (), seeds)))
+    prepared = sweeps.prepare(program, _dataset(arrays))
+    *_, last = training.train(prepared)
+    return [float(a) for a in last.valid.accuracy]
+
+
+def start_jax(devices: int) -> None:
+    """First in a process: how many CPU devices it has."""
+    jax.config.update("jax_num_cpu_devices", devices)
+    sys.path.insert(0, str(Path(__file__).parent))
+
+
+def describe_jax() -> str:
+    return f"{jax.default_backend()}, jax {jax.__version__}, {jax.device_count()} device(s), {os.cpu_count()} cores"
+
+
+# ------------------------------------------------------------------------- turns
+
+
+@dataclass
+class Case:
+    name: str
+    workers: Any
+    module: Any
+    ms: list[float] = field(default_factory=list)
+    note: str = ""
+
+    @property
+    def median(self) -> float:
+        return statistics.median(self.ms)
+
+
+@dataclass
+class Bench:
+    """The processes, and what they found."""
+
+    arguments: Arguments
+    alone: ProcessPoolExecutor
+    """JAX with one device, for a single model."""
+    dealt: ProcessPoolExecutor
+    """JAX with a device a core, for many."""
+    torch: ProcessPoolExecutor | None
+    missing: list[str] = field(default_factory=list)
+
+    def cases(self, net: Net, arrays: list[np.ndarray], models: int) -> list[Case]:
+        """Every variant that works, ready to be timed; ours first."""
+        wanted, found = self.arguments.peers, []
+        jax_workers = self.alone if models == 1 else self.dealt
+
+        def add(name: str, workers: Any, module: Any, function: Any, *rest: Any) -> None:
+            note = workers.submit(function, name, *rest).result()
+            if module is not None and note:
+                self.missing.append(f"{net.title}, {models} model(s), {name}: {note}")
+            else:
+                found.append(Case(name, workers, module, note=note))
+
+        add("cnnjax", jax_workers, None, add_ours, net, arrays, models)
+        if self.torch is not None:
+            import torch_peer
+
+            layouts = ["nchw", "channels_last"] if "torch" in wanted else []
+            layouts += ["compile"] if "compile" in wanted and models == 1 else []
+            layouts += ["vmap"] if "func" in wanted and models > 1 else []
+            for how in layouts:
+                x, y = arrays[:2]
+                add(
+                    f"torch {how}",
+                    self.torch,
+                    torch_peer,
+                    torch_peer.add_case,
+                    net.layers,
+                    x,
+                    y,
+                    net.batch,
+                    models,
+                    how,
+                )
+        if "stock" in wanted and net.layers is not None:
+            for how in ("loop", "scan", "drop-in") if models == 1 else ("loop", "vmap"):
+                name = "flax scan, drop-in" if how == "drop-in" else f"stock flax {how}"
+                add(name, self.alone, None, add_stock, net, arrays, models, how)
+        return found
+
+    def time(self, net: Net, models: int, arrays: list[np.ndarray], bar: Any) -> tuple[list[Case], list[float]]:
+        """Every case in turns, with the matrix product of the same rounds."""
+        cases = self.cases(net, arrays, models)
+        peaks = []
+        for _ in range(self.arguments.rounds):
+            peaks.append(self.alone.submit(turn, "peak", 1).result())
+            for case in cases:
+                steps = max(2, net.turn // models)
+                if case.name.startswith("stock") and net.turn > 2:
+                    steps = max(2, steps // 5)
+                function = turn if case.module is None else case.module.turn
+                case.ms.append(case.workers.submit(function, case.name, steps).result())
+            bar.update()
+        for case in cases:
+            case.workers.submit(drop if case.module is None else case.module.drop, case.name).result()
+        return cases, peaks
+
+
+def ratio(others: Sequence[Case], ours: Case) -> float | None:
+    """The fastest peer over ours: the median over rounds."""
+    if not others:
+        return None
+    best = min(others, key=lambda case: case.median)
+    return statistics.median(a / b for a, b in zip(best.ms, ours.ms, strict=True))
+
+
+def net_table(bench: Bench, letter: str) -> dict[str, Any]:
+    """Times and prints one net."""
+    net, arguments = NETS[letter], bench.arguments
+    arrays, source = images(net, arguments.data_dir)
+    work = gflop(net)
+    print(f"\n({letter}) {net.title}, batch {net.batch}, {work:.3g} GFLOP a step; data: {source}")
+    result: dict[str, Any] = {"gflop": work, "data": source, "models": {}}
+    for models in arguments.models:
+        with tqdm(total=arguments.rounds, leave=False, desc=f"({letter}) {models} models") as bar:
+            cases, peaks = bench.time(net, models, arrays, bar)
+        ours, peak = cases[0], statistics.median(peaks)
+        print(f"  {models} model(s): {ours.note}")
+        for case in cases:
+            rate = work / case.median * 1e3
+            print(
+                f"    {case.name:22s} {case.median:9.3f} ms a model-step  ({min(case.ms):.3f} to {max(case.ms):.3f})  "
+                f"{rate:6.1f} GFLOP/s  {100 * rate / peak:5.1f} % of a matrix product"
+            )
+        torches = [c for c in cases if c.name in ("torch nchw", "torch channels_last")]
+        stocks = [c for c in cases if c.name.startswith("stock")]
+        ratios = {"PyTorch / cnnjax": ratio(torches, ours), "stock Flax / cnnjax": ratio(stocks, ours)}
+        for case in cases[1:]:
+            ratios[f"{case.name} / cnnjax"] = ratio([case], ours)
+        for name in ("PyTorch / cnnjax", "stock Flax / cnnjax"):
+            if ratios[name] is not None:
+                print(f"    {name:22s} {ratios[name]:9.2f}")
+        result["models"][models] = {
+            "ms": {case.name: case.ms for case in cases},
+            "peak": peaks,
+            "ratios": ratios,
+            "plan": ours.note,
+        }
+    if arguments.seeds:
+        result["accuracy"] = compare_accuracy(bench, net, arrays)
+    return result
+
+
+def compare_accuracy(bench: Bench, net: Net, arrays: list[np.ndarray]) -> dict[str, list[float]]:
+    """Test accuracy of both libraries after the same number of steps."""
+    seeds = bench.arguments.seeds
+    found = {"cnnjax": bench.dealt.submit(accuracies, net, arrays, seeds).result()}
+    steps = -(-net.steps // (len(arrays[1]) // net.batch)) * (len(arrays[1]) // net.batch)
+    if bench.torch is not None:
+        import torch_peer
+
+        found["PyTorch"] = bench.torch.submit(
+            torch_peer.accuracies, net.layers, arrays, net.batch, net.rate, steps, seeds
+        ).result()
+    for name, values in found.items():
+        mean = percent(sweeps.summarize(values))
+        print(f"  test accuracy after {steps} steps, {seeds} seed(s), {name}: {mean}")
     return found
 
 
-def main(arguments: Arguments) -> None:
-    runs = variants(arguments.steps)
-    times: dict[str, list[float]] = {name: [] for name in runs}
-    for turn in range(arguments.rounds + 1):
-        for name, (function, state, n) in runs.items():
+# ------------------------------------------------------------------------- the whole sweep
+
+
+def sweep_table(arguments: Arguments) -> dict[str, Any]:
+    """Seconds of whole processes: the digits sweep of 60 trials, from start to table."""
+    import tempfile
+
+    results: dict[str, Any] = {}
+    print("\ndigits sweep, 60 trials, whole processes, seconds")
+
+    def report(name: str, seconds: float, note: str = "") -> None:
+        results[name] = seconds
+        print(f"  {name:48s} {seconds:7.1f}  {note}")
+
+    with tempfile.TemporaryDirectory() as folder:
+        environment = {**os.environ, "CNNJAX_CACHE_DIR": f"{folder}/cache"}
+        script = [sys.executable, str(ROOT / "experiments/sweep.py"), "digits", "--runs-dir", folder, "--quiet"]
+        for name in ("cnnjax, empty cache", "cnnjax, warm cache"):
             began = time.perf_counter()
-            jax.block_until_ready(function(state))
-            if turn:  # the first compiles
-                times[name].append(1e3 * (time.perf_counter() - began) / n)
-    medians = {name: statistics.median(values) for name, values in times.items()}
-    device = jax.devices()[0]
-    where = f"{device.platform}, jax {jax.__version__}"
-    print(f"LeNet-5, batch {BATCH}, ms a training step, {arguments.rounds} turns; {where}")
-    for name, values in times.items():
-        print(f"  {name:24s} median {medians[name]:7.2f}  min {min(values):7.2f}  max {max(values):7.2f}")
+            out = subprocess.run(script, env=environment, capture_output=True, text=True, check=True).stdout
+            report(name, time.perf_counter() - began, out.splitlines()[-2])
+    if "torch" not in arguments.peers or not util.find_spec("torch"):
+        return results
+    peer = [sys.executable, str(ROOT / "experiments/torch_peer.py")]
+    began = time.perf_counter()
+    out = subprocess.run([*peer, "sweep"], capture_output=True, text=True, check=True).stdout
+    report("PyTorch, one process", time.perf_counter() - began, out.strip())
+    config = sweep_preset()
+    waiting = [
+        [*peer, "trial", "1", str(rate), ",".join(map(str, filters)), str(seed)]
+        for rate, filters in itertools.product(*(values for _, values in config.axes))
+        for seed in range(config.seeds)
+    ]
+    began = time.perf_counter()
+    running: list[subprocess.Popen[bytes]] = []
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    while waiting or running:
+        while waiting and len(running) < (os.cpu_count() or 1):
+            running.append(subprocess.Popen(waiting.pop(), env=environment, stdout=subprocess.DEVNULL))
+        running[0].wait()
+        if any(process.poll() for process in running):
+            fail("a PyTorch trial failed", 1)
+        running = [process for process in running if process.poll() is None]
+    report(f"PyTorch, a process a trial, {os.cpu_count()} at once", time.perf_counter() - began)
+    for name in list(results)[2:]:
+        ratios = [results[name] / results[ours] for ours in list(results)[:2]]
+        print(f"  {name} / cnnjax: {ratios[0]:.2f} (warm cache {ratios[1]:.2f})")
+    return results
 
-    def ratio(a: str, b: str) -> float:
-        return statistics.median(x / y for x, y in zip(times[a], times[b], strict=True))
 
-    ratios = {
-        "cnnjax in scan / cnnjax top level": ratio("cnnjax, in scan", "cnnjax, top level"),
-        "stock top level / cnnjax top level": ratio("stock flax, top level", "cnnjax, top level"),
-        "stock in scan / cnnjax in scan": ratio("stock flax, in scan", "cnnjax, in scan"),
-    }
-    for name, value in ratios.items():
-        print(f"  {name:36s} {value:6.2f}")
+def sweep_preset() -> SweepConfig:
+    import runpy
+
+    return runpy.run_path(str(ROOT / "configs/digits.py"))["sweep"]
+
+
+# ------------------------------------------------------------------------- the picture
+
+
+def draw(tables: Mapping[str, Any], path: Path) -> None:
+    """Milliseconds a model-step of every variant, on a logarithmic axis."""
+    from matplotlib.figure import Figure
+
+    panels = [(letter, models) for letter, table in tables.items() for models in table["models"]]
+    figure = Figure(figsize=(3.2 * len(panels), 3.2), layout="constrained")
+    for axis, (letter, models) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
+        ms = tables[letter]["models"][models]["ms"]
+        names = list(ms)[::-1]
+        medians = [statistics.median(ms[name]) for name in names]
+        colours = ["tab:blue" if name == "cnnjax" else "tab:grey" for name in names]
+        axis.barh(names, medians, color=colours)
+        for i, value in enumerate(medians):
+            axis.text(value, i, f" {value:.3g}", va="center", fontsize=7)
+        axis.set_xlim(0, 1.25 * max(medians))
+        axis.set_title(f"({letter}) {models} model(s)", fontsize=9)
+        axis.tick_params(labelsize=7)
+        axis.set_xlabel("ms a model-step", fontsize=8)
+    figure.savefig(path, dpi=120)
+
+
+# ------------------------------------------------------------------------- the command
+
+
+def main(arguments: Arguments) -> None:
+    context = multiprocessing.get_context("spawn")
+    cores = os.cpu_count() or 1
+
+    def workers(devices: int) -> ProcessPoolExecutor:
+        return ProcessPoolExecutor(1, context, start_jax, (devices,))
+
+    with_torch = bool({"torch", "compile", "func"} & set(arguments.peers))
+    has_torch = util.find_spec("torch") is not None
+    tables: dict[str, Any] = {}
+    with workers(1) as alone, workers(cores) as dealt, ProcessPoolExecutor(1, context) as torch_workers:
+        bench = Bench(arguments, alone, dealt, torch_workers if with_torch and has_torch else None)
+        print(f"{alone.submit(describe_jax).result()}; {dealt.submit(describe_jax).result()} for many models")
+        if with_torch and not has_torch:
+            bench.missing.append("PyTorch is not installed: pip install -e '.[benchmark]'")
+        if bench.torch is not None:
+            import torch_peer
+
+            print(bench.torch.submit(torch_peer.describe).result())
+        alone.submit(add_peak, "peak").result()
+        for letter in NETS:
+            if letter in arguments.what:
+                with usage():
+                    tables[letter] = net_table(bench, letter)
+    sweep = sweep_table(arguments) if "sweep" in arguments.what else {}
+    for line in bench.missing:
+        print(f"left out: {line}")
     if arguments.json:
-        arguments.json.write_text(json.dumps({"ms": times, "medians": medians, "ratios": ratios}, indent=2))
+        arguments.json.write_text(
+            json.dumps({"nets": tables, "sweep_seconds": sweep, "missing": bench.missing}, indent=2)
+        )
+    if arguments.figure and tables:
+        draw(tables, arguments.figure)
 
 
 if __name__ == "__main__":

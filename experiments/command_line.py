@@ -176,6 +176,9 @@ def parse(script: str, doc: str, argv: Sequence[str], several: bool) -> tuple[Tr
     )
     values = {field.name: getattr(arguments.run, field.name) for field in dataclasses.fields(arguments.run)}
     with usage(arguments.options.debug):
+        memory = arguments.options.memory
+        if memory is not None and not 0 < memory * 2**30 < math.inf:
+            raise ValueError(f"memory: {memory}: must be above 0 and finite")
         config: TrainConfig | SweepConfig
         if axes is None:
             config = replace(base, values)

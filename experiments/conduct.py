@@ -4,7 +4,7 @@ A single run is a sweep of one trial.
 """
 
 import os
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
@@ -15,7 +15,17 @@ from command_line import ROOT, Display, Options, percent, usage
 from cnnjax import data
 from cnnjax.config import SweepConfig, text
 from cnnjax.data import Dataset
-from cnnjax.planning import Trialled, choose, describe_plan, free_memory, in_chunks, largest_of, parse_lanes, read_plan
+from cnnjax.planning import (
+    Trialled,
+    choose,
+    describe_plan,
+    free_memory,
+    in_chunks,
+    largest_of,
+    parse_lanes,
+    read_plan,
+    takes,
+)
 from cnnjax.records import RunFolder, environment
 from cnnjax.sweeps import Program, Ranked, Result, measure_test_of, plan, prepare, rank, results, trials
 from cnnjax.training import Progress, Run, make_task, parameters, train
@@ -57,6 +67,11 @@ def opened(
             programs = plan(planned, None if options.lanes == "auto" else parse_lanes(options.lanes))
         for program in programs:
             make_task(program.config, dataset)
+            if not takes(program, program.micro_batch, dataset):
+                raise ValueError(
+                    f"plan: {options.plan_from}: micro_batch: {program.micro_batch}: must divide batch_size "
+                    f"{program.config.batch_size}, and the network can have neither batch_norm nor dropout"
+                )
         folder = RunFolder(options.runs_dir, options.name, preset)
     with folder:
         folder.write_json("env.json", environment(ROOT))
@@ -71,8 +86,9 @@ def conduct(programs: tuple[Program, ...], dataset: Dataset, folder: RunFolder, 
     """
     per_epoch = len(dataset.train.labels)
     display = Display(sum(len(p.trials) * p.config.epochs for p in programs) * per_epoch, options.quiet)
-    several = sum(len(program.trials) for program in programs) > 1
-    kept: tuple[Program, Progress] | None = None  # where the best point so far has its lanes
+    seeds = Counter(trial.point for program in programs for trial in program.trials)
+    several = seeds.total() > 1
+    kept: list[tuple[Program, Progress]] = []  # where the best point so far, and those with seeds to come, have lanes
     finished: list[Result] = []
     rows: list[dict[str, Any]] = []
     for program, run in _prepared(programs, dataset, folder, options, display):
@@ -94,21 +110,25 @@ def conduct(programs: tuple[Program, ...], dataset: Dataset, folder: RunFolder, 
             if len(gone) == len(now):
                 break
         finished += now
-        if kept is None or any(trial.point == best.results[0].trial.point for trial in program.trials):
-            kept = program, progress
+        points = rank(finished)
+        parted = {_number(point) for point in points if len(point.results) < seeds[_number(point)]}
+        wanted = parted.union([number for number in map(_number, points) if number not in parted][:1])
+        kept = [end for end in (*kept, (program, progress)) if any(trial.point in wanted for trial in end[0].trials)]
         if several:
             display.line(f"{len(finished)} trials trained; best so far: {note}")
     display.close()
-    points = rank(finished)
     winner = points[0]
-    assert kept is not None  # there is at least one program
-    program, progress = kept
-    tested = measure_test_of(program, progress, winner, dataset)
-    complete = [result.trial.number for result in winner.results if result.status == "complete"]
-    numbers = zip(tested.accuracy.tolist(), tested.loss.tolist(), strict=True)
-    return Outcome(
-        points, dict(zip(complete, numbers, strict=True)), parameters(progress.state) // len(program.trials), rows
-    )
+    tests: dict[int, tuple[float, float]] = {}
+    complete = {result.trial.number for result in winner.results if result.status == "complete"}
+    for program, progress in kept:
+        tested = measure_test_of(program, progress, winner, dataset)
+        numbers = [trial.number for trial in program.trials if trial.number in complete]
+        tests.update(zip(numbers, zip(tested.accuracy.tolist(), tested.loss.tolist(), strict=True), strict=True))
+    return Outcome(points, tests, parameters(progress.state) // len(program.trials), rows)
+
+
+def _number(point: Ranked) -> int:
+    return point.results[0].trial.point
 
 
 def _prepared(
@@ -149,7 +169,7 @@ def _prepared(
                     continue
                 waiting.extendleft((chunk, None) for chunk in reversed(chunks))
                 display.line(
-                    f"memory: {len(program.trials)} trials at once take {devices * run.memory / 2**30:.2f} GiB: "
+                    f"memory: {len(program.trials)} trials at once take {devices * run.memory / 2**30:.3g} GiB: "
                     f"{len(chunks)} programs of at most {len(chunks[0].trials)}"
                 )
                 folder.write_json(

@@ -11,6 +11,10 @@ from pathlib import Path
 
 import pytest
 
+from cnnjax import CNNConfig, SweepConfig, TrainConfig
+from cnnjax.data import Dataset
+from cnnjax.sweeps import Lanes, plan, prepare, trials
+
 ROOT = Path(__file__).parents[1]
 PRESETS = sorted(path.stem.replace("_", "-") for path in (ROOT / "configs").glob("*.py"))
 SMALL = {
@@ -34,6 +38,10 @@ def summary(folder: Path) -> dict:
 
 def lines(folder: Path) -> list[dict]:
     return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
+def programs_of(folder: Path) -> list[dict]:
+    return json.loads((folder / "plan.json").read_text())["programs"]
 
 
 def test_every_preset_has_its_shrunk_form() -> None:
@@ -86,8 +94,7 @@ def test_a_sweep_ranks_records_and_draws(tmp_path: Path) -> None:
     assert found["best"]["test_accuracy"]["n"] == 2
     best = [float(row["valid_accuracy"]) for row in rows if row["test_accuracy"]]
     assert found["best"]["valid_accuracy"]["mean"] == pytest.approx(sum(best) / 2)
-    plan = json.loads((folder / "plan.json").read_text())
-    assert [len(program["trials"]) for program in plan["programs"]] == [6, 6]
+    assert [len(program["trials"]) for program in programs_of(folder)] == [6, 6]
     assert len(lines(folder)) == 8 * 2 + 4
     assert {path.name for path in (folder / "figures").iterdir()} == {"curves.png", "grid.png"}
     config = json.loads((folder / "config.json").read_text())
@@ -187,6 +194,13 @@ MISTAKES = {
     "taken name": (["digits", "--name", "taken"], 1, "run folder runs/taken exists"),
     "name outside": (["digits", "--name", "../up"], 2, "name: '../up': give a plain folder name"),
     "no folder": (["digits", "--runs-dir", "file"], 1, "no run folder in file: File exists"),
+    "lanes": (["digits", "--lanes", "nonsense"], 2, "lanes: 'nonsense': give auto, or lanes side by side and devices"),
+    "no plan": (["digits", "--plan-from", "nowhere.json"], 1, "nowhere.json"),
+    "other plan": (["digits", "--plan-from", "file"], 2, "plan: file: no plan of these 1 trials"),
+    "memory below 0": (["digits", "--memory", "-1"], 2, "memory: -1.0: must be above 0 and finite"),
+    "no memory": (["digits", "--memory", "0"], 2, "memory: 0.0: must be above 0 and finite"),
+    "memory not a number": (["digits", "--memory", "nan"], 2, "memory: nan: must be above 0 and finite"),
+    "endless memory": (["digits", "--memory", "1e308"], 2, "memory: 1e+308: must be above 0 and finite"),
     "no device": (["digits", "--device", "tpu"], 2, "device: tpu: JAX finds none here"),
 }
 
@@ -224,6 +238,84 @@ def test_a_sweep_s_mistake_is_told_in_one_line(mistake: str, tmp_path: Path) -> 
     assert (done.returncode, len(done.stderr.splitlines())) == (2, 1)
     assert message in done.stderr
     assert not (tmp_path / "runs").exists()
+
+
+SWEEP = ["sweep", "digits", "--epochs", "1", "--filters", "4", "--seeds", "3", "--learning-rate", "0.01", "0.1"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("lanes", ["1:1", "auto"])
+def test_a_plan_carried_out_again_gives_the_same_bits(lanes: str, tmp_path: Path) -> None:
+    first, again = tmp_path / "runs" / "first", tmp_path / "runs" / "again"
+    script(*SWEEP, "--lanes", lanes, "--name", "first", cwd=tmp_path)
+    script(*SWEEP, "--plan-from", first / "plan.json", "--name", "again", cwd=tmp_path)
+    for name in ("trials.csv", "metrics.jsonl"):
+        assert (first / name).read_text() == (again / name).read_text()
+    assert programs_of(first) == programs_of(again)
+    if lanes != "auto":
+        assert programs_of(first) == [{"lanes": lanes, "micro_batch": 0, "trials": list(range(6))}]
+
+
+@pytest.mark.slow
+def test_a_winner_whose_seeds_lie_in_several_programs_is_tested_under_each(tmp_path: Path) -> None:
+    script(*SWEEP, "--lanes", "1:1", "--name", "whole", cwd=tmp_path)
+    parts = [{"lanes": "1:1", "micro_batch": 0, "trials": part} for part in ([5, 0], [1, 4, 3], [2])]
+    (tmp_path / "parts.json").write_text(json.dumps({"programs": parts}))
+    script(*SWEEP, "--plan-from", "parts.json", "--name", "parts", cwd=tmp_path)
+    whole, apart = (
+        list(csv.DictReader((tmp_path / "runs" / name / "trials.csv").read_text().splitlines()))
+        for name in ("whole", "parts")
+    )
+    assert [row["trial"] for row in apart if row["test_accuracy"]] == ["3", "4", "5"]
+    for a, b in zip(whole, apart, strict=True):
+        for name in ("valid_accuracy", "test_accuracy"):
+            assert float(a[name] or -1) == pytest.approx(float(b[name] or -1))
+
+
+@pytest.mark.slow
+def test_a_plan_of_micro_batches_is_refused_where_they_would_change_the_numbers(tmp_path: Path) -> None:
+    entry = {"lanes": "1:1", "micro_batch": 32, "trials": [0]}
+    (tmp_path / "plan.json").write_text(json.dumps({"programs": [entry]}))
+    arguments = ["train", "digits", "--plan-from", "plan.json", "--filters", "4", "--dropout", "0.2"]
+    done = script(*arguments, cwd=tmp_path, check=False)
+    assert (done.returncode, len(done.stderr.splitlines())) == (2, 1)
+    assert "plan: plan.json: micro_batch: 32: must divide batch_size 64" in done.stderr
+    assert not (tmp_path / "runs").exists()
+
+
+def test_memory_for_not_even_one_trial_is_told_in_one_line(tmp_path: Path) -> None:
+    done = script("train", "digits", "--memory", "0.0001", "--filters", "4", cwd=tmp_path, check=False)
+    assert (done.returncode, len(done.stderr.splitlines())) == (2, 1)
+    assert done.stderr.startswith("error: batch_size: 64: 1 trials at once take ")
+    assert done.stderr.endswith(", or more --memory\n")
+
+
+@pytest.mark.slow
+def test_trials_that_need_more_memory_train_in_chunks(digits: Dataset, tmp_path: Path) -> None:
+    base = TrainConfig(CNNConfig(filters=(4,)), epochs=1)
+    [program] = plan(trials(SweepConfig(base, axes=(("learning_rate", (0.01, 0.1)),))), Lanes(0, 1))
+    some = str(0.6 * prepare(program, digits).memory / 2**30)
+    done = script(*SWEEP, "--lanes", "0:1", "--memory", some, "--name", "s", cwd=tmp_path)
+    assert done.stdout.startswith("memory: 6 trials at once take ")
+    chunks = [entry["trials"] for entry in programs_of(tmp_path / "runs" / "s")]
+    assert len(chunks) > 1
+    assert [number for chunk in chunks for number in chunk] == list(range(6))
+    assert done.stdout.count(" trials trained; ") == len(chunks)
+    assert summary(tmp_path / "runs" / "s")["trials"]["complete"] == 6
+    assert summary(tmp_path / "runs" / "s")["best"]["test_accuracy"]["n"] == 3
+
+
+@pytest.mark.slow
+def test_a_second_run_compiles_nothing_that_the_cache_holds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def entries(folder: str, *more: str) -> set[str]:
+        monkeypatch.setenv("CNNJAX_CACHE_DIR", str(tmp_path / folder))
+        script("train", "digits", *SMALL["digits"], "--lanes", "1:1", *more, cwd=tmp_path)
+        return {path.name for path in (tmp_path / folder).glob("xla-*/*")}
+
+    first = entries("kept")
+    assert any("advance" in name for name in first)
+    assert entries("kept") == first
+    assert entries("none", "--no-compilation-cache") == set()
 
 
 def test_help_names_every_field(tmp_path: Path) -> None:

@@ -1,0 +1,275 @@
+"""Laws of planning: how trials are carried out changes no number, and no trial is lost on the way."""
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+from cnnjax import CNNConfig, Hparams, MLPConfig, SweepConfig, TrainConfig
+from cnnjax.data import Dataset, Split
+from cnnjax.planning import (
+    Trialled,
+    alternatives,
+    choose,
+    describe_plan,
+    fastest,
+    free_memory,
+    in_chunks,
+    parse_lanes,
+    read_plan,
+    takes,
+)
+from cnnjax.sweeps import Lanes, Program, Trial, plan, prepare, trials
+from cnnjax.training import _init, init, make_task, separable, single, step, train
+
+BASE = TrainConfig(MLPConfig(hidden=(8,)), batch_size=32, epochs=1)
+CNN = replace(BASE, network=CNNConfig(filters=(4,)))
+NORMED = replace(BASE, network=CNNConfig(filters=(2,), batch_norm=True))
+NOISY = replace(BASE, network=MLPConfig(hidden=(8,), dropout=0.2))
+
+
+def seeds(count: int, base: TrainConfig = BASE, **axes: tuple) -> tuple[Trial, ...]:
+    return trials(SweepConfig(base, tuple(axes.items()), count))
+
+
+def numbers(programs: Sequence[Program]) -> list[int]:
+    return sorted(trial.number for program in programs for trial in program.trials)
+
+
+# ------------------------------------------------------------------------- micro-batches
+
+
+@pytest.mark.parametrize(
+    ("config", "lift"),
+    [
+        (CNN, single),
+        (BASE, Lanes(1, 2)),
+        *(pytest.param(CNN, Lanes(*lanes), marks=pytest.mark.slow) for lanes in ((1, 2), (0, 1))),
+    ],
+)
+def test_a_step_in_micro_batches_equals_the_whole_step(small: Dataset, config: TrainConfig, lift: Callable) -> None:
+    batch = Split(*(array[:32] for array in small.train))
+    keys, hparams = jax.random.key(1), Hparams(weight_decay=1e-2, label_smoothing=0.1)
+    if lift is not single:
+        keys = jax.random.split(keys, 3)
+        hparams = jax.tree.map(lambda value: np.full(3, value, np.float32), hparams)
+    state = _init(make_task(config, small), lift, keys, hparams, small.train.inputs[:1])
+
+    def end(micro_batch: int):
+        task = make_task(config, small, micro_batch)
+        whole = lift(lambda key, state, hparams, batch: step(task, key, state, batch, hparams), batch)
+        return jax.jit(whole)(keys, state, hparams)
+
+    (whole, seen), (parts, counted) = end(0), end(8)
+    for before, a, b in zip(*map(jax.tree.leaves, (state.params, whole.params, parts.params)), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
+        assert not np.array_equal(before, b)
+    np.testing.assert_allclose(seen.loss_sum, counted.loss_sum, rtol=1e-5)
+    assert np.array_equal(seen.correct, counted.correct)
+    assert np.array_equal(seen.examples, counted.examples)
+
+
+@pytest.mark.parametrize(("config", "micro_batch"), [(BASE, 24), (BASE, 64), (NORMED, 16)])
+def test_a_micro_batch_that_cannot_be_is_refused(small: Dataset, config: TrainConfig, micro_batch: int) -> None:
+    task, key = make_task(config, small, micro_batch), jax.random.key(0)
+    state = jax.eval_shape(partial(init, task), key, Hparams(), small.train.inputs[:1])
+    with pytest.raises(ValueError, match=f"micro_batch: {micro_batch}: must divide batch_size 32"):
+        jax.eval_shape(partial(step, task), key, state, Split(*(array[:32] for array in small.train)), Hparams())
+
+
+@pytest.mark.parametrize(
+    ("micro_batch", "expected"), [(0, True), (16, True), (32, True), (24, False), (64, False), (-16, False)]
+)
+def test_micro_batches_divide_the_batch(small: Dataset, micro_batch: int, expected: bool) -> None:
+    assert takes(Program(seeds(1), Lanes()), micro_batch, small) is expected
+
+
+@pytest.mark.parametrize(("config", "expected"), [(CNN, True), (NORMED, False), (NOISY, False)])
+def test_what_keeps_statistics_or_draws_noise_is_not_separable(
+    small: Dataset, config: TrainConfig, expected: bool
+) -> None:
+    assert separable(make_task(config, small), small) is expected
+
+
+# ------------------------------------------------------------------------- the choice
+
+
+def trialled(*ms: float) -> list[Trialled]:
+    return [Trialled(Lanes(width), 0, value, 1.0) for width, value in enumerate(ms)]
+
+
+@pytest.mark.parametrize(
+    ("ms", "best"), [((1.0,), 0), ((1.0, 2.0), 0), ((1.0, 0.97), 0), ((1.0, 0.9, 0.5, 2.0), 2), ((0.5, 0.5), 0)]
+)
+def test_the_fastest_is_the_default_unless_it_is_beaten_by_more_than_noise(ms: tuple, best: int) -> None:
+    timed = trialled(*ms)
+    assert fastest(timed) is timed[best]
+
+
+def test_a_short_sweep_is_carried_out_by_default(small: Dataset) -> None:
+    programs = plan(seeds(3))
+    chosen, timed = choose(programs, small)
+    assert chosen == programs
+    [only] = timed
+    assert only[:2] == (programs[0].lanes, 0)
+    assert only.ms > 0
+    assert only.compile_s > 0
+
+
+def test_alternatives_keep_the_trials_and_change_one_thing(small: Dataset) -> None:
+    [program] = plan(seeds(40), Lanes(1, 2))
+    found = list(alternatives(program, small))
+    assert {other.trials for other in found} == {program.trials}
+    assert {(str(other.lanes), other.micro_batch) for other in found} >= {("1:2", 16), ("1:1", 0)}
+    assert all((other.lanes == program.lanes) != (other.micro_batch == 0) for other in found)
+    [program] = plan(seeds(40, NOISY), Lanes(1, 2))
+    assert {other.micro_batch for other in alternatives(program, small)} == {0}
+
+
+@pytest.mark.slow
+def test_a_long_sweep_is_carried_out_as_is_fastest(small: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("cnnjax.planning._PAYS", 0)
+    programs = plan(seeds(9), Lanes(1, 2))
+    chosen, timed = choose(programs, small)
+    ways = [way[:2] for way in timed]
+    assert ways[0] == (Lanes(1, 2), 0)
+    assert {(Lanes(1, 2), 16), (Lanes(1, 1), 0)} < set(ways)
+    assert len(set(ways)) == len(ways)
+    assert [program[1:] for program in chosen] == [fastest(timed)[:2]]
+    assert numbers(chosen) == list(range(9))
+
+
+def test_what_serves_the_largest_program_spares_those_that_it_would_change(
+    small: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Under micro-batches a network with noise would come to other numbers, and one with statistics to none."""
+    monkeypatch.setattr("cnnjax.planning.fastest", lambda timed: Trialled(Lanes(1, 2), 16, 0.1, 1.0))
+    found = seeds(1, NOISY, learning_rate=(0.1, 0.2), dropout=(0.0, 0.2), batch_size=(32, 24))
+    programs = plan(found[:5], Lanes(1, 2))
+    chosen, _ = choose(programs, small)
+    assert numbers(chosen) == list(range(5))
+    for before, program in zip(programs, chosen, strict=True):
+        assert program.trials == before.trials
+        network, size = program.config.network, program.config.batch_size
+        assert program.micro_batch == (0 if network.dropout or size == 24 else 16)
+        assert program.lanes == (Lanes(1, 2) if len(program.trials) > 1 else Lanes(1, 1))
+
+
+# ------------------------------------------------------------------------- memory
+
+
+def test_a_program_that_fits_stays_whole() -> None:
+    [program] = plan(seeds(7), Lanes(1, 2))
+    assert in_chunks(program, 100, 100) == (program,)
+
+
+@pytest.mark.parametrize(
+    ("devices", "available", "sizes"),
+    [(2, 99, [6, 1]), (2, 60, [4, 3]), (2, 29, [2, 2, 2, 1]), (1, 99, [6, 1]), (1, 15, [1] * 7)],
+)
+def test_chunks_hold_every_trial_once_and_fit(devices: int, available: int, sizes: list[int]) -> None:
+    """Seven trials that take 100 bytes a device."""
+    [program] = plan(seeds(7), Lanes(1, devices))
+    chunks = in_chunks(program, 100, available)
+    assert [len(chunk.trials) for chunk in chunks] == sizes
+    assert sum((chunk.trials for chunk in chunks), ()) == program.trials
+    assert {chunk[1:] for chunk in chunks} == {program[1:]}
+    assert all(100 * size / 7 <= available for size in sizes)
+    assert all(size % devices == 0 for size in sizes[:-1])
+
+
+def test_where_not_even_one_lane_fits_the_batch_is_named() -> None:
+    mib = 2**20
+    [program] = plan(seeds(10), Lanes(1, 1))
+    message = "batch_size: 32: 1 trials at once take 100 MiB and 50 MiB may be used: use a batch of 8, or more --memory"
+    with pytest.raises(ValueError, match=message):
+        in_chunks(program, 1000 * mib, 50 * mib)
+    [program] = plan(seeds(10), Lanes(1, 2))
+    message = (
+        "batch_size: 32: 2 trials at once take 400 MiB and 100 MiB may be used: use a batch of 4, or more --memory"
+    )
+    with pytest.raises(ValueError, match=message):
+        in_chunks(program, 1000 * mib, 50 * mib)
+
+
+def test_a_chunk_s_trials_come_to_the_numbers_of_the_whole(small: Dataset) -> None:
+    [program] = plan(seeds(1, learning_rate=(0.01, 0.05, 0.1, 0.2)), Lanes(0))
+    run = prepare(program, small)
+    [whole] = train(run)
+    chunks = in_chunks(program, 4, 2)
+    assert len(chunks) == 2
+    parts = [next(train(prepare(chunk, small))) for chunk in chunks]
+    together = jax.tree.map(lambda *arrays: np.concatenate(arrays), *(part[2:] for part in parts))
+    for a, b in zip(jax.tree.leaves(whole[2:]), jax.tree.leaves(together), strict=True):
+        np.testing.assert_allclose(a, b, rtol=2e-4, atol=2e-5)
+
+
+def test_more_lanes_side_by_side_take_more_memory(small: Dataset) -> None:
+    one, many = (prepare(*plan(seeds(count), Lanes(0)), small).memory for count in (1, 4))
+    assert 0 < one < many
+    assert free_memory(1) > 0
+
+
+# ------------------------------------------------------------------------- a plan on paper
+
+TRIALS = seeds(2, filters=((4,), (6,)), base=CNN)  # two shapes, two seeds each
+
+
+def test_a_plan_reads_as_it_was_written(tmp_path: Path) -> None:
+    first, second = plan(TRIALS, Lanes(1, 2))
+    programs = (first._replace(micro_batch=16), second._replace(lanes=Lanes(0, 1)))
+    described = describe_plan(programs, trialled(1.0, 2.0))
+    assert [way["lanes"] for way in described["timed"]] == ["0:1", "1:1"]
+    path = tmp_path / "plan.json"
+    path.write_text(json.dumps(described))
+    assert read_plan(path, TRIALS) == programs
+
+
+def entry(*numbers: int, **changes: object) -> dict:
+    return {"lanes": "1:1", "micro_batch": 0, "trials": numbers, **changes}
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("{", "no plan of these 4 trials: JSONDecodeError"),
+        (b"\xff\xfe\xff", "no plan of these 4 trials: UnicodeDecodeError"),
+        ([], "no plan of these 4 trials"),
+        ({}, "no plan of these 4 trials: KeyError.'programs'"),
+        ({"programs": 3}, "no plan of these 4 trials"),
+        ({"programs": [{"trials": [0, 1]}]}, "no plan of these 4 trials: KeyError.'lanes'"),
+        ({"programs": []}, "plans other trials than the 4 of this run"),
+        ({"programs": [entry(0, 1)]}, "plans other trials than the 4 of this run"),
+        ({"programs": [entry(0, 1), entry(2, 3, 4)]}, "no plan of these 4 trials: IndexError"),
+        ({"programs": [entry(0, 1, 1), entry(2, 3)]}, "plans other trials than the 4 of this run"),
+        ({"programs": [entry(0, 1), entry(2, 3), entry(0)]}, "plans other trials than the 4 of this run"),
+        ({"programs": [entry(0, 2), entry(1, 3)]}, "puts trials of different shapes into one program"),
+        ({"programs": [entry(0, 1, lanes="all"), entry(2, 3)]}, "lanes: 'all': give auto, or"),
+        ({"programs": [entry(0, 1, lanes=1), entry(2, 3)]}, "no plan of these 4 trials: TypeError"),
+        ({"programs": [entry(0, 1, lanes="1:999"), entry(2, 3)]}, "lanes: 1:999: give 0 or more lanes"),
+        ({"programs": [entry(0, 1, micro_batch="some"), entry(2, 3)]}, "no plan of these 4 trials: ValueError.*some"),
+    ],
+)
+def test_what_is_no_plan_of_these_trials_is_refused(content: object, message: str, tmp_path: Path) -> None:
+    path = tmp_path / "plan.json"
+    text = content if isinstance(content, str | bytes) else json.dumps(content)
+    path.write_bytes(text if isinstance(text, bytes) else text.encode())
+    with pytest.raises(ValueError, match=rf"plan: .*plan\.json: .*{message}"):
+        read_plan(path, TRIALS)
+
+
+@pytest.mark.parametrize("lanes", [Lanes(1, 2), Lanes(0, 1), Lanes(16, 1)])
+def test_lanes_read_as_they_are_written(lanes: Lanes) -> None:
+    assert parse_lanes(str(lanes)) == lanes
+    assert parse_lanes(str(lanes.width)) == Lanes(lanes.width, jax.device_count())
+
+
+@pytest.mark.parametrize("words", ["", ":", "nonsense", "auto", "1:2:3", "1.5:1", "1:", "-1:1", "1:0", "1:999"])
+def test_lanes_that_cannot_be_are_refused(words: str) -> None:
+    with pytest.raises(ValueError, match=f"lanes: '?{words}'?: give "):
+        parse_lanes(words)
