@@ -8,6 +8,7 @@
 - `images_last`: for few channels and few filters under a wide kernel, one product with all patches,
   in the layout [channels, height, width, images] (as in Krizhevsky's cuda-convnet): what lies
   innermost is as long as the batch, however few the channels.
+- `winograd`: for many channels, or a map that one tile covers (see `winograd.py`).
 - `shifts`: for kernel gradients of up to 32 channels, one product of inputs shifted along the width
   with cotangents shifted along the height.
 
@@ -18,11 +19,13 @@ output or its cotangent, [images, *spatial, filters]. `docs/convolution.md` has 
 import math
 from collections.abc import Callable, Iterator
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
+from cnnjax.operations import winograd
 from cnnjax.operations.windows import Geometry, Sizes
 
 # Measured on x86-64 (AVX-512, 2 cores) by `experiments/benchmark.py`.
@@ -32,6 +35,9 @@ _WIDE_KERNEL = 5  # at least this wide; and `images_last` up to
 _FEW_FILTERS = 16
 _NATIVE_IMAGES = 8  # images a chunk of the kernel gradient
 _PATCHES_ELEMENTS = 2**22  # of all patches together
+_WINOGRAD_REDUCTION = 1.9  # at least, of operations; where one tile covers the map,
+_WINOGRAD_REDUCTION_ONE = 0.9  # at least, as the direct form spends some on padding
+_WINOGRAD_VALUES = 2**13  # of a chunk: images times tiles times channels or filters
 _SHIFTS_CHANNELS = 32
 _SHIFTS_CELLS = 256  # at least, of the input
 _SHIFTS_ELEMENTS = 2**19  # of the two shifted arrays of a chunk: about the second-level cache
@@ -100,6 +106,8 @@ def _few_filters(images: int, kernel_shape: Sizes, geometry: Geometry) -> bool:
 
 def cpu_output(x: Array, kernel: Array, geometry: Geometry) -> Array:
     """The output in the form that is fast on CPU."""
+    if _fewer_products(x.dtype, kernel.shape, geometry):
+        return _winograd_output(x, kernel, geometry)
     if not _few_channels(kernel.shape, geometry):
         return lax_output(x, kernel, geometry)
     if _few_filters(x.shape[0], kernel.shape, geometry):
@@ -109,6 +117,9 @@ def cpu_output(x: Array, kernel: Array, geometry: Geometry) -> Array:
 
 def cpu_input(y: Array, kernel: Array, geometry: Geometry) -> Array:
     """The input gradient in the form that is fast on CPU."""
+    flipped = jnp.swapaxes(lax.rev(kernel, tuple(range(len(geometry.kernel)))), -1, -2)
+    if winograd.takes(geometry) and _fewer_products(y.dtype, flipped.shape, _transpose(geometry)):
+        return _winograd_output(y, flipped, _transpose(geometry))
     if not _few_channels(kernel.shape, geometry):
         return _native_input(y, kernel, geometry)
     if _few_filters(y.shape[0], kernel.shape, geometry):
@@ -123,6 +134,8 @@ def cpu_kernel(x: Array, y: Array, geometry: Geometry) -> Array:
     shape = _kernel_shape(x, y, geometry)
     if _few_channels(shape, geometry) and _few_filters(x.shape[0], shape, geometry):
         return _images_last_kernel(x, y, geometry)
+    if _fewer_products(x.dtype, shape, geometry):
+        return _in_chunks(partial(winograd.winograd_kernel, geometry=geometry), x, y, _winograd_images(shape, geometry))
     plain = len(geometry.kernel) == 2 and geometry.groups == 1 and set(geometry.strides + geometry.dilation) == {1}
     large = math.prod(geometry.input) >= _SHIFTS_CELLS
     channels = shape[-2:]
@@ -133,12 +146,20 @@ def cpu_kernel(x: Array, y: Array, geometry: Geometry) -> Array:
     return _in_chunks(partial(_native_kernel, geometry=geometry), x, y, _NATIVE_IMAGES)
 
 
+def _chunks(images: int, *arrays: Array) -> list[Array] | None:
+    """Arrays in chunks of at most so many images, where about that many divide them."""
+    count = arrays[0].shape[0]
+    size = max(n for n in range(1, images + 1) if count % n == 0)
+    if size == count or size < images // 2:
+        return None
+    return [array.reshape(-1, size, *array.shape[1:]) for array in arrays]
+
+
 def _in_chunks(form: Callable[[Array, Array], Array], x: Array, y: Array, images: int) -> Array:
-    """A kernel gradient as a sum over chunks of at most `images` images, where that many nearly divide them."""
-    size = max(n for n in range(1, images + 1) if x.shape[0] % n == 0)
-    if x.shape[0] == size or size < images // 2:
+    """A kernel gradient as a sum over chunks."""
+    chunks = _chunks(images, x, y)
+    if chunks is None:
         return form(x, y)
-    chunks = [a.reshape(-1, size, *a.shape[1:]) for a in (x, y)]
     out = jax.eval_shape(form, *(a[0] for a in chunks))
     zeros = jnp.zeros(out.shape, jnp.promote_types(out.dtype, jnp.float32))
     total, _ = lax.scan(lambda total, xy: (total + form(*xy), None), zeros, chunks)
@@ -183,6 +204,34 @@ def _native_kernel(x: Array, y: Array, geometry: Geometry) -> Array:
         precision=geometry.precision,
     )
     return jnp.moveaxis(kernel, 0, -2)
+
+
+# ------------------------------------------------------------------------- fewer products
+
+
+def _fewer_products(dtype: Any, kernel_shape: Sizes, geometry: Geometry) -> bool:
+    if jnp.dtype(dtype).itemsize < 4 or not winograd.takes(geometry):
+        return False
+    least = _WINOGRAD_REDUCTION_ONE if winograd.tile_count(geometry) == 1 else _WINOGRAD_REDUCTION
+    return winograd.reduction(kernel_shape[-2], kernel_shape[-1], geometry) >= least
+
+
+def _winograd_images(kernel_shape: Sizes, geometry: Geometry) -> int:
+    return max(1, _WINOGRAD_VALUES // (winograd.tile_count(geometry) * max(kernel_shape[-2:])))
+
+
+def _winograd_output(x: Array, kernel: Array, geometry: Geometry) -> Array:
+    form = partial(winograd.winograd_output, kernel=kernel, geometry=geometry)
+    chunks = _chunks(_winograd_images(kernel.shape, geometry), x)
+    if chunks is None:
+        return form(x)
+    return lax.map(form, *chunks).reshape(x.shape[0], *geometry.output, -1)
+
+
+def _transpose(geometry: Geometry) -> Geometry:
+    """The convolution with a flipped kernel that is the transpose of one with strides of 1."""
+    padding = tuple((span - lo, span - hi) for span, (lo, hi) in zip(geometry.spans, geometry.padding, strict=True))
+    return geometry._replace(input=geometry.output, output=geometry.input, padding=padding)
 
 
 # ------------------------------------------------------------------------- matrix products

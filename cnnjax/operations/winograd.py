@@ -1,0 +1,156 @@
+"""Convolutions with fewer products: Winograd's minimal filtering.
+
+A tile of m outputs of a kernel of r taps comes from m + r - 1 products in place of m * r: input and
+kernel are evaluated as polynomials at that many points, multiplied there, and the outputs
+interpolated (S. Winograd, Arithmetic Complexity of Computations, 1980; A. Lavin and S. Gray, Fast
+Algorithms for Convolutional Neural Networks, 2016). For a 3x3 kernel on tiles of 4x4 outputs that
+is 36 products in place of 144. At each point the products of all tiles, channels and filters are
+one matrix product. So is each transform, by one constant matrix for both dimensions: more
+operations than sums written out, but XLA runs them several times faster.
+
+For two spatial dimensions, strides and dilation of 1, and one group. Rounding errors are a few
+times those of a direct sum.
+"""
+
+import math
+from functools import cache
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+from jax import Array, lax
+
+from cnnjax.operations.windows import Geometry
+
+# With infinity, six points. Those of the literature, 1 and 2, have twice the error.
+_POINTS = (0, 2 / 3, -2 / 3, 3 / 2, -3 / 2)
+
+
+class _Transforms(NamedTuple):
+    """Along one dimension, from a tile's cells to the points, or back."""
+
+    input: np.ndarray
+    """[points, points]: from the cells under a tile."""
+    kernel: np.ndarray
+    """[points, taps]"""
+    output: np.ndarray
+    """[tile, points]: back to the outputs of a tile."""
+
+
+@cache
+def _transforms(taps: int) -> _Transforms:
+    """The construction of Cook and Toom, by Lagrange's interpolation."""
+    if taps == 1:
+        return _Transforms(*np.ones((3, 1, 1)))
+    points, tile = np.array(_POINTS), len(_POINTS) + 2 - taps
+    others = [np.delete(points, i) for i in range(len(points))]
+    monic = [np.poly(roots)[::-1] for roots in (*others, points)]  # coefficients, the lowest first
+    weights = [np.prod(point - other) for point, other in zip(points, others, strict=True)]
+    at_infinity = np.eye(len(_POINTS) + 1)[:1]
+    return _Transforms(
+        np.stack([np.pad(row, (0, len(monic) - len(row))) for row in monic]),
+        np.vstack([np.vander(points, taps, increasing=True) / np.c_[weights], at_infinity[:, taps - 1 :: -1]]),
+        np.vstack([np.vander(points, tile, increasing=True), at_infinity[:, tile - 1 :: -1]]).T,
+    )
+
+
+class _Tiles(NamedTuple):
+    """How tiles lie over one dimension."""
+
+    number: int
+    input: np.ndarray
+    """[points, cells under a tile], or of the whole dimension where one tile covers it."""
+    kernel: np.ndarray
+    output: np.ndarray
+    padding: tuple[int, int]
+    """Of the input, for the cells under all tiles."""
+
+    @property
+    def size(self) -> int:
+        """Outputs."""
+        return len(self.output)
+
+
+def _tiles(geometry: Geometry, axis: int) -> _Tiles:
+    size, out, (low, _) = geometry.input[axis], geometry.output[axis], geometry.padding[axis]
+    given = _transforms(geometry.kernel[axis])
+    tile, points = given.output.shape
+    if out <= tile:  # what is padding, or no output, needs no place in the matrices
+        return _Tiles(1, given.input @ np.eye(points, size, k=-low), given.kernel, given.output[:out], (0, 0))
+    count = -(-out // tile)
+    return _Tiles(count, *given, (low, (count - 1) * tile + points - low - size))
+
+
+def _both(geometry: Geometry) -> tuple[_Tiles, _Tiles]:
+    return _tiles(geometry, 0), _tiles(geometry, 1)
+
+
+def takes(geometry: Geometry) -> bool:
+    """Whether a convolution is of the kind."""
+    plain = len(geometry.kernel) == 2 and geometry.groups == 1 and set(geometry.strides + geometry.dilation) == {1}
+    return plain and max(geometry.kernel) <= len(_POINTS)
+
+
+def tile_count(geometry: Geometry) -> int:
+    """Tiles of one image."""
+    return math.prod(tiles.number for tiles in _both(geometry))
+
+
+def reduction(channels: int, filters: int, geometry: Geometry) -> float:
+    """By what factor operations are fewer than those of the direct form, those on padding counted in both."""
+    high, wide = _both(geometry)
+    tiles = high.number * wide.number
+    points = len(high.input) * len(wide.input)
+    cells = high.input.shape[1] * wide.input.shape[1]
+    ours = tiles * points * (channels * filters + cells * channels + high.size * wide.size * filters)
+    return math.prod(geometry.output) * math.prod(geometry.kernel) * channels * filters / ours
+
+
+def _matrix(high: np.ndarray, wide: np.ndarray, like: Array) -> Array:
+    return jnp.asarray(np.kron(high, wide), like.dtype)
+
+
+def _input_points(x: Array, high: _Tiles, wide: _Tiles, precision: Any) -> Array:
+    """[points, images * tiles, channels]."""
+    x = lax.pad(x, jnp.zeros((), x.dtype), [(0, 0, 0), (*high.padding, 0), (*wide.padding, 0), (0, 0, 0)])
+
+    def under(tiles: _Tiles, i: int) -> slice:
+        return slice(i, i + (tiles.number - 1) * tiles.size + 1, tiles.size)
+
+    rows, columns = high.input.shape[1], wide.input.shape[1]
+    cells = jnp.stack([x[:, under(high, i), under(wide, j)] for i in range(rows) for j in range(columns)])
+    points = jnp.dot(_matrix(high.input, wide.input, x), cells.reshape(len(cells), -1), precision=precision)
+    return points.reshape(len(points), -1, x.shape[-1])
+
+
+def winograd_output(x: Array, kernel: Array, geometry: Geometry) -> Array:
+    """The output of a convolution."""
+    high, wide = _both(geometry)
+    matrix = _matrix(high.kernel, wide.kernel, kernel)
+    weights = jnp.dot(matrix, kernel.reshape(-1, kernel.shape[-2] * kernel.shape[-1]), precision=geometry.precision)
+    weights = weights.reshape(-1, *kernel.shape[-2:])
+
+    points = _input_points(x, high, wide, geometry.precision)
+    products = lax.dot_general(points, weights, (((2,), (1,)), ((0,), (0,))), precision=geometry.precision)
+    matrix = _matrix(high.output, wide.output, x)
+    y = jnp.dot(matrix, products.reshape(len(products), -1), precision=geometry.precision)
+    y = y.reshape(high.size, wide.size, x.shape[0], high.number, wide.number, -1).transpose(2, 3, 0, 4, 1, 5)
+    y = y.reshape(x.shape[0], high.number * high.size, wide.number * wide.size, -1)
+    return y[:, : geometry.output[0], : geometry.output[1]]
+
+
+def winograd_kernel(x: Array, y: Array, geometry: Geometry) -> Array:
+    """The kernel gradient of a convolution."""
+    high, wide = _both(geometry)
+    points = _input_points(x, high, wide, geometry.precision)
+    lack = [tiles.number * tiles.size - out for tiles, out in zip((high, wide), geometry.output, strict=True)]
+    y = jnp.pad(y, ((0, 0), *((0, n) for n in lack), (0, 0)))
+    y = y.reshape(y.shape[0], high.number, high.size, wide.number, wide.size, -1).transpose(2, 4, 0, 1, 3, 5)
+    outputs = jnp.dot(
+        _matrix(high.output.T, wide.output.T, y), y.reshape(high.size * wide.size, -1), precision=geometry.precision
+    )
+    outputs = outputs.reshape(*points.shape[:2], -1)
+    taps = lax.dot_general(points, outputs, (((1,), (1,)), ((0,), (0,))), precision=geometry.precision)
+    matrix = _matrix(high.kernel.T, wide.kernel.T, x)
+    kernel = jnp.dot(matrix, taps.reshape(len(taps), -1), precision=geometry.precision)
+    return kernel.reshape(*geometry.kernel, *taps.shape[1:])
