@@ -17,8 +17,8 @@ from typing import Any, NamedTuple
 import jax
 
 from cnnjax.data import Dataset
-from cnnjax.sweeps import Lanes, Program, Trial, default_lanes, prepare, shape_of
-from cnnjax.training import Run, make_task, separable
+from cnnjax.sweeps import Lanes, Program, Trial, prepare, shape_of
+from cnnjax.training import Run, can_share, make_task, separable
 
 _PAYS = 10  # compilations of the default that a sweep must last before alternatives are tried
 _BETTER = 0.95  # of the default's time: less is taken for noise
@@ -37,46 +37,56 @@ class Trialled(NamedTuple):
     compile_s: float
 
 
-def step_seconds(run: Run, budget: float = 0.3) -> float:
-    """Seconds of a joint step of all lanes: the median of three timings of some steps from the first state."""
+def step_seconds(runs: Sequence[Run], budget: float = 0.3) -> list[float]:
+    """Seconds of a joint step of all lanes of each run: medians of three timings of some steps from the first state.
 
-    def seconds(n: int) -> float:
+    Runs take turns, so that they compare where the machine's speed drifts.
+    """
+
+    def seconds(run: Run, n: int) -> float:
         began = time.perf_counter()
         jax.block_until_ready(run.advance(run.state, n))
-        return time.perf_counter() - began
+        return (time.perf_counter() - began) / n
 
-    seconds(1)
-    n = max(1, min(run.steps, int(budget / seconds(1))))
-    return statistics.median(seconds(n) for _ in range(3)) / n
+    def enough(run: Run) -> int:
+        seconds(run, 1)
+        return max(1, min(run.steps, int(budget / seconds(run, 1))))
+
+    counts = list(map(enough, runs))
+    turns = [[seconds(run, n) for run, n in zip(runs, counts, strict=True)] for _ in range(3)]
+    return [statistics.median(times) for times in zip(*turns, strict=True)]
 
 
-def time_program(program: Program, data: Dataset) -> tuple[Trialled, Run]:
-    """Compiles a program, times it, and returns both."""
+def _compiled(program: Program, data: Dataset) -> tuple[Run, float]:
+    """A program's run, and the seconds that compiling it took."""
     began = time.perf_counter()
-    run = prepare(program, data)
-    compiled = time.perf_counter() - began
-    ms = 1e3 * step_seconds(run) / len(program.trials)
-    return Trialled(program.lanes, program.micro_batch, ms, compiled), run
+    return prepare(program, data), time.perf_counter() - began
 
 
 def alternatives(program: Program, data: Dataset) -> Iterator[Program]:
     """Other ways to carry out a program: micro-batches, fewer devices, lanes side by side."""
     count, size, lanes = len(program.trials), program.config.batch_size, program.lanes
-    micro = [m for m in _MICRO_BATCHES if size % m == 0 and m < size]
+    part = size // lanes.split
+    micro = [m for m in _MICRO_BATCHES if part % m == 0 and m < part]
     if micro and separable(make_task(program.config, data), data):
         yield from (program._replace(micro_batch=m) for m in micro)
     if lanes.devices > 1:
         yield program._replace(lanes=replace(lanes, devices=1))
+    if lanes.split > 1:
+        yield program._replace(lanes=replace(lanes, split=1))
     for width in _WIDTHS.get(jax.default_backend(), _WIDTHS["other"]):
         if width * lanes.devices < count and width != lanes.width:
             yield program._replace(lanes=replace(lanes, width=width))
 
 
-def takes(program: Program, micro_batch: int, data: Dataset) -> bool:
-    """Whether a program's batches can be computed in parts of that size (0: whole) with the same outcome."""
+def works(program: Program, data: Dataset) -> bool:
+    """Whether a program's batches can be computed in its parts with the same outcome."""
+    split, micro_batch = program.lanes.split, program.micro_batch
+    if not can_share(program.config, split):
+        return False
     if micro_batch == 0:
         return True
-    divides = micro_batch > 0 and program.config.batch_size % micro_batch == 0
+    divides = micro_batch > 0 and program.config.batch_size // split % micro_batch == 0
     return divides and separable(make_task(program.config, data), data)
 
 
@@ -105,19 +115,27 @@ def choose(
       The programs as they are to be carried out, and what was timed, the default first.
     """
     largest = largest_of(programs)
-    default, run = time_program(largest, data)
+    ways, lanes = [largest], len(largest.trials)
+    compiled = [_compiled(largest, data)]
+    [(run, compile_s)] = compiled
+    seconds = step_seconds([run])
     lane_steps = sum(len(program.trials) * program.config.epochs for program in programs) * run.steps
-    timed = [default]
-    if lane_steps * default.ms / 1e3 > _PAYS * default.compile_s:
+    if lane_steps / lanes * seconds[0] > _PAYS * compile_s:
         wait(compiling)
-        timed = [default._replace(ms=1e3 * step_seconds(run) / len(largest.trials))]
-        timed += [time_program(other, data)[0] for other in alternatives(largest, data)]
+        ways += alternatives(largest, data)
+        compiled += [_compiled(way, data) for way in ways[1:]]
+        seconds = step_seconds([run for run, _ in compiled])
+    timed = [
+        Trialled(way.lanes, way.micro_batch, 1e3 * s / lanes, compile_s)
+        for way, (_, compile_s), s in zip(ways, compiled, seconds, strict=True)
+    ]
     best = fastest(timed)
 
     def carried(program: Program) -> Program:
-        fits = program is largest or takes(program, best.micro_batch, data)
-        lanes = best.lanes if len(program.trials) >= best.lanes.devices else default_lanes(len(program.trials))
-        return program._replace(lanes=lanes, micro_batch=best.micro_batch if fits else 0)
+        if len(program.trials) >= best.lanes.devices and can_share(program.config, best.lanes.split):
+            program = program._replace(lanes=best.lanes)
+        best_parts = program._replace(micro_batch=best.micro_batch)
+        return best_parts if works(best_parts, data) else program
 
     return tuple(map(carried, programs)), timed
 
@@ -153,10 +171,10 @@ def in_chunks(program: Program, needed: int, available: int) -> tuple[Program, .
     count, devices = len(program.trials), program.lanes.devices
     most = count * available // needed // devices * devices
     if most < devices:
-        size = program.config.batch_size
+        size, scale = program.config.batch_size, program.lanes.all_devices / 2**20
         raise ValueError(
-            f"batch_size: {size}: {devices} trials at once take {needed * devices**2 / count / 2**20:.3g} MiB and "
-            f"{available * devices / 2**20:.3g} MiB may be used: use a batch of "
+            f"batch_size: {size}: {devices} trials at once take {scale * needed * devices / count:.3g} MiB and "
+            f"{scale * available:.3g} MiB may be used: use a batch of "
             f"{max(1, size * count * available // (needed * devices) // 2)}, or more --memory"
         )
     return tuple(program._replace(trials=program.trials[i : i + most]) for i in range(0, count, most))
@@ -182,12 +200,12 @@ def describe_plan(programs: Sequence[Program], timed: Sequence[Trialled] = ()) -
 
 
 def parse_lanes(words: str) -> Lanes:
-    """Lanes as they are written: `width:devices`, or `width` over all devices."""
-    try:
-        width, devices = (int(word) for word in (words if ":" in words else f"{words}:{jax.device_count()}").split(":"))
-    except ValueError:
-        raise ValueError(f"lanes: {words!r}: give auto, or lanes side by side and devices, as 1:2") from None
-    return Lanes(width, devices)
+    """Lanes as they are written: `width:devices:split`, `width:devices`, or `width` over all devices."""
+    numbers = words.split(":")
+    if len(numbers) > 3 or not all(number.isdecimal() for number in numbers):
+        raise ValueError(f"lanes: {words!r}: give auto, or lanes side by side and devices, as 1:2")
+    width, *devices = map(int, numbers)
+    return Lanes(width, *(devices or [jax.device_count()]))
 
 
 def read_plan(path: Path, trials: Sequence[Trial]) -> tuple[Program, ...]:
@@ -199,7 +217,9 @@ def read_plan(path: Path, trials: Sequence[Trial]) -> tuple[Program, ...]:
     try:
         entries: Sequence[Mapping[str, Any]] = json.loads(path.read_text())["programs"]
         programs = tuple(
-            Program(tuple(trials[n] for n in entry["trials"]), parse_lanes(entry["lanes"]), int(entry["micro_batch"]))
+            Program(
+                tuple(trials[n] for n in entry["trials"]), parse_lanes(str(entry["lanes"])), int(entry["micro_batch"])
+            )
             for entry in entries
         )
     except (KeyError, TypeError, IndexError, ValueError) as error:

@@ -20,8 +20,9 @@ from cnnjax import training
 from cnnjax.config import Hparams, SweepConfig, TrainConfig
 from cnnjax.config import replace as replace_values
 from cnnjax.data import Dataset
-from cnnjax.training import Metrics, Progress, Run, make_task, measure_test, train
+from cnnjax.training import Metrics, Progress, Run, can_share, make_task, measure_test, train
 
+_LEAST_IMAGES = 32  # of a batch on a device, where devices share it
 MOST_TRIALS = 100_000
 
 
@@ -41,24 +42,31 @@ class Lanes:
     Lanes are dealt out over `devices`, the last of them repeated where their number does not
     divide. On a device, `width` of them at a time run side by side under `vmap`, which fills an
     accelerator, and the groups one after the other inside the program, which is fastest on CPU;
-    width 0 is all at once. A lane sees nothing of another.
+    width 0 is all at once. A lane sees nothing of another. With `split`, each of the `devices` is
+    that many, which share the batches of a lane (see `training.Task`).
     """
 
     width: int = 1
     devices: int = 1
+    split: int = 1
 
     def __post_init__(self) -> None:
-        if self.width < 0 or not 1 <= self.devices <= jax.device_count():
+        if self.width < 0 or min(self.devices, self.split) < 1 or self.all_devices > jax.device_count():
             raise ValueError(
                 f"lanes: {self}: give 0 or more lanes side by side, and 1 to {jax.device_count()} devices, as 1:1"
             )
 
     def __str__(self) -> str:
-        return f"{self.width}:{self.devices}"
+        return f"{self.width}:{self.devices}" + (f":{self.split}" if self.split != 1 else "")
+
+    @property
+    def all_devices(self) -> int:
+        return self.devices * self.split
 
     @property
     def mesh(self) -> Mesh:
-        return jax.make_mesh((self.devices,), ("lanes",), (AxisType.Auto,), devices=jax.devices()[: self.devices])
+        shape, devices = (self.devices, self.split), jax.devices()[: self.all_devices]
+        return jax.make_mesh(shape, ("lanes", training.AXIS), (AxisType.Auto,) * 2, devices=devices)
 
     def __call__(self, function: Callable[..., Any], *shared: Any) -> Callable[..., Any]:
         def mapped(lanes: Any, shared: Any) -> Any:
@@ -67,7 +75,7 @@ class Lanes:
             together = self.width if self.width > 1 else None
             return lax.map(lambda lane: function(*lane, *shared), lanes, batch_size=together)
 
-        if self.devices == 1:
+        if self.all_devices == 1:
             return lambda *lanes: mapped(lanes, shared)
 
         spec = PartitionSpec("lanes")
@@ -87,7 +95,7 @@ class Lanes:
 
     def place(self, data: Dataset) -> Dataset:
         """The data whose training and validation splits lie on every device that lanes run on."""
-        if self.devices == 1:
+        if self.all_devices == 1:
             train, valid = jax.device_put((data.train, data.valid))
         else:
             train, valid = jax.device_put((data.train, data.valid), NamedSharding(self.mesh, PartitionSpec()))
@@ -134,9 +142,21 @@ def shape_of(trial: Trial) -> TrainConfig:
     return replace(trial.config, hparams=Hparams(), seed=0)
 
 
-def default_lanes(count: int) -> Lanes:
-    """One lane after the other on CPU, all side by side elsewhere, over as many devices as there are lanes for."""
-    return Lanes(1 if jax.default_backend() == "cpu" else 0, min(jax.device_count(), count))
+def shares(config: TrainConfig, devices: int) -> int:
+    """By how many of so many CPU devices a batch is worth sharing: by 1 unless each has enough images of its own."""
+    most = min(devices, config.batch_size // _LEAST_IMAGES)
+    return max([1, *(n for n in range(2, most + 1) if can_share(config, n))])
+
+
+def default_lanes(config: TrainConfig, count: int) -> Lanes:
+    """One lane after the other on CPU, all side by side elsewhere, over all devices.
+
+    Where there are more CPU devices than lanes, those that are left share batches.
+    """
+    devices = min(jax.device_count(), count)
+    if jax.default_backend() != "cpu":
+        return Lanes(0, devices)
+    return Lanes(1, devices, shares(config, jax.device_count() // devices))
 
 
 def plan(trials: Sequence[Trial], lanes: Lanes | None = None) -> tuple[Program, ...]:
@@ -144,7 +164,9 @@ def plan(trials: Sequence[Trial], lanes: Lanes | None = None) -> tuple[Program, 
     shapes: dict[TrainConfig, list[Trial]] = {}
     for trial in trials:
         shapes.setdefault(shape_of(trial), []).append(trial)
-    return tuple(Program(tuple(group), lanes or default_lanes(len(group))) for group in shapes.values())
+    return tuple(
+        Program(tuple(group), lanes or default_lanes(group[0].config, len(group))) for group in shapes.values()
+    )
 
 
 def prepare(program: Program, data: Dataset) -> Run:
@@ -153,7 +175,7 @@ def prepare(program: Program, data: Dataset) -> Run:
     keys = jnp.stack([jax.random.key(trial.config.seed) for trial in program.trials])
     numbers = [trial.config.hparams for trial in program.trials]
     hparams = jax.tree.map(lambda *values: np.array(values, np.float32), *numbers)
-    task = make_task(config, data, program.micro_batch)
+    task = make_task(config, data, program.micro_batch, program.lanes.split)
     return training.prepare(task, keys, hparams, program.lanes.place(data), config.epochs, program.lanes)
 
 
@@ -244,4 +266,4 @@ def measure_test_of(program: Program, progress: Progress, point: Ranked, data: D
     wanted = {result.trial.number for result in point.results if result.status == "complete"}
     rows = np.array([row for row, trial in enumerate(program.trials) if trial.number in wanted], int)
     states = jax.tree.map(lambda array: np.asarray(array)[rows], progress.state)
-    return measure_test(make_task(program.config, data), states, data, program.lanes)
+    return measure_test(make_task(program.config, data, split=program.lanes.split), states, data, program.lanes)

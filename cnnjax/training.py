@@ -22,6 +22,9 @@ from cnnjax.losses import LOSSES
 from cnnjax.networks import Network, Variables, functional
 from cnnjax.optimizers import SCHEDULES, SGD
 
+AXIS = "batch"
+"""The mapped axis over which a batch is dealt out, where `Task.split` is above 1."""
+
 DIVERGED_LOSS = 1e6
 """A training loss above this, or one that is not finite, marks a run as diverged for good."""
 
@@ -41,6 +44,11 @@ class Task(NamedTuple):
     """Images whose gradient is computed at once, where a batch is a sum over parts; 0 is all of them.
 
     It changes no number but by rounding: see `separable`.
+    """
+    split: int = 1
+    """Devices that share a batch: with more than 1, `step` and `evaluate` run under the mapped `AXIS` of that size.
+
+    It changes no number but by rounding, unless the network draws noise in training.
     """
 
 
@@ -74,6 +82,30 @@ def _measure(losses: Array, logits: Array, labels: Array, mask: Array | None = N
     mask = jnp.ones_like(labels, bool) if mask is None else mask
     hits = (logits.argmax(-1) == labels) & mask
     return Metrics(jnp.where(mask, losses, 0).sum(), hits.sum(), mask.sum())
+
+
+def _share(task: Task, batch: Any) -> Any:
+    """The part of a batch that is this device's."""
+    if task.split == 1:
+        return batch
+    size = task.batch_size // task.split
+    start = lax.axis_index(AXIS) * size
+    return jax.tree.map(lambda array: lax.dynamic_slice_in_dim(array, start, size), batch)
+
+
+def _total(task: Task, parts: Any) -> Any:
+    """The sum over the devices that share a batch, with one exchange for each type of number."""
+    if task.split == 1:
+        return parts
+    leaves, structure = jax.tree.flatten(parts)
+    summed: dict[int, Array] = {}
+    for kind in {leaf.dtype for leaf in leaves}:
+        alike = [i for i, leaf in enumerate(leaves) if leaf.dtype == kind]
+        flat = lax.psum(jnp.concatenate([leaves[i].ravel() for i in alike]), AXIS)
+        ends = np.cumsum([leaves[i].size for i in alike])[:-1]
+        for i, piece in zip(alike, jnp.split(flat, ends), strict=True):
+            summed[i] = piece.reshape(leaves[i].shape)
+    return jax.tree.unflatten(structure, [summed[i] for i in range(len(leaves))])
 
 
 # A seed fixes initialisation, batch order and noise, each from a key of its own.
@@ -121,18 +153,19 @@ def step(
         losses = task.loss(logits, part.labels, hparams)
         return losses.sum() / task.batch_size, (losses, logits, stats)
 
-    if task.micro_batch and (task.batch_size % task.micro_batch or jax.tree.leaves(state.stats)):
+    size = task.batch_size // task.split
+    if task.micro_batch and (size % task.micro_batch or jax.tree.leaves(state.stats)):
         raise ValueError(
-            f"micro_batch: {task.micro_batch}: must divide batch_size {task.batch_size}, and no network with "
-            "running statistics can have one"
+            f"micro_batch: {task.micro_batch}: must divide batch_size {task.batch_size}"
+            + (f" over {task.split} devices" if task.split > 1 else "")
+            + ", and no network with running statistics can have one"
         )
     gradient = jax.value_and_grad(loss_sum, has_aux=True)
-    whole = Split(inputs, batch.labels)
+    whole = _share(task, Split(inputs, batch.labels))
     if not task.micro_batch:
         (loss, (losses, logits, stats)), gradients = gradient(state.params, whole)
     else:
-        count = task.batch_size // task.micro_batch
-        parts = jax.tree.map(lambda a: a.reshape(count, task.micro_batch, *a.shape[1:]), whole)
+        parts = jax.tree.map(lambda a: a.reshape(-1, task.micro_batch, *a.shape[1:]), whole)
 
         def add(total: Any, part: Split) -> Any:
             (loss, (losses, logits, _)), gradients = gradient(state.params, part)
@@ -140,13 +173,14 @@ def step(
 
         zeros = (jnp.zeros(()), jax.tree.map(jnp.zeros_like, state.params))
         (loss, gradients), (losses, logits) = lax.scan(add, zeros, parts)
-        losses, logits, stats = losses.reshape(-1), logits.reshape(task.batch_size, -1), state.stats
+        losses, logits, stats = losses.reshape(-1), logits.reshape(size, -1), state.stats
+    loss, gradients, metrics = _total(task, (loss, gradients, _measure(losses, logits, whole.labels)))
     updates, optimizer = task.optimizer(hparams).update(gradients, state.optimizer, state.params)
     params = optax.apply_updates(state.params, updates)
     diverged = state.diverged | ~(loss <= DIVERGED_LOSS)  # true for NaN as well
     after = TrainState(state.step + 1, params, stats, optimizer, diverged)
     after = jax.tree.map(partial(jnp.where, diverged), state._replace(diverged=diverged), after)
-    return after, _measure(losses, logits, batch.labels)
+    return after, metrics
 
 
 def steps_per_epoch(task: Task, split: Split) -> int:
@@ -206,14 +240,14 @@ def evaluate(task: Task, state: TrainState, split: Split) -> Metrics:
     batches = -(-examples // size)
 
     def batch(i: Array) -> Metrics:
-        rows = i * size + jnp.arange(size)
+        rows = i * size + _share(task, jnp.arange(size))
         inputs, labels = _pick(split, jnp.minimum(rows, examples - 1))
         inputs = task.prepare(key, inputs, hparams, train=False)
         variables = Variables(state.params, state.stats)
         logits, _ = task.network.apply(variables, inputs, train=False, key=key)
         return _measure(task.loss(logits, labels, hparams), logits, labels, rows < examples)
 
-    return jax.tree.map(lambda parts: parts.sum(0), lax.map(batch, jnp.arange(batches)))
+    return _total(task, jax.tree.map(lambda parts: parts.sum(0), lax.map(batch, jnp.arange(batches))))
 
 
 # ------------------------------------------------------------------------- a run
@@ -270,7 +304,7 @@ def _compiler_options(function: Any, lift: Lift) -> dict[str, str | int]:
         return {}
     if function is _init:
         return {"xla_backend_optimization_level": 0, "xla_cpu_use_fusion_emitters": False}
-    if getattr(lift, "devices", 1) > 1:
+    if getattr(lift, "all_devices", 1) > 1:
         return {}
     kinds = ("INDIVIDUAL_DOT", "REDUCE")
     return {"xla_cpu_experimental_ynn_fusion_type": ",".join(f"LIBRARY_FUSION_TYPE_{kind}" for kind in kinds)}
@@ -387,27 +421,39 @@ class _Build:
         return self.config.build(rngs, example, self.classes)
 
 
-def make_task(config: TrainConfig, data: Dataset, micro_batch: int = 0) -> Task:
+def make_task(config: TrainConfig, data: Dataset, micro_batch: int = 0, split: int = 1) -> Task:
     """The task that a configuration describes on a data set.
 
     Raises:
       ValueError: the network does not fit the images, the batch is larger than the training
-        split, or a word (loss, schedule, activation, ...) is unknown.
+        split or cannot be shared by so many devices, or a word (loss, schedule, activation, ...)
+        is unknown.
     """
     if config.batch_size > len(data.train.labels):
         raise ValueError(
             f"batch_size: {config.batch_size}: the training split of {data.name} has {len(data.train.labels)} examples"
         )
+    if not can_share(config, split):
+        raise ValueError(
+            f"lanes: {split} devices share a batch: they must divide batch_size {config.batch_size}, and the network "
+            "can have no dropout, whose noise is drawn for a whole batch"
+        )
     task = Task(
-        functional(_Build(config.network, len(data.classes))),
+        functional(_Build(config.network, len(data.classes)), AXIS if split > 1 else None),
         data.standardize,
         choose("loss", config.loss, LOSSES),
         SGD(choose("schedule", config.schedule, SCHEDULES), config.nesterov),
         config.batch_size,
         micro_batch,
+        split,
     )
     jax.eval_shape(partial(init, task), jax.random.key(0), config.hparams, np.asarray(data.train.inputs[:1]))
     return task
+
+
+def can_share(config: TrainConfig, devices: int) -> bool:
+    """Whether so many devices can share its batches: equal parts, and no noise, which is drawn for a whole batch."""
+    return devices == 1 or (config.batch_size % devices == 0 and not getattr(config.network, "dropout", 0))
 
 
 def separable(task: Task, data: Dataset) -> bool:

@@ -106,11 +106,11 @@ NETS = {
         128,
         CNNConfig(filters=(32, 64, 128), convolutions=2),
         (*_pair(32), *_pair(64), *_pair(128), ("dense", 10)),
-        2,
+        8,
         0.03,
         150,
     ),
-    "d": Net("ResNet-20 32x32x3", "cifar10", (32, 32, 3), 128, ResNetConfig(), None, 2, 0.1, 100),
+    "d": Net("ResNet-20 32x32x3", "cifar10", (32, 32, 3), 128, ResNetConfig(), None, 8, 0.1, 100),
 }
 
 
@@ -245,7 +245,6 @@ def _timed(function: Callable[[int], Any], models: int) -> Callable[[int], float
         jax.block_until_ready(function(steps))
         return 1e3 * (time.perf_counter() - began) / steps / models
 
-    timed(2)
     return timed
 
 
@@ -428,16 +427,15 @@ class Bench:
 
     arguments: Arguments
     alone: ProcessPoolExecutor
-    """JAX with one device, for a single model."""
+    """JAX with one device, for stock Flax."""
     dealt: ProcessPoolExecutor
-    """JAX with a device a core, for many."""
+    """JAX with a device a core, for cnnjax."""
     torch: ProcessPoolExecutor | None
     missing: list[str] = field(default_factory=list)
 
     def cases(self, net: Net, arrays: list[np.ndarray], models: int) -> list[Case]:
         """Every variant that works, ready to be timed; ours first."""
         wanted, found = self.arguments.peers, []
-        jax_workers = self.alone if models == 1 else self.dealt
 
         def add(name: str, workers: Any, module: Any, function: Any, *rest: Any) -> None:
             note = workers.submit(function, name, *rest).result()
@@ -446,7 +444,7 @@ class Bench:
             else:
                 found.append(Case(name, workers, module, note=note))
 
-        add("cnnjax", jax_workers, None, add_ours, net, arrays, models)
+        add("cnnjax", self.dealt, None, add_ours, net, arrays, models)
         if self.torch is not None:
             import torch_peer
 
@@ -477,14 +475,16 @@ class Bench:
         """Every case in turns, with the matrix product of the same rounds."""
         cases = self.cases(net, arrays, models)
         peaks = []
-        for _ in range(self.arguments.rounds):
+        for round in range(self.arguments.rounds + 1):  # the first is not counted: it compiles
             peaks.append(self.alone.submit(turn, "peak", 1).result())
             for case in cases:
                 steps = max(2, net.turn // models)
-                if case.name.startswith("stock") and net.turn > 2:
-                    steps = max(2, steps // 5)
+                if case.name == "stock flax scan":
+                    steps = 2
                 function = turn if case.module is None else case.module.turn
                 case.ms.append(case.workers.submit(function, case.name, steps).result())
+                if round == 0:
+                    case.ms.clear()
             bar.update()
         for case in cases:
             case.workers.submit(drop if case.module is None else case.module.drop, case.name).result()
@@ -507,7 +507,7 @@ def net_table(bench: Bench, letter: str) -> dict[str, Any]:
     print(f"\n({letter}) {net.title}, batch {net.batch}, {work:.3g} GFLOP a step; data: {source}")
     result: dict[str, Any] = {"gflop": work, "data": source, "models": {}}
     for models in arguments.models:
-        with tqdm(total=arguments.rounds, leave=False, desc=f"({letter}) {models} models") as bar:
+        with tqdm(total=arguments.rounds + 1, leave=False, desc=f"({letter}) {models} models") as bar:
             cases, peaks = bench.time(net, models, arrays, bar)
         ours, peak = cases[0], statistics.median(peaks)
         print(f"  {models} model(s): {ours.note}")
@@ -648,7 +648,7 @@ def main(arguments: Arguments) -> None:
     tables: dict[str, Any] = {}
     with workers(1) as alone, workers(cores) as dealt, ProcessPoolExecutor(1, context) as torch_workers:
         bench = Bench(arguments, alone, dealt, torch_workers if with_torch and has_torch else None)
-        print(f"{alone.submit(describe_jax).result()}; {dealt.submit(describe_jax).result()} for many models")
+        print(f"{alone.submit(describe_jax).result()}; {dealt.submit(describe_jax).result()} for cnnjax")
         if with_torch and not has_torch:
             bench.missing.append("PyTorch is not installed: pip install -e '.[benchmark]'")
         if bench.torch is not None:

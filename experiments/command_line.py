@@ -27,7 +27,7 @@ from tqdm import tqdm
 from cnnjax.config import NOT_SWEPT, Hparams, SweepConfig, TrainConfig, flat, replace, text
 from cnnjax.data import DataError
 from cnnjax.data.cache import default_directory
-from cnnjax.sweeps import Summary
+from cnnjax.sweeps import Summary, shares
 
 ROOT = Path(__file__).resolve().parents[1]
 PRESETS = ROOT / "configs"
@@ -191,12 +191,16 @@ def parse(script: str, doc: str, argv: Sequence[str], several: bool) -> tuple[Tr
     return config, arguments.options, Path(argv[0]).stem
 
 
-def lanes_of(config: TrainConfig | SweepConfig) -> int:
-    """The most trials that a program of this configuration can have."""
+def cpu_devices(config: TrainConfig | SweepConfig, cores: int) -> int:
+    """How many devices the cores are worth being: one for each trial of a program, or for a share of its batches."""
     if isinstance(config, TrainConfig):
-        return 1
-    numbers = {field.name for field in dataclasses.fields(Hparams)}
-    return config.seeds * math.prod(len(values) for name, values in config.axes if name in numbers)
+        lanes, base = 1, config
+    else:
+        base = config.base
+        numbers = {field.name for field in dataclasses.fields(Hparams)}
+        lanes = config.seeds * math.prod(len(values) for name, values in config.axes if name in numbers)
+    devices = min(cores, lanes)
+    return devices * shares(base, cores // devices)
 
 
 def use_compilation_cache() -> None:
@@ -219,9 +223,9 @@ def run(main: Callable[[Any, Options, str], None], doc: str | None, *, several: 
     debug = "--debug" in argv
     try:
         config, options, preset = parse(Path(sys.argv[0]).name, doc or "", argv, several)
-        # At most one CPU device a core, so that trials can run side by side; to be said before JAX starts.
+        # To be said before JAX starts.
         if not {"JAX_NUM_CPU_DEVICES", "XLA_FLAGS"} & set(os.environ) and hasattr(os, "sched_getaffinity"):
-            jax.config.update("jax_num_cpu_devices", min(len(os.sched_getaffinity(0)), lanes_of(config)))
+            jax.config.update("jax_num_cpu_devices", cpu_devices(config, len(os.sched_getaffinity(0))))
         if options.compilation_cache:
             use_compilation_cache()
         if options.device:

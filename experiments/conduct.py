@@ -24,7 +24,7 @@ from cnnjax.planning import (
     largest_of,
     parse_lanes,
     read_plan,
-    takes,
+    works,
 )
 from cnnjax.records import RunFolder, environment
 from cnnjax.sweeps import Program, Ranked, Result, measure_test_of, plan, prepare, rank, results, trials
@@ -66,11 +66,11 @@ def opened(
         else:
             programs = plan(planned, None if options.lanes == "auto" else parse_lanes(options.lanes))
         for program in programs:
-            make_task(program.config, dataset)
-            if not takes(program, program.micro_batch, dataset):
+            make_task(program.config, dataset, split=program.lanes.split)
+            if not works(program, dataset):
                 raise ValueError(
-                    f"plan: {options.plan_from}: micro_batch: {program.micro_batch}: must divide batch_size "
-                    f"{program.config.batch_size}, and the network can have neither batch_norm nor dropout"
+                    f"plan: {options.plan_from}: micro_batch: {program.micro_batch}: must divide a device's part of "
+                    f"batch_size {program.config.batch_size}, and the network can have neither batch_norm nor dropout"
                 )
         folder = RunFolder(options.runs_dir, options.name, preset)
     with folder:
@@ -159,7 +159,7 @@ def _prepared(
                     waiting[i] = program, future or start(program)
                 program, future = waiting.popleft()
                 assert future is not None
-                run, devices = future.result(), program.lanes.devices
+                run, devices = future.result(), program.lanes.all_devices
                 available = free_memory(devices) if options.memory is None else int(options.memory * 2**30 / devices)
                 with usage(options.debug):
                     chunks = in_chunks(program, run.memory, available)

@@ -22,9 +22,9 @@ from cnnjax.planning import (
     in_chunks,
     parse_lanes,
     read_plan,
-    takes,
+    works,
 )
-from cnnjax.sweeps import Lanes, Program, Trial, plan, prepare, trials
+from cnnjax.sweeps import Lanes, Program, Trial, plan, prepare, shares, trials
 from cnnjax.training import _init, init, make_task, separable, single, step, train
 
 BASE = TrainConfig(MLPConfig(hidden=(8,)), batch_size=32, epochs=1)
@@ -86,7 +86,7 @@ def test_a_micro_batch_that_cannot_be_is_refused(small: Dataset, config: TrainCo
     ("micro_batch", "expected"), [(0, True), (16, True), (32, True), (24, False), (64, False), (-16, False)]
 )
 def test_micro_batches_divide_the_batch(small: Dataset, micro_batch: int, expected: bool) -> None:
-    assert takes(Program(seeds(1), Lanes()), micro_batch, small) is expected
+    assert works(Program(seeds(1), Lanes(), micro_batch), small) is expected
 
 
 @pytest.mark.parametrize(("config", "expected"), [(CNN, True), (NORMED, False), (NOISY, False)])
@@ -94,6 +94,37 @@ def test_what_keeps_statistics_or_draws_noise_is_not_separable(
     small: Dataset, config: TrainConfig, expected: bool
 ) -> None:
     assert separable(make_task(config, small), small) is expected
+
+
+@pytest.mark.parametrize(
+    ("config", "micro_batch"), [(NORMED, 0), (CNN, 8), pytest.param(CNN, 0, marks=pytest.mark.slow)]
+)
+def test_devices_that_share_batches_come_to_the_numbers_of_one(
+    small: Dataset, config: TrainConfig, micro_batch: int
+) -> None:
+    found = seeds(1, config, learning_rate=(0.02, 0.1), weight_decay=(1e-2,))
+    [one], [shared] = plan(found, Lanes(1, 1)), plan(found, Lanes(1, 1, 2))
+    a, b = (next(train(prepare(p, small))) for p in (one, shared._replace(micro_batch=micro_batch)))
+    for x, y in zip(jax.tree.leaves(a[2:]), jax.tree.leaves(b[2:]), strict=True):
+        np.testing.assert_allclose(x, y, rtol=2e-4, atol=2e-5)
+    assert len(small.valid.labels) % config.batch_size
+    assert np.array_equal(b.valid.examples, [len(small.valid.labels)] * 2)
+    assert np.array_equal(a.train.examples, b.train.examples)
+
+
+@pytest.mark.parametrize("config", [replace(BASE, batch_size=33), NOISY])
+def test_batches_that_cannot_be_shared_are_refused(small: Dataset, config: TrainConfig) -> None:
+    with pytest.raises(ValueError, match="lanes: 2 devices share a batch: they must divide batch_size"):
+        make_task(config, small, split=2)
+
+
+@pytest.mark.parametrize(
+    ("size", "devices", "expected"),
+    [(64, 2, 2), (63, 2, 1), (63, 3, 1), (96, 3, 3), (96, 2, 2), (128, 16, 4), (16, 2, 1)],
+)
+def test_devices_without_a_lane_share_batches_of_enough_images(size: int, devices: int, expected: int) -> None:
+    assert shares(replace(BASE, batch_size=size), devices) == expected
+    assert shares(replace(NOISY, batch_size=size), devices) == 1
 
 
 # ------------------------------------------------------------------------- the choice
@@ -150,7 +181,7 @@ def test_what_serves_the_largest_program_spares_those_that_it_would_change(
     """Under micro-batches a network with noise would come to other numbers, and one with statistics to none."""
     monkeypatch.setattr("cnnjax.planning.fastest", lambda timed: Trialled(Lanes(1, 2), 16, 0.1, 1.0))
     found = seeds(1, NOISY, learning_rate=(0.1, 0.2), dropout=(0.0, 0.2), batch_size=(32, 24))
-    programs = plan(found[:5], Lanes(1, 2))
+    programs = plan(found[:5])
     chosen, _ = choose(programs, small)
     assert numbers(chosen) == list(range(5))
     for before, program in zip(programs, chosen, strict=True):
@@ -250,7 +281,7 @@ def entry(*numbers: int, **changes: object) -> dict:
         ({"programs": [entry(0, 1), entry(2, 3), entry(0)]}, "plans other trials than the 4 of this run"),
         ({"programs": [entry(0, 2), entry(1, 3)]}, "puts trials of different shapes into one program"),
         ({"programs": [entry(0, 1, lanes="all"), entry(2, 3)]}, "lanes: 'all': give auto, or"),
-        ({"programs": [entry(0, 1, lanes=1), entry(2, 3)]}, "no plan of these 4 trials: TypeError"),
+        ({"programs": [entry(0, 1, lanes=None), entry(2, 3)]}, "lanes: 'None': give auto, or"),
         ({"programs": [entry(0, 1, lanes="1:999"), entry(2, 3)]}, "lanes: 1:999: give 0 or more lanes"),
         ({"programs": [entry(0, 1, micro_batch="some"), entry(2, 3)]}, "no plan of these 4 trials: ValueError.*some"),
     ],

@@ -36,6 +36,7 @@ class Network(Protocol):
 @dataclass(frozen=True)
 class _Functional:
     build: Callable[[nnx.Rngs, Array], nnx.Module]
+    axis: str | None
 
     def init(self, key: Key[Array, ""], example: Array) -> Variables:
         return _variables(self.build(nnx.Rngs(key), example))
@@ -49,6 +50,8 @@ class _Functional:
         nnx.update(module, variables.params, variables.stats)
         if train:
             module.train()
+            if self.axis:
+                module.set_attributes(nnx.BatchNorm, axis_name=self.axis, raise_if_not_found=False)
         else:
             module.eval()
         logits = module(inputs)
@@ -60,7 +63,7 @@ def _variables(module: nnx.Module) -> Variables:
     return Variables(nnx.to_pure_dict(params), nnx.to_pure_dict(stats))
 
 
-def functional(build: Callable[[nnx.Rngs, Array], nnx.Module]) -> Network:
+def functional(build: Callable[[nnx.Rngs, Array], nnx.Module], axis: str | None = None) -> Network:
     """Turns an NNX module into pure functions `init` and `apply`.
 
     >>> network = functional(lambda rngs, example: LeNet5(example.shape[1:], 10, rngs=rngs))
@@ -71,8 +74,10 @@ def functional(build: Callable[[nnx.Rngs, Array], nnx.Module]) -> Network:
       build: `build(rngs, example)` returns the module; `example` is a batch of inputs (only its
         shape and type may matter). The module needs a plain `__call__(inputs)`; it is put in
         train or evaluation mode and given its noise here.
+      axis: name of a mapped axis over which batches are dealt out: in training, BatchNorm takes
+        its statistics over all of it.
 
     Returns:
-      A network that is equal to another if their `build` are equal.
+      A network that is equal to another if their `build` and `axis` are equal.
     """
-    return _Functional(build)
+    return _Functional(build, axis)
