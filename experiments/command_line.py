@@ -70,7 +70,8 @@ class Options:
     device: Literal["cpu", "gpu", "tpu"] | None = None
     """by default the best there is"""
     lanes: str = "auto"
-    """how trials share a program: auto (measured where it pays), or lanes side by side (0: all) and devices, as 1:2"""
+    """how trials share a program: auto (measured where it pays), or lanes side by side (0: all) and devices, as 1:2,
+    and devices that share a batch, as 1:1:2"""
     plan_from: Path | None = None
     """carry the trials out as this plan.json of an earlier run says"""
     memory: float | None = None

@@ -318,6 +318,38 @@ def test_a_second_run_compiles_nothing_that_the_cache_holds(tmp_path: Path, monk
     assert entries("none", "--no-compilation-cache") == set()
 
 
+@pytest.mark.slow
+def test_the_benchmark_compares_and_draws(tmp_path: Path) -> None:
+    arguments = ["--what", "a", "--models", "1", "2", "--rounds", "1", "--seeds", "1", "--peers", "stock", "torch"]
+    done = script("benchmark", *arguments, "--json", "b.json", "--figure", "b.png", cwd=tmp_path)
+    table = json.loads((tmp_path / "b.json").read_text())
+    assert (tmp_path / "b.png").stat().st_size > 10_000
+    assert table["sweep_seconds"] == {}
+    a = table["nets"]["a"]
+    assert set(a["models"]) == {"1", "2"}
+    for models in a["models"].values():
+        assert {"cnnjax", "stock flax loop"} < set(models["ms"])
+        assert all(len(ms) == 1 and ms[0] > 0 for ms in models["ms"].values())
+        assert models["ratios"]["stock Flax / cnnjax"] > 0
+    assert a["accuracy"]["cnnjax"][0] > 0.9
+    has_torch = importlib.util.find_spec("torch") is not None
+    assert bool(table["missing"]) is not has_torch
+    assert ("PyTorch is not installed" in done.stdout) is not has_torch
+    assert ("PyTorch / cnnjax" in done.stdout) is has_torch
+
+
+@pytest.mark.slow
+def test_one_trial_trains_on_all_cores(tmp_path: Path) -> None:
+    for lanes in ("auto", "1:1"):
+        script("train", "digits", "--epochs", "2", "--lanes", lanes, "--name", lanes[0], cwd=tmp_path)
+    [auto], [one] = (programs_of(tmp_path / "runs" / name) for name in "a1")
+    if len(os.sched_getaffinity(0)) > 1:
+        assert auto["lanes"] == "1:1:2"
+    assert one["lanes"] == "1:1"
+    for a, b in zip(*(lines(tmp_path / "runs" / name) for name in "a1"), strict=True):
+        assert a == pytest.approx(b, rel=1e-3)
+
+
 def test_help_names_every_field(tmp_path: Path) -> None:
     assert "mnist-mlp" in script("sweep", "--help", cwd=tmp_path).stdout
     shown = script("sweep", "digits", "--help", cwd=tmp_path).stdout
