@@ -52,6 +52,13 @@ class NetworkConfig:
     """The arguments of a module, as a value: subclasses add them as fields and name the module."""
 
     module: ClassVar[Any]
+    examples_apart: ClassVar[bool] = False
+    """Whether, dropout aside, an output depends on its own input alone, and on others by `nnx.BatchNorm` only."""
+
+    @property
+    def per_example(self) -> bool:
+        """Whether devices may share a batch."""
+        return self.examples_apart and not getattr(self, "dropout", 0)
 
     def build(self, rngs: Any, example: jax.Array, classes: int) -> Any:
         """The Flax NNX module for inputs like `example` [batch, *shape]."""

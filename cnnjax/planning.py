@@ -7,8 +7,9 @@ first state, whose outcome is dropped.
 import json
 import os
 import statistics
+import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, wait
 from dataclasses import replace
 from pathlib import Path
@@ -102,14 +103,20 @@ def fastest(timed: Sequence[Trialled]) -> Trialled:
 
 
 def choose(
-    programs: Sequence[Program], data: Dataset, compiling: Sequence[Future[Any]] = ()
+    programs: Sequence[Program],
+    data: Dataset,
+    compiling: Sequence[Future[Any]] = (),
+    available: Callable[[int], int] = lambda devices: sys.maxsize,
 ) -> tuple[tuple[Program, ...], list[Trialled]]:
     """Times the largest program, and where the sweep is long enough its alternatives; the fastest serves all.
+
+    What needs more memory than there is does not run; if the largest program does, nothing is timed.
 
     Args:
       programs: as `sweeps.plan` made them.
       data: what they train on.
-      compiling: work in other threads, which ends before alternatives are timed.
+      compiling: work in other threads, which ends before anything is timed.
+      available: bytes that a program on so many devices may take on each.
 
     Returns:
       The programs as they are to be carried out, and what was timed, the default first.
@@ -118,18 +125,25 @@ def choose(
     ways, lanes = [largest], len(largest.trials)
     compiled = [_compiled(largest, data)]
     [(run, compile_s)] = compiled
+    if run.memory > available(largest.lanes.all_devices):
+        return tuple(programs), []
+    wait(compiling)
     seconds = step_seconds([run])
     lane_steps = sum(len(program.trials) * program.config.epochs for program in programs) * run.steps
     if lane_steps / lanes * seconds[0] > _PAYS * compile_s:
-        wait(compiling)
-        ways += alternatives(largest, data)
-        compiled += [_compiled(way, data) for way in ways[1:]]
+        for way in alternatives(largest, data):
+            other = _compiled(way, data)
+            if other[0].memory <= available(way.lanes.all_devices):
+                ways.append(way)
+                compiled.append(other)
         seconds = step_seconds([run for run, _ in compiled])
     timed = [
         Trialled(way.lanes, way.micro_batch, 1e3 * s / lanes, compile_s)
         for way, (_, compile_s), s in zip(ways, compiled, seconds, strict=True)
     ]
     best = fastest(timed)
+    if best is timed[0]:
+        return tuple(programs), timed
 
     def carried(program: Program) -> Program:
         if len(program.trials) >= best.lanes.devices and can_share(program.config, best.lanes.split):
@@ -168,7 +182,8 @@ def in_chunks(program: Program, needed: int, available: int) -> tuple[Program, .
     """
     if needed <= available:
         return (program,)
-    count, devices = len(program.trials), program.lanes.devices
+    trials, devices = len(program.trials), program.lanes.devices
+    count = -(-trials // devices) * devices  # the last is repeated
     most = count * available // needed // devices * devices
     if most < devices:
         size, scale = program.config.batch_size, program.lanes.all_devices / 2**20
@@ -177,7 +192,7 @@ def in_chunks(program: Program, needed: int, available: int) -> tuple[Program, .
             f"{scale * available:.3g} MiB may be used: use a batch of "
             f"{max(1, size * count * available // (needed * devices) // 2)}, or more --memory"
         )
-    return tuple(program._replace(trials=program.trials[i : i + most]) for i in range(0, count, most))
+    return tuple(program._replace(trials=program.trials[i : i + most]) for i in range(0, trials, most))
 
 
 # ------------------------------------------------------------------------- a plan on paper
@@ -209,20 +224,24 @@ def parse_lanes(words: str) -> Lanes:
 
 
 def read_plan(path: Path, trials: Sequence[Trial]) -> tuple[Program, ...]:
-    """The programs of an earlier plan of the same trials.
+    """The programs of an earlier plan, for trials that group in the same way.
 
     Raises:
-      ValueError: the file is no plan, or one of other trials.
+      ValueError: the file is no plan, one for more devices than there are, or one of other groups.
     """
     try:
-        entries: Sequence[Mapping[str, Any]] = json.loads(path.read_text())["programs"]
+        content = path.read_text()
+    except OSError as error:
+        raise ValueError(f"plan: {path}: {error.strerror}: give the plan.json of an earlier run") from None
+    try:
+        entries: Sequence[Mapping[str, Any]] = json.loads(content)["programs"]
         programs = tuple(
             Program(
                 tuple(trials[n] for n in entry["trials"]), parse_lanes(str(entry["lanes"])), int(entry["micro_batch"])
             )
             for entry in entries
         )
-    except (KeyError, TypeError, IndexError, ValueError) as error:
+    except (KeyError, TypeError, IndexError, ValueError, OverflowError) as error:
         raise ValueError(f"plan: {path}: no plan of these {len(trials)} trials: {error!r}") from None
     if any(len(set(map(shape_of, program.trials))) != 1 for program in programs):
         raise ValueError(f"plan: {path}: puts trials of different shapes into one program")

@@ -99,7 +99,7 @@ def _total(task: Task, parts: Any) -> Any:
         return parts
     leaves, structure = jax.tree.flatten(parts)
     summed: dict[int, Array] = {}
-    for kind in {leaf.dtype for leaf in leaves}:
+    for kind in dict.fromkeys(leaf.dtype for leaf in leaves):
         alike = [i for i, leaf in enumerate(leaves) if leaf.dtype == kind]
         flat = lax.psum(jnp.concatenate([leaves[i].ravel() for i in alike]), AXIS)
         ends = np.cumsum([leaves[i].size for i in alike])[:-1]
@@ -436,7 +436,7 @@ def make_task(config: TrainConfig, data: Dataset, micro_batch: int = 0, split: i
     if not can_share(config, split):
         raise ValueError(
             f"lanes: {split} devices share a batch: they must divide batch_size {config.batch_size}, and the network "
-            "can have no dropout, whose noise is drawn for a whole batch"
+            "must be `per_example`: without dropout, whose noise is drawn for a whole batch"
         )
     task = Task(
         functional(_Build(config.network, len(data.classes)), AXIS if split > 1 else None),
@@ -452,8 +452,8 @@ def make_task(config: TrainConfig, data: Dataset, micro_batch: int = 0, split: i
 
 
 def can_share(config: TrainConfig, devices: int) -> bool:
-    """Whether so many devices can share its batches: equal parts, and no noise, which is drawn for a whole batch."""
-    return devices == 1 or (config.batch_size % devices == 0 and not getattr(config.network, "dropout", 0))
+    """Whether so many devices can share its batches: equal parts, of a network that allows it."""
+    return devices == 1 or (config.batch_size % devices == 0 and config.network.per_example)
 
 
 def separable(task: Task, data: Dataset) -> bool:

@@ -15,6 +15,7 @@ import runpy
 import sys
 import types
 import typing
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
@@ -24,10 +25,10 @@ import jax
 import tyro
 from tqdm import tqdm
 
-from cnnjax.config import NOT_SWEPT, Hparams, SweepConfig, TrainConfig, flat, replace, text
+from cnnjax.config import NOT_SWEPT, SweepConfig, TrainConfig, flat, replace, text
 from cnnjax.data import DataError
 from cnnjax.data.cache import default_directory
-from cnnjax.sweeps import Summary, shares
+from cnnjax.sweeps import Summary, shape_of, shares, trials
 
 ROOT = Path(__file__).resolve().parents[1]
 PRESETS = ROOT / "configs"
@@ -59,7 +60,7 @@ def usage(debug: bool = False) -> Iterator[None]:
 
 @dataclasses.dataclass(frozen=True)
 class Options:
-    """How a run is carried out; nothing here changes a result."""
+    """How a run is carried out; nothing here changes a result but by rounding."""
 
     name: str | None = None
     """name of the run folder; by default the preset and the time"""
@@ -194,14 +195,13 @@ def parse(script: str, doc: str, argv: Sequence[str], several: bool) -> tuple[Tr
 
 def cpu_devices(config: TrainConfig | SweepConfig, cores: int) -> int:
     """How many devices the cores are worth being: one for each trial of a program, or for a share of its batches."""
-    if isinstance(config, TrainConfig):
-        lanes, base = 1, config
-    else:
-        base = config.base
-        numbers = {field.name for field in dataclasses.fields(Hparams)}
-        lanes = config.seeds * math.prod(len(values) for name, values in config.axes if name in numbers)
-    devices = min(cores, lanes)
-    return devices * shares(base, cores // devices)
+    sweep = SweepConfig(config, (), 1) if isinstance(config, TrainConfig) else config
+
+    def used(shape: TrainConfig, lanes: int) -> int:
+        devices = min(cores, lanes)
+        return devices * shares(shape, cores // devices)
+
+    return max(used(shape, lanes) for shape, lanes in Counter(map(shape_of, trials(sweep))).items())
 
 
 def use_compilation_cache() -> None:
@@ -226,7 +226,10 @@ def run(main: Callable[[Any, Options, str], None], doc: str | None, *, several: 
         config, options, preset = parse(Path(sys.argv[0]).name, doc or "", argv, several)
         # To be said before JAX starts.
         if not {"JAX_NUM_CPU_DEVICES", "XLA_FLAGS"} & set(os.environ) and hasattr(os, "sched_getaffinity"):
-            jax.config.update("jax_num_cpu_devices", cpu_devices(config, len(os.sched_getaffinity(0))))
+            cores = len(os.sched_getaffinity(0))
+            with usage(options.debug):
+                chosen = options.lanes != "auto" or options.plan_from
+                jax.config.update("jax_num_cpu_devices", cores if chosen else cpu_devices(config, cores))
         if options.compilation_cache:
             use_compilation_cache()
         if options.device:

@@ -62,6 +62,8 @@ def opened(
     with usage(options.debug):
         planned = trials(config)
         if options.plan_from:
+            if options.lanes != "auto":
+                raise ValueError(f"lanes: {options.lanes}: the plan {options.plan_from} says how: give one of both")
             programs = read_plan(options.plan_from, planned)
         else:
             programs = plan(planned, None if options.lanes == "auto" else parse_lanes(options.lanes))
@@ -144,13 +146,26 @@ def _prepared(
         def start(program: Program) -> Future[Run]:
             return pool.submit(prepare, program, dataset)
 
+        free = {n: free_memory(n) for n in {1, *(program.lanes.all_devices for program in programs)}}
+
+        def available(devices: int) -> int:
+            return (
+                free.get(devices, free[1] // devices)
+                if options.memory is None
+                else int(options.memory * 2**30 / devices)
+            )
+
+        started: dict[Program, Future[Run]] = {}
         timed: list[Trialled] = []
         if options.lanes == "auto" and not options.plan_from:
             largest = largest_of(programs)
-            early = [start(program) for program in programs[:ahead] if program is not largest]
-            programs, timed = choose(programs, dataset, early)
+            started = {program: start(program) for program in programs[:ahead] if program is not largest}
+            programs, timed = choose(programs, dataset, tuple(started.values()), available)
         folder.write_json("plan.json", describe_plan(programs, timed))
-        waiting: deque[tuple[Program, Future[Run] | None]] = deque((program, None) for program in programs)
+        waiting: deque[tuple[Program, Future[Run] | None]] = deque(
+            (program, started.pop(program, None)) for program in programs
+        )
+        started.clear()
         taken: list[Program] = []
         try:
             while waiting:
@@ -160,9 +175,8 @@ def _prepared(
                 program, future = waiting.popleft()
                 assert future is not None
                 run, devices = future.result(), program.lanes.all_devices
-                available = free_memory(devices) if options.memory is None else int(options.memory * 2**30 / devices)
                 with usage(options.debug):
-                    chunks = in_chunks(program, run.memory, available)
+                    chunks = in_chunks(program, run.memory, available(devices))
                 if len(chunks) == 1:
                     taken.append(program)
                     yield program, run

@@ -252,9 +252,9 @@ def digits() -> tuple[tuple[Any, ...], tuple[Any, ...]]:
     rows = rows[np.random.default_rng(0).permutation(len(rows))]
     x, y = rows[:, :-1].reshape(-1, 8, 8, 1), rows[:, -1].astype(np.int64)
     x = (x - x[:1257].mean()) / x[:1257].std()
-    return (images(x[:1257], True), torch.from_numpy(y[:1257])), (
+    return (images(x[:1257], True), torch.from_numpy(y[:1257]).to(DEVICE)), (
         images(x[1257:1437], True),
-        torch.from_numpy(y[1257:1437]),
+        torch.from_numpy(y[1257:1437]).to(DEVICE),
     )
 
 

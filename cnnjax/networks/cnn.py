@@ -115,6 +115,7 @@ class CNNConfig(NetworkConfig):
     """The arguments of `CNN`, as a value."""
 
     module = CNN
+    examples_apart = True
     filters: tuple[int, ...] = option((16, 32), "channels that the convolutions of each block put out")
     kernel: int = option(3, "width of every convolution's window", least=1)
     stride: int = option(1, "step between windows", least=1)

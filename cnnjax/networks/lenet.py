@@ -68,6 +68,7 @@ class LeNet5Config(NetworkConfig):
     """The arguments of `LeNet5`, as a value."""
 
     module = LeNet5
+    examples_apart = True
     filters: tuple[int, ...] = option((6, 16), "channels of C1 and C3")
     activation: str = option("relu", f"one of {', '.join(ACTIVATIONS)}; the paper's is tanh")
     pool: str = option("max", "max or average; the paper's is average")

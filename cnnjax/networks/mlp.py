@@ -55,6 +55,7 @@ class MLPConfig(NetworkConfig):
     """The arguments of `MLP`, as a value."""
 
     module = MLP
+    examples_apart = True
     hidden: tuple[int, ...] = option((300,), "widths of the hidden layers")
     activation: str = option("relu", f"one of {', '.join(ACTIVATIONS)}")
     dropout: float = option(0.0, "share of a hidden layer's outputs set to zero", least=0, below=1)

@@ -9,8 +9,8 @@
   in the layout [channels, height, width, images] (as in Krizhevsky's cuda-convnet): what lies
   innermost is as long as the batch, however few the channels.
 - `winograd`: for many channels, or a map that one tile covers (see `winograd.py`).
-- `shifts`: for kernel gradients of up to 32 channels, one product of inputs shifted along the width
-  with cotangents shifted along the height.
+- `shifts`: for kernel gradients of 5 to 32 channels on maps of 256 cells and more, one product of
+  inputs shifted along the width with cotangents shifted along the height.
 
 All take x [images, *spatial, channels], kernel [*window, channels / groups, filters] and y, the
 output or its cotangent, [images, *spatial, filters]. `docs/convolution.md` has the measurements.
@@ -29,10 +29,10 @@ from cnnjax.operations import winograd
 from cnnjax.operations.windows import Geometry, Sizes
 
 # Measured on x86-64 (AVX-512, 2 cores) by `experiments/benchmark.py`.
-_FEW_CHANNELS = 4  # up to here `toeplitz` for any kernel,
-_FEW_CHANNELS_WIDE = 16  # up to here for kernels
-_WIDE_KERNEL = 5  # at least this wide; and `images_last` up to
-_FEW_FILTERS = 16
+_FEW_CHANNELS = 4  # at most, for `toeplitz` under any kernel
+_FEW_CHANNELS_WIDE = 16  # at most, for `toeplitz` under a wide kernel
+_WIDE_KERNEL = 5  # at least
+_FEW_FILTERS = 16  # at most, for `images_last` under a wide kernel
 _NATIVE_IMAGES = 8  # images a chunk of the kernel gradient
 _PATCHES_ELEMENTS = 2**22  # of all patches together
 _WINOGRAD_REDUCTION = 1.9  # at least, of operations; where one tile covers the map,
@@ -136,10 +136,9 @@ def cpu_kernel(x: Array, y: Array, geometry: Geometry) -> Array:
         return _images_last_kernel(x, y, geometry)
     if _fewer_products(x.dtype, shape, geometry):
         return _in_chunks(partial(winograd.winograd_kernel, geometry=geometry), x, y, _winograd_images(shape, geometry))
-    plain = len(geometry.kernel) == 2 and geometry.groups == 1 and set(geometry.strides + geometry.dilation) == {1}
     large = math.prod(geometry.input) >= _SHIFTS_CELLS
     channels = shape[-2:]
-    if plain and large and min(channels) > _FEW_CHANNELS and max(channels) <= _SHIFTS_CHANNELS:
+    if geometry.plain and large and min(channels) > _FEW_CHANNELS and max(channels) <= _SHIFTS_CHANNELS:
         (kh, kw), (height, width) = geometry.kernel, geometry.input
         image = height * width * (kw * channels[0] + kh * channels[1])
         return _in_chunks(partial(_shifts_kernel, geometry=geometry), x, y, max(1, _SHIFTS_ELEMENTS // image))

@@ -56,6 +56,11 @@ class Geometry(NamedTuple):
         return tuple((k - 1) * d for k, d in zip(self.kernel, self.dilation, strict=True))
 
     @property
+    def plain(self) -> bool:
+        """Two spatial dimensions, strides and dilation of 1, one group."""
+        return len(self.kernel) == 2 and self.groups == 1 and set(self.strides + self.dilation) == {1}
+
+    @property
     def unreached(self) -> Sizes:
         """Cells at the end of the padded input that no window reaches."""
         return tuple(

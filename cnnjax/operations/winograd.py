@@ -87,8 +87,7 @@ def _both(geometry: Geometry) -> tuple[_Tiles, _Tiles]:
 
 def takes(geometry: Geometry) -> bool:
     """Whether a convolution is of the kind."""
-    plain = len(geometry.kernel) == 2 and geometry.groups == 1 and set(geometry.strides + geometry.dilation) == {1}
-    return plain and max(geometry.kernel) <= len(_POINTS)
+    return geometry.plain and max(geometry.kernel) <= len(_POINTS)
 
 
 def tile_count(geometry: Geometry) -> int:
