@@ -227,12 +227,13 @@ def read_plan(path: Path, trials: Sequence[Trial]) -> tuple[Program, ...]:
     """The programs of an earlier plan, for trials that group in the same way.
 
     Raises:
+      OSError: the file cannot be read.
       ValueError: the file is no plan, one for more devices than there are, or one of other groups.
     """
     try:
-        content = path.read_text()
+        content = path.read_bytes()
     except OSError as error:
-        raise ValueError(f"plan: {path}: {error.strerror}: give the plan.json of an earlier run") from None
+        raise type(error)(f"plan: {path}: {error.strerror}: give the plan.json of an earlier run") from None
     try:
         entries: Sequence[Mapping[str, Any]] = json.loads(content)["programs"]
         programs = tuple(

@@ -97,7 +97,7 @@ def test_what_keeps_statistics_or_draws_noise_is_not_separable(
 
 
 @pytest.mark.parametrize(
-    ("config", "micro_batch"), [(NORMED, 0), (CNN, 8), pytest.param(CNN, 0, marks=pytest.mark.slow)]
+    ("config", "micro_batch"), [(NORMED, 0), *(pytest.param(CNN, parts, marks=pytest.mark.slow) for parts in (8, 0))]
 )
 def test_devices_that_share_batches_come_to_the_numbers_of_one(
     small: Dataset, config: TrainConfig, micro_batch: int
@@ -228,6 +228,7 @@ def test_where_not_even_one_lane_fits_the_batch_is_named() -> None:
         in_chunks(program, 1000 * mib, 50 * mib)
 
 
+@pytest.mark.slow
 def test_a_chunk_s_trials_come_to_the_numbers_of_the_whole(small: Dataset) -> None:
     [program] = plan(seeds(1, learning_rate=(0.01, 0.05, 0.1, 0.2)), Lanes(0))
     run = prepare(program, small)
