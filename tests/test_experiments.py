@@ -279,7 +279,7 @@ def test_a_plan_of_micro_batches_is_refused_where_they_would_change_the_numbers(
     arguments = ["train", "digits", "--plan-from", "plan.json", "--filters", "4", "--dropout", "0.2"]
     done = script(*arguments, cwd=tmp_path, check=False)
     assert (done.returncode, len(done.stderr.splitlines())) == (2, 1)
-    assert "plan: plan.json: micro_batch: 32: must divide batch_size 64" in done.stderr
+    assert "plan: plan.json: micro_batch: 32: must divide a device's part of batch_size 64" in done.stderr
     assert not (tmp_path / "runs").exists()
 
 
@@ -340,14 +340,16 @@ def test_the_benchmark_compares_and_draws(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_one_trial_trains_on_all_cores(tmp_path: Path) -> None:
+    # a small rate: a large one makes differences of rounding grow from step to step
+    short = ("train", "digits", "--epochs", "2", "--learning-rate", "0.01")
     for lanes in ("auto", "1:1"):
-        script("train", "digits", "--epochs", "2", "--lanes", lanes, "--name", lanes[0], cwd=tmp_path)
+        script(*short, "--lanes", lanes, "--name", lanes[0], cwd=tmp_path)
     [auto], [one] = (programs_of(tmp_path / "runs" / name) for name in "a1")
     if len(os.sched_getaffinity(0)) > 1:
         assert auto["lanes"] == "1:1:2"
     assert one["lanes"] == "1:1"
     for a, b in zip(*(lines(tmp_path / "runs" / name) for name in "a1"), strict=True):
-        assert a == pytest.approx(b, rel=1e-3)
+        assert a == pytest.approx(b, rel=1e-5)
 
 
 def test_help_names_every_field(tmp_path: Path) -> None:
