@@ -7,7 +7,7 @@ import jax
 import numpy as np
 import pytest
 
-jax.config.update("jax_num_cpu_devices", len(os.sched_getaffinity(0)))
+jax.config.update("jax_num_cpu_devices", max(2, len(os.sched_getaffinity(0))))
 
 from cnnjax.data import Dataset, Split, load  # noqa: E402 - the number of devices is set first
 
