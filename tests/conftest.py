@@ -18,8 +18,8 @@ def _cache_in_tmp(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.
 
 
 @pytest.fixture(scope="session")
-def digits() -> Dataset:
-    return load("digits")
+def digits(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
+    return load("digits", cache_dir=tmp_path_factory.mktemp("digits"))
 
 
 @pytest.fixture(scope="session")

@@ -48,7 +48,9 @@ def test_every_preset_has_its_shrunk_form() -> None:
     assert sorted(SMALL) == PRESETS
 
 
-@pytest.mark.parametrize("preset", PRESETS)
+@pytest.mark.parametrize(
+    "preset", ["digits", *(pytest.param(p, marks=pytest.mark.slow) for p in PRESETS if p != "digits")]
+)
 def test_every_preset_trains(preset: str, tfds_dir: Path, tmp_path: Path) -> None:
     done = script("train", preset, *SMALL[preset], "--data-dir", tfds_dir, "--name", "r", cwd=tmp_path)
     folder = tmp_path / "runs" / "r"
@@ -121,6 +123,7 @@ def test_a_diverged_run_says_so(tmp_path: Path) -> None:
     assert summary(tmp_path / "runs" / "r")["test_accuracy"] is None
 
 
+@pytest.mark.slow
 def test_a_sweep_in_which_everything_diverges_keeps_its_records(tmp_path: Path) -> None:
     script("sweep", "digits", "--learning-rate", "1e30", "--filters", "4", "--seeds", "2", "--name", "s", cwd=tmp_path)
     found = summary(tmp_path / "runs" / "s")
@@ -128,6 +131,7 @@ def test_a_sweep_in_which_everything_diverges_keeps_its_records(tmp_path: Path) 
     assert found["best"]["test_accuracy"] == {"mean": None, "std": None, "n": 0}
 
 
+@pytest.mark.slow
 def test_a_sweep_starts_from_its_own_base(tmp_path: Path) -> None:
     mine = tmp_path / "mine.py"
     mine.write_text(

@@ -96,6 +96,7 @@ def test_everything_public_has_a_docstring() -> None:
             assert inspect.getdoc(value), f"{name}.{value.__name__} has none"  # type: ignore[attr-defined]
 
 
+@pytest.mark.slow
 def test_the_readme_s_python_runs(capsys: pytest.CaptureFixture[str]) -> None:
     blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
     module, sweep = ({} for _ in range(2))

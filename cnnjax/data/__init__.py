@@ -1,5 +1,6 @@
 """Sources of data, each of which becomes a `Dataset` of arrays."""
 
+from importlib.metadata import version
 from pathlib import Path
 
 from cnnjax.data import cache, digits, tfds
@@ -26,8 +27,9 @@ def load(name: str, data_dir: Path | None = None, cache_dir: Path | None = None)
     Raises:
       DataError: the data is missing, damaged or unfit.
     """
+    cache_dir = cache_dir or cache.default_directory()
     if name == "digits":
-        return digits.read()
+        return cache.cached(f"digits-{version('scikit-learn')}-{cache.LAYOUT}", digits.read, cache_dir)
     folder = tfds.find(name, Path(data_dir or tfds.default_directory()).expanduser())
     cache_name = f"{folder.parent.name}-{folder.name}-{cache.fingerprint(folder)}"
-    return cache.cached(cache_name, lambda: tfds.read(folder), cache_dir or cache.default_directory())
+    return cache.cached(cache_name, lambda: tfds.read(folder), cache_dir)
