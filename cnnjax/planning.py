@@ -16,14 +16,18 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 
 from cnnjax.data import Dataset
 from cnnjax.sweeps import Lanes, Program, Trial, prepare, shape_of
 from cnnjax.training import Run, can_share, make_task, separable
 
-_PAYS = 10  # compilations of the default that a sweep must last before alternatives are tried
+_PAYS = 30  # compilations of the default that a sweep must last before alternatives are tried
 _BETTER = 0.95  # of the default's time: less is taken for noise
 _MICRO_BATCHES = (32, 16)
+_CACHE = 2**22  # bytes of activations above which a batch is worth computing in parts on CPU
+_CACHE = 5 * 2**18  # bytes of activations that a core works on without going to memory
 _WIDTHS = {"cpu": (4,), "other": (1, 16, 64)}
 _SHARE = 0.8  # of free memory that a program may take
 
@@ -64,11 +68,39 @@ def _compiled(program: Program, data: Dataset) -> tuple[Run, float]:
     return prepare(program, data), time.perf_counter() - began
 
 
+def in_cache(program: Program, data: Dataset) -> Program:
+    """The program in micro-batches, on CPU where a batch's activations outgrow the cache.
+
+    Only where nothing but rounding changes: without dropout and running statistics. And only where
+    parameters are fewer than the activations of a micro-batch, since gradients are added up for each.
+    """
+    config, part, size = program.config, program.config.batch_size // program.lanes.split, min(_MICRO_BATCHES)
+    if jax.default_backend() != "cpu" or not config.network.per_example or part % size:
+        return program
+    task = make_task(config, data)
+
+    def traced(key: Any, image: Any) -> Any:
+        inputs = task.prepare(key, image, config.hparams, train=True)
+        shapes = jax.eval_shape(task.network.init, key, inputs)
+        variables = jax.tree.map(lambda shape: jnp.zeros(shape.shape, shape.dtype), shapes)
+        return variables, task.network.apply(variables, inputs, train=True, key=key)
+
+    layers, (variables, _) = jax.make_jaxpr(traced, return_shape=True)(
+        jax.random.key(0), np.asarray(data.train.inputs[:1])
+    )
+    values = [value.aval for layer in layers.eqns for value in layer.outvars]
+    activations = sum(value.size * value.dtype.itemsize for value in values if value.ndim > 1 and value.shape[0] == 1)
+    parameters = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(variables.params))
+    if jax.tree.leaves(variables.stats) or part * activations <= _CACHE or size * activations <= parameters:
+        return program
+    return program._replace(micro_batch=size)
+
+
 def alternatives(program: Program, data: Dataset) -> Iterator[Program]:
     """Other ways to carry out a program: micro-batches, fewer devices, lanes side by side."""
     count, size, lanes = len(program.trials), program.config.batch_size, program.lanes
     part = size // lanes.split
-    micro = [m for m in _MICRO_BATCHES if part % m == 0 and m < part]
+    micro = [m for m in (0, *_MICRO_BATCHES) if m < part and part % (m or part) == 0 and m != program.micro_batch]
     if micro and separable(make_task(program.config, data), data):
         yield from (program._replace(micro_batch=m) for m in micro)
     if lanes.devices > 1:

@@ -619,21 +619,26 @@ def draw(tables: Mapping[str, Any], path: Path) -> None:
     """Milliseconds a model-step of every variant, on a logarithmic axis."""
     from matplotlib.figure import Figure
 
-    panels = [(letter, models) for letter, table in tables.items() for models in table["models"]]
-    figure = Figure(figsize=(3.2 * len(panels), 3.2), layout="constrained")
-    for axis, (letter, models) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
-        ms = tables[letter]["models"][models]["ms"]
+    counts = list(dict.fromkeys(models for table in tables.values() for models in table["models"]))
+    figure = Figure(figsize=(3.6 * len(tables), 2.4 * len(counts)), layout="constrained")
+    axes = figure.subplots(len(counts), len(tables), squeeze=False)
+    for (models, letter), axis in zip(itertools.product(counts, tables), axes.flat, strict=True):
+        ms = tables[letter]["models"].get(models, {"ms": {}})["ms"]
         names = list(ms)[::-1]
         medians = [statistics.median(ms[name]) for name in names]
         colours = ["tab:blue" if name == "cnnjax" else "tab:grey" for name in names]
         axis.barh(names, medians, color=colours)
         for i, value in enumerate(medians):
-            axis.text(value, i, f" {value:.3g}", va="center", fontsize=7)
-        axis.set_xlim(0, 1.25 * max(medians))
+            axis.text(value, i, f" {value:,.3g}" if value < 1000 else f" {value:,.0f}", va="center", fontsize=7)
+        axis.set_xscale("log")
+        axis.set_xticks([])
+        axis.set_xticks([], minor=True)
+        if medians:
+            axis.set_xlim(min(medians) / 2, 4 * max(medians))
         axis.set_title(f"({letter}) {models} model(s)", fontsize=9)
         axis.tick_params(labelsize=7)
-        axis.set_xlabel("ms a model-step", fontsize=8)
-    figure.savefig(path, dpi=120)
+        axis.set_xlabel("ms a model-step, logarithmic", fontsize=8)
+    figure.savefig(path, dpi=110)
 
 
 # ------------------------------------------------------------------------- the command

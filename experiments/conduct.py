@@ -20,6 +20,7 @@ from cnnjax.planning import (
     choose,
     describe_plan,
     free_memory,
+    in_cache,
     in_chunks,
     largest_of,
     parse_lanes,
@@ -67,9 +68,11 @@ def opened(
             programs = read_plan(options.plan_from, planned)
         else:
             programs = plan(planned, None if options.lanes == "auto" else parse_lanes(options.lanes))
+            if options.lanes == "auto":
+                programs = tuple(in_cache(program, dataset) for program in programs)
         for program in programs:
             make_task(program.config, dataset, split=program.lanes.split)
-            if not works(program, dataset):
+            if options.plan_from and not works(program, dataset):
                 raise ValueError(
                     f"plan: {options.plan_from}: micro_batch: {program.micro_batch}: must divide a device's part of "
                     f"batch_size {program.config.batch_size}, and the network can have neither batch_norm nor dropout"

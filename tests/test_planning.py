@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from cnnjax import CNNConfig, Hparams, MLPConfig, SweepConfig, TrainConfig
+from cnnjax.config import NetworkConfig
 from cnnjax.data import Dataset, Split
 from cnnjax.planning import (
     Trialled,
@@ -19,6 +20,7 @@ from cnnjax.planning import (
     describe_plan,
     fastest,
     free_memory,
+    in_cache,
     in_chunks,
     parse_lanes,
     read_plan,
@@ -150,6 +152,28 @@ def test_a_short_sweep_is_carried_out_by_default(small: Dataset) -> None:
     assert only[:2] == (programs[0].lanes, 0)
     assert only.ms > 0
     assert only.compile_s > 0
+
+
+@pytest.mark.parametrize(
+    ("network", "batch_size", "expected"),
+    [
+        (CNNConfig(filters=(16, 32)), 128, 16),
+        (CNNConfig(filters=(16, 32)), 120, 0),  # no whole number of micro-batches
+        (CNNConfig(filters=(2,)), 32, 0),  # in the cache as it is
+        (CNNConfig(filters=(16, 32), batch_norm=True), 128, 0),
+        (CNNConfig(filters=(16, 32), dropout=0.1), 128, 0),
+        (MLPConfig(hidden=(3000,)), 512, 0),  # more parameters than activations
+    ],
+)
+def test_a_batch_that_outgrows_the_cache_is_computed_in_parts(
+    network: NetworkConfig, batch_size: int, expected: int
+) -> None:
+    split = Split(np.zeros((512, 28, 28, 1), np.uint8), np.zeros(512, np.int32))
+    data = Dataset.of("large", ("a", "b"), split, split, split)
+    [program] = plan(seeds(1, TrainConfig(network, batch_size=batch_size)), Lanes(1, 1))
+    found = in_cache(program, data)
+    assert found == program._replace(micro_batch=expected)
+    assert works(found, data)
 
 
 def test_alternatives_keep_the_trials_and_change_one_thing(small: Dataset) -> None:
