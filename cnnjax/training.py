@@ -313,7 +313,20 @@ def _compiler_options(function: Any, lift: Lift) -> dict[str, str | int]:
 @lru_cache(maxsize=64)
 def _executable(function: Any, task: Task, lift: Lift, structure: Any, shapes: tuple[Any, ...]) -> Any:
     lowered = function.lower(task, lift, *jax.tree.unflatten(structure, shapes))
-    return lowered.compile(_compiler_options(function, lift))
+    return _compile(lowered, _compiler_options(function, lift))
+
+
+def _compile(lowered: jax.stages.Lowered, options: dict[str, str | int]) -> jax.stages.Compiled:
+    """Compiles with those of the options that this version of XLA has."""
+    try:
+        return lowered.compile(options)  # type: ignore[arg-type]
+    except jax.errors.JaxRuntimeError as error:
+        known = {
+            name: value for name, value in options.items() if f"No such compile option: '{name}'" not in str(error)
+        }
+        if known == options:
+            raise
+        return _compile(lowered, known)
 
 
 def _compiled(function: Any, task: Task, lift: Lift, *arrays: Any) -> Any:

@@ -17,6 +17,7 @@ from cnnjax.optimizers import SCHEDULES, SGD, with_warmup
 from cnnjax.training import (
     DIVERGED_LOSS,
     _advance,
+    _compile,
     advance,
     evaluate,
     fit,
@@ -240,6 +241,13 @@ def test_a_loss_above_the_bound_diverges_and_one_below_does_not(small: Dataset) 
 def test_a_task_that_cannot_be_is_refused(small: Dataset, changes: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         make_task(replace(CONFIG, **changes), small)
+
+
+def test_an_option_that_xla_does_not_have_is_left_out() -> None:
+    lowered = jax.jit(lambda x: x + 1).lower(1.0)
+    assert _compile(lowered, {"xla_of_another_version": 1, "xla_backend_optimization_level": 0})(1.0) == 2
+    with pytest.raises(jax.errors.JaxRuntimeError, match="xla_backend_optimization_level"):
+        _compile(lowered, {"xla_backend_optimization_level": "high"})
 
 
 def test_parameters_counts_one_run(small: Dataset) -> None:
