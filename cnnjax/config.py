@@ -5,6 +5,7 @@ it share a compiled program; every other field fixes a shape or a function, and 
 """
 
 import dataclasses
+import json
 import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -25,6 +26,14 @@ def choose(name: str, value: str, choices: Mapping[str, T]) -> T:
     if value not in choices:
         raise ValueError(f"{name}: {value!r}: use one of {', '.join(choices)}")
     return choices[value]
+
+
+def from_json(content: bytes) -> Any:
+    """The value that JSON stands for; ValueError with the reason where it stands for none."""
+    try:
+        return json.loads(content)
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
 
 
 def text(value: Any) -> str:

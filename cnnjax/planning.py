@@ -4,7 +4,6 @@ Nothing here changes a result but by rounding. What is timed are steps of the re
 first state, whose outcome is dropped.
 """
 
-import json
 import os
 import statistics
 import sys
@@ -19,6 +18,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from cnnjax.config import from_json
 from cnnjax.data import Dataset
 from cnnjax.sweeps import Lanes, Program, Trial, prepare, shape_of
 from cnnjax.training import Run, can_share, make_task, separable
@@ -267,7 +267,7 @@ def read_plan(path: Path, trials: Sequence[Trial]) -> tuple[Program, ...]:
     except OSError as error:
         raise type(error)(f"plan: {path}: {error.strerror}: give the plan.json of an earlier run") from None
     try:
-        entries: Sequence[Mapping[str, Any]] = json.loads(content)["programs"]
+        entries: Sequence[Mapping[str, Any]] = from_json(content)["programs"]
         programs = tuple(
             Program(
                 tuple(trials[n] for n in entry["trials"]), parse_lanes(str(entry["lanes"])), int(entry["micro_batch"])

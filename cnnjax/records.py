@@ -1,12 +1,19 @@
 """The run folder: what a run leaves behind, as JSON, JSON lines and CSV. Nothing is overwritten."""
 
+import contextlib
 import csv
+import dataclasses
+import hashlib
+import io
+import itertools
 import json
 import math
+import os
 import platform
 import subprocess
 import time
-from collections.abc import Iterable, Mapping
+import typing
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict
 from importlib import metadata
 from pathlib import Path
@@ -14,48 +21,61 @@ from typing import Any
 
 import jax
 
-from cnnjax.config import SweepConfig, TrainConfig, text
+from cnnjax.config import Hparams, NetworkConfig, SweepConfig, TrainConfig, from_json, text
+from cnnjax.data import Dataset
+from cnnjax.data.cache import sha256
 
 PACKAGES = ("cnnjax", "jax", "jaxlib", "flax", "optax", "numpy")
 
 
 class RunFolder:
-    """A new folder `runs_dir/name`; its files are written once, `metrics.jsonl` line by line.
+    """The folder `runs_dir/name`; its files are written once, `metrics.jsonl` line by line.
+
+    One process at a time has it: a lock goes with the process that holds it.
 
     Args:
       runs_dir: made if it does not exist.
       name: of the folder; it must be free.
       default: what an unnamed run's folder begins with; the time follows, and a number if need be.
+      resume: a folder of that name is gone on with, if there is one.
 
     Raises:
       FileExistsError: the name is taken.
+      BlockingIOError: another process has the folder.
       OSError: the folder cannot be made.
     """
 
-    def __init__(self, runs_dir: Path, name: str | None, default: str = "run"):
+    def __init__(self, runs_dir: Path, name: str | None, default: str = "run", *, resume: bool = False):
         runs_dir = runs_dir.expanduser()
         try:
             runs_dir.mkdir(parents=True, exist_ok=True)
-            self.path = self._named(runs_dir, name) if name is not None else self._unnamed(runs_dir, default)
+            self.path = self._named(runs_dir, name, resume) if name is not None else self._unnamed(runs_dir, default)
+            self._lock = self._locked()
+            self.figures = self.path / "figures"
+            self.figures.mkdir(exist_ok=resume)
+            self._metrics = self.path / "metrics.jsonl"
+            self._metrics.open("ab" if resume else "xb").close()
         except OSError as error:
             if error.strerror is None:
                 raise
+            culprit = "" if Path(error.filename) == runs_dir else f"{error.filename}: "
             raise OSError(
-                f"no run folder in {runs_dir}: {error.strerror}: choose another --runs-dir or --name"
+                f"no run folder in {runs_dir}: {culprit}{error.strerror}: choose another --runs-dir or --name"
             ) from error
-        self.figures = self.path / "figures"
-        self.figures.mkdir()
-        self._metrics = (self.path / "metrics.jsonl").open("x", buffering=1)
 
     @staticmethod
-    def _named(runs_dir: Path, name: str) -> Path:
+    def _named(runs_dir: Path, name: str, resume: bool) -> Path:
         if Path(name).name != name or not name or name.startswith("."):
             raise ValueError(f"name: {name!r}: give a plain folder name; --runs-dir says where it lies")
         path = runs_dir / name
         try:
-            path.mkdir()
+            path.mkdir(exist_ok=resume)
         except FileExistsError:
-            raise FileExistsError(f"run folder {path} exists: choose another --name, or remove it") from None
+            if path.is_dir():
+                raise FileExistsError(
+                    f"run folder {path} exists: choose another --name, go on with --resume, or remove it"
+                ) from None
+            raise
         return path
 
     @staticmethod
@@ -70,29 +90,103 @@ class RunFolder:
             except FileExistsError:
                 number += 1
 
+    def _locked(self) -> Any:
+        try:
+            import fcntl
+        except ImportError:  # Windows has no such locks
+            return contextlib.nullcontext()
+        # Open for reading only, so that nothing keeps a disk from being unmounted but a write.
+        file = open(os.open(self.path / ".lock", os.O_RDONLY | os.O_CREAT, 0o644))  # noqa: PTH123, SIM115
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.close()
+            raise BlockingIOError(f"run folder {self.path}: another process is at work in it") from None
+        return file
+
+    def read_json(self, name: str) -> Any:
+        """What `write_json` wrote; None if there is no such file."""
+        path = self.path / name
+        try:
+            value = from_json(path.read_bytes())
+        except FileNotFoundError:
+            return None
+        except ValueError as error:
+            raise RecordError(f"{path}: damaged: {error}") from None
+        if value is None:
+            raise RecordError(f"{path}: damaged: null")
+        return value
+
     def write_json(self, name: str, value: Any, *, again: bool = False) -> None:
         """Writes a new file, or with `again` replaces it; numbers that are not finite become null."""
-        with (self.path / name).open("w" if again else "x") as file:
-            json.dump(plain(value), file, indent=2)
-            file.write("\n")
+        self._write(name, json.dumps(plain(value), indent=2) + "\n", again)
 
-    def write_csv(self, name: str, rows: Iterable[Mapping[str, Any]]) -> None:
+    def write_csv(self, name: str, rows: Iterable[Mapping[str, Any]], *, again: bool = False) -> None:
         """Writes a new file with a header; what does not exist is empty."""
         rows = [{key: "" if plain(value) is None else plain(value) for key, value in row.items()} for row in rows]
-        with (self.path / name).open("x", newline="") as file:
-            writer = csv.DictWriter(file, list(rows[0]))
-            writer.writeheader()
-            writer.writerows(rows)
+        file = io.StringIO(newline="")
+        writer = csv.DictWriter(file, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+        self._write(name, file.getvalue(), again)
 
-    def append_metrics(self, row: Mapping[str, Any]) -> None:
-        """Adds a line to `metrics.jsonl`."""
-        self._metrics.write(json.dumps(plain(row)) + "\n")
+    def _write(self, name: str, content: str, again: bool) -> None:
+        path, unfinished = self.path / name, self.path / f".{name}"
+        if not again and path.exists():
+            raise FileExistsError(f"{path} exists")
+        try:
+            unfinished.write_text(content, newline="")
+            unfinished.replace(path)  # whole or not there
+        except OSError as error:
+            raise OSError(error.errno, error.strerror, str(path)) from None
+
+    def append_metrics(self, rows: Iterable[Mapping[str, Any]]) -> None:
+        """Adds lines to `metrics.jsonl`."""
+        lines = "".join(json.dumps(plain(row)) + "\n" for row in rows)
+        try:
+            # Opened anew, so that a folder that was removed is noticed.
+            with open(self._metrics, "r+") as file:  # noqa: PTH123
+                file.seek(0, os.SEEK_END)
+                file.write(lines)
+        except OSError as error:
+            raise OSError(error.errno, error.strerror, str(self._metrics)) from None
+
+    def metrics(self) -> list[dict[str, Any]]:
+        """The lines of `metrics.jsonl`, up to one that was not finished.
+
+        Raises:
+          RecordError: a line before the last is damaged.
+        """
+        lines = self._metrics.read_bytes().splitlines(keepends=True)
+        rows = []
+        for number, line in enumerate(lines, 1):
+            try:
+                row = from_json(line)
+                if not isinstance(row, dict) or not line.endswith(b"\n"):
+                    raise ValueError("no whole line")
+            except ValueError as error:
+                if number == len(lines):
+                    break
+                raise RecordError(f"{self._metrics}: line {number} is damaged: {error}") from None
+            rows.append(row)
+        return rows
+
+    def cut_metrics(self, lines: int) -> None:
+        """Cuts `metrics.jsonl` after so many lines."""
+        with self._metrics.open("rb") as file:
+            length = sum(len(line) for line in itertools.islice(file, lines))
+        if length < self._metrics.stat().st_size:
+            os.truncate(self._metrics, length)
 
     def __enter__(self) -> "RunFolder":
         return self
 
     def __exit__(self, *exception: object) -> None:
-        self._metrics.close()
+        self._lock.__exit__(*exception)
+
+
+class RecordError(Exception):
+    """A record that is damaged; the message names the file and the line."""
 
 
 def plain(value: Any) -> Any:
@@ -119,6 +213,83 @@ def describe(config: TrainConfig | SweepConfig) -> dict[str, Any]:
     return {**asdict(config), "network": network, "hparams": hparams}
 
 
+def configuration(described: Any, networks: Mapping[str, type[NetworkConfig]]) -> TrainConfig | SweepConfig:
+    """The configuration that `describe` wrote.
+
+    Args:
+      described: as read from `config.json`.
+      networks: the classes that may be named, by name.
+
+    Raises:
+      ValueError: it is no such description, or a value is out of range.
+    """
+    try:
+        if "axes" in described:
+            base = configuration(described["base"], networks)
+            assert isinstance(base, TrainConfig)
+            kinds = {name: kind for part in (base.hparams, base.network, base) for name, kind in _kinds(part).items()}
+            axes = {
+                name: tuple(_value(kinds[name], value) for value in values)
+                for name, values in described["axes"].items()
+            }
+            return SweepConfig(base, tuple(axes.items()), described["seeds"])
+        rest = dict(described)
+        network = dict(rest.pop("network"))
+        kind = networks[network.pop("kind")]
+        parts = {"network": _built(kind, network), "hparams": _built(Hparams, rest.pop("hparams"))}
+        return _built(TrainConfig, rest, **parts)
+    except (KeyError, TypeError, AttributeError, AssertionError) as error:
+        raise ValueError(f"no configuration: {type(error).__name__}: {error}") from None
+
+
+def _kinds(part: Any) -> dict[str, Any]:
+    return typing.get_type_hints(part if isinstance(part, type) else type(part))
+
+
+def _value(kind: Any, value: Any) -> Any:
+    if kind == tuple[int, ...] and isinstance(value, str):
+        return () if value == "none" else tuple(map(int, value.split(",")))
+    return value
+
+
+def _built(kind: Any, values: Mapping[str, Any], **more: Any) -> Any:
+    kinds = _kinds(kind)
+    return kind(**{name: _value(kinds[name], value) for name, value in values.items()}, **more)
+
+
+def describe_data(data: Dataset) -> dict[str, Any]:
+    """What a network needs to know of its data, and a digest of all of it."""
+    splits = {"train": data.train, "valid": data.valid, "test": data.test}
+    return {
+        "name": data.name,
+        "classes": list(data.classes),
+        "shape": list(data.train.inputs.shape[1:]),
+        "dtype": data.train.inputs.dtype.name,
+        "examples": {name: len(split.labels) for name, split in splits.items()},
+        "standardize": {name: list(values) for name, values in dataclasses.asdict(data.standardize).items()},
+        "sha256": digest([sha256(array) for split in splits.values() for array in split]),
+    }
+
+
+def digest(value: Any) -> str:
+    """SHA-256 of a plain value, whatever the order of its fields."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
+
+
+def differences(there: Any, here: Any, name: str = "") -> Iterator[str]:
+    """What differs between two plain values, as `hparams.momentum 0.9 there, 0.8 here`."""
+    if isinstance(there, Mapping) and isinstance(here, Mapping):
+        for key in [*there, *(key for key in here if key not in there)]:
+            yield from differences(there.get(key), here.get(key), f"{name}.{key}" if name else key)
+    elif there != here:
+        yield f"{name} {_short(there)} there, {_short(here)} here"
+
+
+def _short(value: Any) -> str:
+    words = text(tuple(value)) if isinstance(value, list) else str(value)
+    return words if len(words) <= 40 else words[:12] + "..."
+
+
 def environment(checkout: Path) -> dict[str, Any]:
     """Versions, device, and the checkout's git commit (None outside a checkout)."""
     device = jax.devices()[0]
@@ -128,8 +299,17 @@ def environment(checkout: Path) -> dict[str, Any]:
         "platform": platform.platform(),
         "device": f"{device.platform}: {device.device_kind}",
         "devices": jax.device_count(),
+        "source": _source(),
         "commit": _commit(checkout),
     }
+
+
+def _source() -> str:
+    """A digest of the package's source, which tells versions apart that have one number."""
+    package, contents = Path(__file__).parent, hashlib.sha256()
+    for path in sorted(package.rglob("*.py")):
+        contents.update(path.relative_to(package).as_posix().encode() + b"\0" + path.read_bytes() + b"\0")
+    return contents.hexdigest()
 
 
 def _commit(checkout: Path) -> str | None:

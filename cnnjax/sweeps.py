@@ -13,14 +13,14 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import lax
+from jax import Array, lax
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from cnnjax import training
 from cnnjax.config import Hparams, SweepConfig, TrainConfig
 from cnnjax.config import replace as replace_values
 from cnnjax.data import Dataset
-from cnnjax.training import Metrics, Progress, Run, can_share, make_task, measure_test, train
+from cnnjax.training import Metrics, Progress, Run, Task, TrainState, can_share, make_task, measure_test, train
 
 _LEAST_IMAGES = 32  # of a batch on a device, where devices share it
 MOST_TRIALS = 100_000
@@ -169,14 +169,30 @@ def plan(trials: Sequence[Trial], lanes: Lanes | None = None) -> tuple[Program, 
     )
 
 
-def prepare(program: Program, data: Dataset) -> Run:
-    """Compiles a program and initialises its lanes."""
-    config = program.config
+def _task(program: Program, data: Dataset) -> Task:
+    return make_task(program.config, data, program.micro_batch, program.lanes.split)
+
+
+def _points(program: Program) -> tuple[Array, Hparams]:
+    """The keys and numbers of a program's trials, lanes first."""
     keys = jnp.stack([jax.random.key(trial.config.seed) for trial in program.trials])
     numbers = [trial.config.hparams for trial in program.trials]
-    hparams = jax.tree.map(lambda *values: np.array(values, np.float32), *numbers)
-    task = make_task(config, data, program.micro_batch, program.lanes.split)
-    return training.prepare(task, keys, hparams, program.lanes.place(data), config.epochs, program.lanes)
+    return keys, jax.tree.map(lambda *values: np.array(values, np.float32), *numbers)
+
+
+def prepare(program: Program, data: Dataset) -> Run:
+    """Compiles a program and initialises its lanes."""
+    keys, hparams = _points(program)
+    data = program.lanes.place(data)
+    return training.prepare(_task(program, data), keys, hparams, data, program.config.epochs, program.lanes)
+
+
+def state_of(program: Program, data: Dataset) -> TrainState:
+    """The shapes and types of a program's state, lanes first, without computing anything."""
+    keys, hparams = _points(program)
+    example = jnp.asarray(data.train.inputs[:1])
+    lanes = jax.vmap(lambda key, hparams: training.init(_task(program, data), key, hparams, example))
+    return jax.eval_shape(lanes, keys, hparams)
 
 
 def run(program: Program, data: Dataset) -> Iterator[Progress]:
@@ -261,9 +277,10 @@ def rank(results: Sequence[Result]) -> list[Ranked]:
     return sorted(ranked, key=badness)
 
 
-def measure_test_of(program: Program, progress: Progress, point: Ranked, data: Dataset) -> Metrics:
-    """The test metrics [seeds] of a point's complete trials, from the end of its program."""
+def measure_test_of(program: Program, state: TrainState, point: Ranked, data: Dataset) -> Metrics:
+    """The test metrics [seeds] of a point's complete trials, from the last state of its program."""
     wanted = {result.trial.number for result in point.results if result.status == "complete"}
     rows = np.array([row for row, trial in enumerate(program.trials) if trial.number in wanted], int)
-    states = jax.tree.map(lambda array: np.asarray(array)[rows], progress.state)
-    return measure_test(make_task(program.config, data, split=program.lanes.split), states, data, program.lanes)
+    states = jax.tree.map(lambda array: np.asarray(array)[rows], state)
+    task = make_task(program.config, data, split=program.lanes.split)
+    return measure_test(task, states, data, program.lanes)

@@ -4,6 +4,7 @@ A run is a fold of `step` over batches that its key alone decides, so each of th
 under `jax.vmap` or `jax.lax.map` trains many runs at once (`cnnjax.sweeps`).
 """
 
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
@@ -52,16 +53,6 @@ class Task(NamedTuple):
     """
 
 
-class TrainState(NamedTuple):
-    """All that a step changes. Once `diverged`, nothing of it changes any more."""
-
-    step: Int[Array, ""]
-    params: Any
-    stats: Any
-    optimizer: optax.OptState
-    diverged: Bool[Array, ""]
-
-
 class Metrics(NamedTuple):
     """Sums over examples, so that metrics of parts add up; `loss` and `accuracy` are the means."""
 
@@ -78,10 +69,26 @@ class Metrics(NamedTuple):
         return self.correct / self.examples
 
 
+class TrainState(NamedTuple):
+    """All that a step changes. Once `diverged`, nothing of it changes any more."""
+
+    step: Int[Array, ""]
+    params: Any
+    stats: Any
+    optimizer: optax.OptState
+    seen: Metrics
+    """Of the epoch so far: running sums over its batches, each under the parameters of its time."""
+    diverged: Bool[Array, ""]
+
+
 def _measure(losses: Array, logits: Array, labels: Array, mask: Array | None = None) -> Metrics:
     mask = jnp.ones_like(labels, bool) if mask is None else mask
     hits = (logits.argmax(-1) == labels) & mask
     return Metrics(jnp.where(mask, losses, 0).sum(), hits.sum(), mask.sum())
+
+
+def _nothing() -> Metrics:
+    return Metrics(jnp.zeros(()), jnp.zeros((), int), jnp.zeros((), int))
 
 
 def _share(task: Task, batch: Any) -> Any:
@@ -124,7 +131,7 @@ def init(task: Task, key: Key[Array, ""], hparams: Hparams, example: Num[Array, 
     prepared = task.prepare(key, example, hparams, train=False)
     params, stats = task.network.init(jax.random.fold_in(key, _INIT), prepared)
     optimizer = task.optimizer(hparams).init(params)
-    return TrainState(jnp.zeros((), jnp.int32), params, stats, optimizer, jnp.zeros((), bool))
+    return TrainState(jnp.zeros((), jnp.int32), params, stats, optimizer, _nothing(), jnp.zeros((), bool))
 
 
 def step(
@@ -178,7 +185,8 @@ def step(
     updates, optimizer = task.optimizer(hparams).update(gradients, state.optimizer, state.params)
     params = optax.apply_updates(state.params, updates)
     diverged = state.diverged | ~(loss <= DIVERGED_LOSS)  # true for NaN as well
-    after = TrainState(state.step + 1, params, stats, optimizer, diverged)
+    seen = jax.tree.map(jnp.add, state.seen, metrics)
+    after = TrainState(state.step + 1, params, stats, optimizer, seen, diverged)
     after = jax.tree.map(partial(jnp.where, diverged), state._replace(diverged=diverged), after)
     return after, metrics
 
@@ -194,11 +202,12 @@ def _pick(split: Split, rows: Array) -> Split:
 
 def advance(
     task: Task, key: Key[Array, ""], state: TrainState, split: Split, hparams: Hparams, n: Int[Array, ""] | int
-) -> tuple[TrainState, Metrics]:
+) -> TrainState:
     """At most `n` steps, and not past the end of the epoch; none once the run has diverged.
 
     Each epoch is a permutation of the split, drawn from the key and the number of the epoch, so a
-    run that stops between two steps goes on with the batches it would have seen.
+    run that stops between two steps goes on with the batches it would have seen, and comes to the
+    same state to the bit.
 
     Args:
       task: what is trained.
@@ -209,28 +218,29 @@ def advance(
       n: number of steps; may be a tracer, so that one program serves every number.
 
     Returns:
-      The state after and the metrics of the examples seen.
+      The state after, whose `seen` counts from the beginning of the epoch.
     """
     length = steps_per_epoch(task, split)
     epoch, start = state.step // length, state.step % length
     order_key = jax.random.fold_in(jax.random.fold_in(key, _ORDER), epoch)
     order = jax.random.permutation(order_key, len(split.labels))
+    begins = (start == 0) & ~state.diverged
+    state = state._replace(seen=jax.tree.map(partial(jnp.where, begins), _nothing(), state.seen))
 
     n = jnp.minimum(n, length - start)
 
-    def unfinished(carry: tuple[Array, TrainState, Metrics]) -> Array:
-        i, state, _ = carry
+    def unfinished(carry: tuple[Array, TrainState]) -> Array:
+        i, state = carry
         return (i < n) & ~state.diverged
 
-    def body(carry: tuple[Array, TrainState, Metrics]) -> tuple[Array, TrainState, Metrics]:
-        i, state, total = carry
+    def body(carry: tuple[Array, TrainState]) -> tuple[Array, TrainState]:
+        i, state = carry
         rows = lax.dynamic_slice_in_dim(order, (start + i) * task.batch_size, task.batch_size)
-        state, metrics = step(task, key, state, _pick(split, rows), hparams)
-        return i + 1, state, jax.tree.map(jnp.add, total, metrics)
+        state, _ = step(task, key, state, _pick(split, rows), hparams)
+        return i + 1, state
 
-    zero = Metrics(jnp.zeros(()), jnp.zeros((), int), jnp.zeros((), int))
-    _, state, total = lax.while_loop(unfinished, body, (jnp.zeros((), jnp.int32), state, zero))
-    return state, total
+    _, state = lax.while_loop(unfinished, body, (jnp.zeros((), jnp.int32), state))
+    return state
 
 
 def evaluate(task: Task, state: TrainState, split: Split) -> Metrics:
@@ -268,9 +278,12 @@ class Progress(NamedTuple):
     steps: int
     """Steps so far of a run that has not diverged."""
     state: TrainState
-    train: Metrics
-    """Running mean over the epoch's batches, each under the parameters of its time."""
     valid: Metrics
+
+    @property
+    def train(self) -> Metrics:
+        """Of the epoch's batches, each under the parameters of its time."""
+        return self.state.seen
 
 
 @partial(jax.jit, static_argnums=(0, 1))
@@ -281,8 +294,8 @@ def _init(task: Task, lift: Lift, key: Array, hparams: Hparams, example: Array) 
 @partial(jax.jit, static_argnums=(0, 1))
 def _advance(
     task: Task, lift: Lift, key: Array, state: TrainState, split: Split, hparams: Hparams, n: Array
-) -> tuple[TrainState, Metrics]:
-    def one(key: Array, state: TrainState, hparams: Hparams, split: Split, n: Array) -> tuple[TrainState, Metrics]:
+) -> TrainState:
+    def one(key: Array, state: TrainState, hparams: Hparams, split: Split, n: Array) -> TrainState:
         return advance(task, key, state, split, hparams, n)
 
     return lift(one, split, n)(key, state, hparams)
@@ -347,10 +360,12 @@ class Run(NamedTuple):
     epochs: int
     steps: int
     """Of an epoch."""
-    advance: Callable[[TrainState, int], tuple[TrainState, Metrics]]
+    advance: Callable[[TrainState, int], TrainState]
     """advance(state, n): at most n steps, up to the end of the epoch."""
     evaluate: Callable[[TrainState], Metrics]
     """The metrics of the validation split."""
+    place: Callable[[TrainState], TrainState]
+    """Puts a state from elsewhere, as a checkpoint, where `advance` takes it."""
     memory: int
     """Bytes that training takes on the busiest device, by the compiler's own account."""
 
@@ -373,26 +388,42 @@ def prepare(
     )
     shardings = jax.tree.map(lambda array: array.sharding, state)
 
-    def advanced(state: TrainState, n: int) -> tuple[TrainState, Metrics]:
-        state, metrics = advance(key, state, train, hparams, np.int32(n))
-        return jax.device_put(state, shardings), metrics
+    def place(state: TrainState) -> TrainState:
+        return jax.device_put(state, shardings)
 
-    return Run(
-        state,
-        epochs,
-        length,
-        advanced,
-        lambda state: evaluate(state, valid),
-        memory,
-    )
+    def advanced(state: TrainState, n: int) -> TrainState:
+        return place(advance(key, state, train, hparams, np.int32(n)))
+
+    return Run(state, epochs, length, advanced, lambda state: evaluate(state, valid), place, memory)
+
+
+def parts(run: Run, state: TrainState, step: int = 0, seconds: float = 1.0) -> Iterator[tuple[int, TrainState]]:
+    """Trains on from a state; yields the number of steps and the state about every second and after each epoch.
+
+    A run that stops at one of these, and goes on from the state some other time, comes to the same
+    numbers to the bit.
+    """
+    most = 1  # steps at once; grows to what takes so many seconds
+    while step < run.epochs * run.steps:
+        n = min(most, run.steps - step % run.steps)
+        began = time.perf_counter()
+        state = jax.block_until_ready(run.advance(state, n))
+        if n == most:
+            most = max(1, min(8 * most, int(n * seconds / (time.perf_counter() - began))))
+        step += n
+        yield step, state
 
 
 def train(run: Run) -> Iterator[Progress]:
     """Trains a run from its first state, and yields after each epoch."""
-    state = run.state
-    for epoch in range(1, run.epochs + 1):
-        state, metrics = run.advance(state, run.steps)
-        yield Progress(epoch, epoch * run.steps, state, metrics, run.evaluate(state))
+    for step, state in parts(run, run.state):
+        if step % run.steps == 0:
+            yield measured(run, step, state)
+
+
+def measured(run: Run, step: int, state: TrainState) -> Progress:
+    """Where a run is at the end of an epoch."""
+    return Progress(step // run.steps, step, state, run.evaluate(state))
 
 
 def fit(

@@ -26,7 +26,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import tyro
-from command_line import ROOT, fail, percent, usage
+from command_line import ROOT, fail, load_preset, percent, usage
 from flax import nnx
 from jax import Array, lax
 from tqdm import tqdm
@@ -261,7 +261,7 @@ def add_ours(name: str, net: Net, arrays: Sequence[np.ndarray], models: int) -> 
     def steps_from_the_start(steps: int) -> Any:
         state = run.state
         for done in range(0, steps, run.steps):  # a program stops at the end of an epoch
-            state, _ = run.advance(state, min(run.steps, steps - done))
+            state = run.advance(state, min(run.steps, steps - done))
         return state.step
 
     _cases[name] = _timed(steps_from_the_start, models)
@@ -583,7 +583,7 @@ def sweep_table(arguments: Arguments) -> dict[str, Any]:
     began = time.perf_counter()
     out = subprocess.run([*peer, "sweep"], capture_output=True, text=True, check=True).stdout
     report("PyTorch, one process", time.perf_counter() - began, out.strip())
-    config = sweep_preset()
+    config = load_preset("digits")["sweep"]
     waiting = [
         [*peer, "trial", "1", str(rate), ",".join(map(str, filters)), str(seed)]
         for rate, filters in itertools.product(*(values for _, values in config.axes))
@@ -604,12 +604,6 @@ def sweep_table(arguments: Arguments) -> dict[str, Any]:
         ratios = [results[name] / results[ours] for ours in list(results)[:2]]
         print(f"  {name} / cnnjax: {ratios[0]:.2f} (warm cache {ratios[1]:.2f})")
     return results
-
-
-def sweep_preset() -> SweepConfig:
-    import runpy
-
-    return runpy.run_path(str(ROOT / "configs/digits.py"))["sweep"]
 
 
 # ------------------------------------------------------------------------- the picture

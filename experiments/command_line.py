@@ -1,8 +1,10 @@
 """What the scripts share: arguments, errors as one line, progress and clocks."""
 
+import signal
 import time
 
 STARTED = time.perf_counter()  # before the imports that take most of a second
+signal.signal(signal.SIGINT, signal.SIG_DFL)  # which would end in a traceback
 
 import contextlib
 import dataclasses
@@ -15,6 +17,7 @@ import runpy
 import sys
 import types
 import typing
+import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib import metadata
@@ -25,9 +28,11 @@ import jax
 import tyro
 from tqdm import tqdm
 
+from cnnjax.checkpoints import CheckpointError
 from cnnjax.config import NOT_SWEPT, SweepConfig, TrainConfig, flat, replace, text
 from cnnjax.data import DataError
 from cnnjax.data.cache import default_directory
+from cnnjax.records import RecordError
 from cnnjax.sweeps import Summary, shape_of, shares, trials
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -75,6 +80,18 @@ class Options:
     and devices that share a batch, as 1:1:2"""
     plan_from: Path | None = None
     """carry the trials out as this plan.json of an earlier run says"""
+    resume: bool = False
+    """go on with the run --name where it stopped, or start it if there is none"""
+    allow_changes: bool = False
+    """go on also where configuration, versions, source or data are not those it began with"""
+    save_seconds: float = 30.0
+    """seconds of training between two checkpoints of a program; 0 for one after each epoch"""
+    keep_latest: int = 2
+    """how many of the last checkpoints of a program are kept"""
+    keep_best: int = 1
+    """and how many of those with the highest validation accuracy"""
+    deterministic: bool = False
+    """on a GPU, only operations whose results never vary, at some cost in speed"""
     memory: float | None = None
     """GiB that training may take in all; by default most of what is free"""
     compilation_cache: bool = True
@@ -178,9 +195,7 @@ def parse(script: str, doc: str, argv: Sequence[str], several: bool) -> tuple[Tr
     )
     values = {field.name: getattr(arguments.run, field.name) for field in dataclasses.fields(arguments.run)}
     with usage(arguments.options.debug):
-        memory = arguments.options.memory
-        if memory is not None and not 0 < memory * 2**30 < math.inf:
-            raise ValueError(f"memory: {memory}: must be above 0 and finite")
+        _check(arguments.options)
         config: TrainConfig | SweepConfig
         if axes is None:
             config = replace(base, values)
@@ -191,6 +206,19 @@ def parse(script: str, doc: str, argv: Sequence[str], several: bool) -> tuple[Tr
             single.update({name: many[0] for name, many in values.items() if name not in swept})
             config = SweepConfig(replace(base, single), tuple(swept.items()), seeds)
     return config, arguments.options, Path(argv[0]).stem
+
+
+def _check(options: Options) -> None:
+    if options.memory is not None and not 0 < options.memory * 2**30 < math.inf:
+        raise ValueError(f"memory: {options.memory}: must be above 0 and finite")
+    if not 0 <= options.save_seconds < math.inf:
+        raise ValueError(f"save_seconds: {options.save_seconds}: must be at least 0 and finite")
+    if options.keep_latest < 1:
+        raise ValueError(f"keep_latest: {options.keep_latest}: must be at least 1")
+    if options.keep_best < 0:
+        raise ValueError(f"keep_best: {options.keep_best}: must be at least 0")
+    if options.resume and options.name is None:
+        raise ValueError("resume: give --name, the run to go on with")
 
 
 def cpu_devices(config: TrainConfig | SweepConfig, cores: int) -> int:
@@ -216,12 +244,15 @@ def use_compilation_cache() -> None:
     jax.config.update("jax_compilation_cache_dir", str(folder))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+    # An entry that is damaged, or a disk that is full, costs a compilation and no more.
+    warnings.filterwarnings("ignore", "Error (reading|writing) persistent compilation cache")
 
 
 def run(main: Callable[[Any, Options, str], None], doc: str | None, *, several: bool = False) -> None:
     """Runs a script: `main(config, options, preset)`, with a user's mistakes told in one line."""
     argv = sys.argv[1:]
     debug = "--debug" in argv
+    signals.listen()
     try:
         config, options, preset = parse(Path(sys.argv[0]).name, doc or "", argv, several)
         # To be said before JAX starts.
@@ -232,6 +263,8 @@ def run(main: Callable[[Any, Options, str], None], doc: str | None, *, several: 
                 jax.config.update("jax_num_cpu_devices", cores if chosen else cpu_devices(config, cores))
         if options.compilation_cache:
             use_compilation_cache()
+        if options.deterministic:
+            os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_gpu_deterministic_ops=true"
         if options.device:
             jax.config.update("jax_platforms", PLATFORMS[options.device])
         with usage(options.debug):
@@ -241,17 +274,61 @@ def run(main: Callable[[Any, Options, str], None], doc: str | None, *, several: 
                 wanted = options.device or os.environ.get("JAX_PLATFORMS")
                 raise ValueError(f"device: {wanted}: JAX finds none here") from error
         main(config, options, preset)
+        signals.listen(signal.SIG_DFL)
     except BrokenPipeError:  # the reader of standard output left, as `head` does
         sys.stderr.close()
         raise SystemExit(1) from None
-    except (DataError, OSError) as error:
+    except (DataError, RecordError, CheckpointError, OSError, MemoryError, jax.errors.JaxRuntimeError) as error:
         if debug:
             raise
-        fail(error, 1)
-    except KeyboardInterrupt:
-        if debug:
-            raise
-        fail("interrupted", 130)
+        if isinstance(error, OSError) and error.filename is not None:
+            fail(f"{error.filename}: {error.strerror}", 1)
+        fail(str(error).strip().split("\n")[0] or "out of memory", 1)
+    except Interrupted as interrupted:
+        signals.listen(signal.SIG_IGN)
+        print(interrupted, file=sys.stderr)
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(interrupted.code)  # threads that compile would be waited for
+
+
+# ------------------------------------------------------------------------- signals
+
+
+class Interrupted(BaseException):
+    """SIGINT or SIGTERM came; what was in hand is saved."""
+
+    def __init__(self, number: int, where: str = ""):
+        super().__init__(f"interrupted{where and ': ' + where}")
+        self.code = 128 + number
+
+
+class Signals:
+    """Raises `Interrupted` when SIGINT or SIGTERM comes; where held, only `pending` says so."""
+
+    def __init__(self) -> None:
+        self.pending = 0
+        self._held = False
+
+    def listen(self, handler: Any = None) -> None:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, handler or self._arrived)
+
+    def _arrived(self, number: int, frame: object) -> None:
+        self.pending = number
+        if not self._held:
+            raise Interrupted(number)
+
+    @contextlib.contextmanager
+    def held(self) -> Iterator[None]:
+        self._held = True
+        try:
+            yield
+        finally:
+            self._held = False
+
+
+signals = Signals()
 
 
 # ------------------------------------------------------------------------- progress and clocks

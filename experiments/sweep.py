@@ -8,16 +8,14 @@ from conduct import Outcome, conduct, opened, point_name
 
 from cnnjax import pictures
 from cnnjax.config import SweepConfig, text
-from cnnjax.records import describe
 from cnnjax.sweeps import Summary, summarize
 
 
 def main(config: SweepConfig, options: Options, preset: str) -> None:
     clock = Clock()
     with opened(config, options, preset) as (programs, dataset, folder):
-        folder.write_json("config.json", describe(config))
         outcome = conduct(programs, dataset, folder, options)
-        folder.write_csv("trials.csv", trial_rows(outcome))
+        folder.write_csv("trials.csv", trial_rows(outcome), again=options.resume)
         accuracy, loss = tested(outcome)
         best = {
             "point": outcome.winner.values,
@@ -29,10 +27,10 @@ def main(config: SweepConfig, options: Options, preset: str) -> None:
         }
         statuses = [result.status for result in outcome.results]
         counts = {status: statuses.count(status) for status in ("complete", "stopped", "diverged")}
-        folder.write_json("summary.json", {"best": best, "trials": counts, "seconds": clock.seconds()})
         trials = {point_name(point): [result.trial.number for result in point.results] for point in outcome.points}
         pictures.compare_curves(outcome.rows, trials, folder.figures / "curves.png")
         pictures.grid([(point.values, point.valid_accuracy) for point in outcome.points], folder.figures / "grid.png")
+        folder.write_json("summary.json", {"best": best, "trials": counts, "seconds": clock.seconds()})
     print(table(outcome, accuracy))
     print(f"{len(statuses)} trials; {clock}")
     print(folder.path)

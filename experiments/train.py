@@ -4,14 +4,12 @@ from command_line import Clock, Options, run
 from conduct import conduct, opened
 
 from cnnjax import pictures
-from cnnjax.config import SweepConfig, TrainConfig
-from cnnjax.records import describe
+from cnnjax.config import TrainConfig
 
 
 def main(config: TrainConfig, options: Options, preset: str) -> None:
     clock = Clock()
-    with opened(SweepConfig(config, axes=(), seeds=1), options, preset) as (programs, dataset, folder):
-        folder.write_json("config.json", describe(config))
+    with opened(config, options, preset) as (programs, dataset, folder):
         outcome = conduct(programs, dataset, folder, options)
         [result] = outcome.results
         accuracy, loss = outcome.tests.get(0, (None, None))
@@ -24,8 +22,8 @@ def main(config: TrainConfig, options: Options, preset: str) -> None:
             "parameters": outcome.parameters,
             "seconds": clock.seconds(),
         }
-        folder.write_json("summary.json", summary)
         pictures.learning_curves(outcome.rows, folder.figures / "curves.png")
+        folder.write_json("summary.json", summary)
     if accuracy is None:
         print(f"diverged after {result.step} steps: try a lower --learning-rate than {config.hparams.learning_rate:g}")
     else:

@@ -1,7 +1,13 @@
 """What the tests share: two CPU devices, digits, and real TFDS directories made on the spot."""
 
 import os
+import resource
+import subprocess
+import sys
+from collections import defaultdict
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
@@ -27,6 +33,33 @@ def small(digits: Dataset) -> Dataset:
     """A few digits, for tests that train."""
     train, valid, test = (Split(s.inputs[:n], s.labels[:n]) for s, n in zip(digits[2:5], (160, 50, 50), strict=True))
     return Dataset.of("small", digits.classes, train, valid, test)
+
+
+ROOT = Path(__file__).parents[1]
+
+
+def script(name: str, *arguments: str | Path, cwd: Path, check: bool = True) -> subprocess.CompletedProcess[str]:
+    """Runs `experiments/NAME.py` as a user does; warnings are errors."""
+    command = [sys.executable, "-W", "error", ROOT / "experiments" / f"{name}.py", *arguments]
+    done = subprocess.run([*map(str, command)], capture_output=True, text=True, cwd=cwd, timeout=300)
+    assert not check or done.returncode == 0, done.stderr
+    return done
+
+
+BAD_INPUT = "bad inputs told in one line that names the culprit, exit 1 or 2; processor time"
+
+
+def mistake(name: str, *arguments: str | Path, cwd: Path, code: int, message: str) -> float:
+    """Runs a script with bad input, checks how it is told, and returns the seconds of processor time it took."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    done = script(name, *arguments, cwd=cwd, check=False)
+    now = resource.getrusage(resource.RUSAGE_CHILDREN)
+    assert done.returncode == code, done.stderr
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+    if done.stderr.startswith("error:"):  # else tyro's box, or the overview of presets
+        assert len(done.stderr.splitlines()) == 1
+    return now.ru_utime + now.ru_stime - used.ru_utime - used.ru_stime
 
 
 def images(shape: tuple[int, ...], count: int, seed: int = 0) -> list[dict]:
@@ -85,3 +118,35 @@ def tfds_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name, shape in (("mnist", (28, 28, 1)), ("cifar10", (32, 32, 3))):
         prepare(folder, name, {"train": images(shape, 300), "test": images(shape, 60, 1)}, shape)
     return folder
+
+
+# ------------------------------------------------------------------------- figures
+
+
+@pytest.fixture
+def figure(record_property: Callable[[str, object], None]) -> Callable[..., None]:
+    """Counts what tests show, for a line under their results: `figure(name, count, value)`.
+
+    The line reads `50 of 50 NAME`, failures not counted, with the largest value if there are any.
+    """
+
+    def record(name: str, count: int = 1, value: float | None = None) -> None:
+        record_property("figure", (name, count, value))
+
+    return record
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    reports = [report for reports in terminalreporter.stats.values() for report in reports]
+    figures = defaultdict(list)
+    for report in reports:
+        for kind, figure in getattr(report, "user_properties", ()):
+            if kind == "figure" and report.when == "call":
+                name, count, value = figure
+                figures[name].append((count, count * report.passed, value))
+    if figures:
+        terminalreporter.section("figures")
+    for name, found in sorted(figures.items()):
+        total, passed = (sum(column) for column in list(zip(*found, strict=True))[:2])
+        values = [value for *_, value in found if value is not None]
+        terminalreporter.line(f"{passed} of {total} {name}" + (f"; at most {max(values):.1f} s" if values else ""))

@@ -70,7 +70,7 @@ def test_the_second_start_reads_the_cache(tfds_dir: Path, tmp_path: Path, monkey
     assert (first.name, first.classes) == (second.name, second.classes)
 
 
-@pytest.mark.parametrize("damage", ["truncate", "empty", "remove", "facts"])
+@pytest.mark.parametrize("damage", ["truncate", "empty", "remove", "facts", "flip"])
 def test_a_damaged_cache_is_read_anew(tfds_dir: Path, tmp_path: Path, damage: str) -> None:
     first = load("mnist", tfds_dir, tmp_path)
     [folder] = tmp_path.iterdir()
@@ -81,6 +81,10 @@ def test_a_damaged_cache_is_read_anew(tfds_dir: Path, tmp_path: Path, damage: st
         array.write_bytes(b"")
     elif damage == "remove":
         array.unlink()
+    elif damage == "flip":
+        content = bytearray(array.read_bytes())
+        content[5000] ^= 1
+        array.write_bytes(content)
     else:
         (folder / "dataset.json").write_text("{")
     np.testing.assert_array_equal(load("mnist", tfds_dir, tmp_path).train.inputs, first.train.inputs)

@@ -8,9 +8,20 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from cnnjax import CNNConfig, Hparams, SweepConfig, TrainConfig, pictures
+from cnnjax import CNNConfig, Hparams, MLPConfig, SweepConfig, TrainConfig, pictures
 from cnnjax.config import replace, text
-from cnnjax.records import RunFolder, describe, environment, plain
+from cnnjax.data import Dataset
+from cnnjax.records import (
+    RecordError,
+    RunFolder,
+    configuration,
+    describe,
+    describe_data,
+    differences,
+    environment,
+    plain,
+)
+from cnnjax.runs import NETWORKS
 from cnnjax.sweeps import Summary
 
 TRAIN = TrainConfig(CNNConfig(filters=(8, 16)), Hparams(learning_rate=0.03))
@@ -49,8 +60,8 @@ def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
 def test_what_does_not_exist_is_null_or_empty(tmp_path: Path) -> None:
     row = {"trial": 0, "filters": (8, 16), "loss": math.nan, "rate": 0.1, "none": None}
     with RunFolder(tmp_path, "r") as folder:
-        folder.append_metrics(row)
-        folder.append_metrics({"trial": 1, "loss": math.inf})
+        folder.append_metrics([row])
+        folder.append_metrics([{"trial": 1, "loss": math.inf}])
         folder.write_csv("t.csv", [row])
     lines = [json.loads(line) for line in (tmp_path / "r" / "metrics.jsonl").read_text().splitlines()]
     assert lines == [
@@ -163,3 +174,72 @@ def test_a_grid_of_any_number_of_fields(tmp_path: Path, names: tuple[str, ...]) 
 def test_a_grid_where_everything_diverged(tmp_path: Path) -> None:
     pictures.grid([({"rate": 1.0}, Summary(math.nan, math.nan, 0))], tmp_path / "grid.png")
     assert (tmp_path / "grid.png").stat().st_size > 0
+
+
+# ------------------------------------------------------------------------- going on
+
+
+def test_a_configuration_is_read_as_it_was_written() -> None:
+    network = CNNConfig(filters=(8, 16), padding=1, dense=(), dropout=0.2)
+    train = TrainConfig(network, Hparams(learning_rate=0.03, warmup=0.1), batch_size=32, seed=7)
+    sweep = SweepConfig(train, (("filters", ((8, 16), (4, 4))), ("padding", ("SAME", 1))), 2)
+    for config in (train, sweep, TrainConfig(MLPConfig(hidden=()))):
+        assert configuration(json.loads(json.dumps(plain(describe(config)))), NETWORKS) == config
+
+
+@pytest.mark.parametrize(
+    "described",
+    [1, [], None, {}, {"network": {}}, {"network": {"kind": "os.system"}, "hparams": {}}, {"axes": {}, "base": 1}],
+)
+def test_what_is_no_configuration_is_refused(described: object) -> None:
+    with pytest.raises(ValueError, match="no configuration"):
+        configuration(described, NETWORKS)
+
+
+def test_a_configuration_out_of_range_is_refused() -> None:
+    described = json.loads(json.dumps(plain(describe(TRAIN))))
+    described["hparams"]["momentum"] = 2
+    with pytest.raises(ValueError, match="momentum: 2: must be at least 0 and below 1"):
+        configuration(described, NETWORKS)
+
+
+def test_a_folder_is_gone_on_with_only_where_asked(tmp_path: Path) -> None:
+    with RunFolder(tmp_path, "r", resume=True) as folder:
+        folder.append_metrics([{"trial": 0, "epoch": 1}])
+        with pytest.raises(BlockingIOError, match="another process is at work in it"):
+            RunFolder(tmp_path, "r", resume=True)
+    with RunFolder(tmp_path, "r", resume=True) as folder:
+        assert folder.metrics() == [{"trial": 0, "epoch": 1}]
+    with pytest.raises(FileExistsError, match="go on with --resume"):
+        RunFolder(tmp_path, "r")
+
+
+def test_lines_are_cut_and_a_torn_one_is_left_out(tmp_path: Path) -> None:
+    rows = [{"trial": 0, "epoch": epoch} for epoch in (1, 2, 3)]
+    with RunFolder(tmp_path, "r") as folder:
+        folder.append_metrics(rows)
+        path = folder.path / "metrics.jsonl"
+        whole = path.read_bytes()
+        path.write_bytes(whole + whole[:9])
+        assert folder.metrics() == rows
+        folder.cut_metrics(3)
+        assert path.read_bytes() == whole
+        folder.cut_metrics(1)
+        assert folder.metrics() == rows[:1]
+        path.write_bytes(whole[:9] + b"\n" + whole)
+        with pytest.raises(RecordError, match=rf"{path}: line 1 is damaged"):
+            folder.metrics()
+
+
+def test_differences_are_named(digits: Dataset) -> None:
+    there = {"a": {"b": 1, "c": [1, 2]}, "d": 1}
+    here = {"a": {"b": 2, "c": [1, 2]}, "e": "x" * 99}
+    assert list(differences(there, here)) == [
+        "a.b 1 there, 2 here",
+        "d 1 there, None here",
+        "e None there, xxxxxxxxxxxx... here",
+    ]
+    changed = digits.test.labels.copy()
+    changed[0] += 1
+    other = digits._replace(test=digits.test._replace(labels=changed))
+    assert [line.split()[0] for line in differences(describe_data(digits), describe_data(other))] == ["sha256"]

@@ -104,7 +104,7 @@ def test_poison_in_one_lane_leaves_the_others_bit_equal(small: Dataset, lanes: L
     hparams = jax.tree.map(lambda *v: np.stack(v), *(replace(t.config.hparams, steps=10) for t in program.trials))
     healthy = _init(task, lanes, keys, hparams, small.train.inputs[:1])
     poisoned = healthy._replace(params=jax.tree.map(lambda a: a.at[1].set(poison), healthy.params))
-    ends = [_advance(task, lanes, keys, state, small.train, hparams, 5)[0] for state in (healthy, poisoned)]
+    ends = [_advance(task, lanes, keys, state, small.train, hparams, 5) for state in (healthy, poisoned)]
     assert np.asarray(ends[0].diverged).tolist() == [False, False, False]
     assert np.asarray(ends[1].diverged).tolist() == [False, True, False]
     for row in (0, 2):
@@ -180,7 +180,7 @@ def test_the_winner_s_test_metrics_are_its_own_lanes(small: Dataset) -> None:
     progress = last(program, small)
     winner = rank(results(program, progress))[0]
     assert winner.values["learning_rate"] == 0.1
-    tested = measure_test_of(program, progress, winner, small)
+    tested = measure_test_of(program, progress.state, winner, small)
     task = make_task(program.config, small)
     for i, row in enumerate((2, 3)):
         alone = evaluate(task, lane(progress.state, row), small.test)

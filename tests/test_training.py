@@ -114,7 +114,7 @@ def test_sgd_by_hand_with_traced_numbers(nesterov: bool) -> None:
 
 def test_zero_rate_changes_nothing(small: Dataset) -> None:
     task, before = start(CONFIG, small)
-    after, _ = advance(task, KEY, before, small.train, replace(HPARAMS, learning_rate=0.0), 5)
+    after = advance(task, KEY, before, small.train, replace(HPARAMS, learning_rate=0.0), 5)
     assert equal(after.params, before.params)
     assert after.step == 5
 
@@ -147,11 +147,13 @@ def test_evaluation_ignores_order_and_counts_every_example_once(small: Dataset) 
 def test_an_epoch_is_a_permutation_in_batches(small: Dataset) -> None:
     """Labels stand for examples: with a linear count of them, every one of whole batches is seen once."""
     task, state = start(CONFIG, small)
-    _, metrics = advance(task, KEY, state, small.train, HPARAMS, 10**6)
-    assert metrics.examples == steps_per_epoch(task, small.train) * CONFIG.batch_size == 160
+    once = advance(task, KEY, state, small.train, HPARAMS, 10**6)
+    assert once.seen.examples == steps_per_epoch(task, small.train) * CONFIG.batch_size == 160
     # With rate zero the loss of an epoch is the loss of the split.
-    _, still = advance(task, KEY, state, small.train, replace(HPARAMS, learning_rate=0.0), 10**6)
-    np.testing.assert_allclose(still.loss, evaluate(task, state, small.train).loss, rtol=1e-5)
+    again = advance(task, KEY, once, small.train, HPARAMS, 1)
+    assert again.seen.examples == CONFIG.batch_size  # of the next epoch
+    still = advance(task, KEY, state, small.train, replace(HPARAMS, learning_rate=0.0), 10**6)
+    np.testing.assert_allclose(still.seen.loss, evaluate(task, state, small.train).loss, rtol=1e-5)
 
 
 def test_stopping_anywhere_changes_nothing(small: Dataset) -> None:
@@ -160,11 +162,11 @@ def test_stopping_anywhere_changes_nothing(small: Dataset) -> None:
     run = jax.jit(lambda state, n: advance(task, KEY, state, small.train, HPARAMS, n))
     whole = begin
     for _ in range(2):
-        whole, _ = run(whole, 5)
+        whole = run(whole, 5)
     for cut in ((2, 3, 1, 4), (4, 9, 9)):
         parts = begin
         for n in cut:
-            parts, _ = run(parts, n)
+            parts = run(parts, n)
         assert equal(parts, whole)
 
 
@@ -208,12 +210,11 @@ def test_a_poisoned_run_is_diverged_for_good(small: Dataset, poison: float) -> N
     leaves, structure = jax.tree.flatten(state.params)
     leaves[-1] = leaves[-1].at[0].set(poison)
     poisoned = state._replace(params=jax.tree.unflatten(structure, leaves))
-    after, _ = advance(task, KEY, poisoned, small.train, HPARAMS, 3)
+    after = advance(task, KEY, poisoned, small.train, HPARAMS, 3)
     assert after.diverged
     assert equal(after._replace(diverged=poisoned.diverged), poisoned)
-    again, seen = advance(task, KEY, after, small.train, HPARAMS, 3)
-    assert equal(again, after)
-    assert seen.examples == 0
+    assert after.seen.examples == 0
+    assert equal(advance(task, KEY, after, small.train, HPARAMS, 3), after)
 
 
 def test_a_loss_above_the_bound_diverges_and_one_below_does_not(small: Dataset) -> None:

@@ -12,10 +12,11 @@ from pathlib import Path
 
 import numpy as np
 
+from cnnjax.config import from_json
 from cnnjax.data.dataset import Dataset, Split, Standardize
 
 SPLITS = ("train", "valid", "test")
-LAYOUT = 1  # of a folder in the cache, and of the rule that cuts splits; a change makes old ones unread
+LAYOUT = 2  # of a folder in the cache, and of the rule that cuts splits; a change makes old ones unread
 
 
 def default_directory() -> Path:
@@ -47,13 +48,20 @@ def cached(name: str, read: Callable[[], Dataset], directory: Path) -> Dataset:
     return dataset
 
 
+def sha256(array: np.ndarray) -> str:
+    """Of an array's values."""
+    return hashlib.sha256(np.ascontiguousarray(array).data).hexdigest()
+
+
 def _load(folder: Path) -> Dataset:
-    facts = json.loads((folder / "dataset.json").read_text())
+    facts = from_json((folder / "dataset.json").read_bytes())
     splits: dict[str, Split] = {}
     for name in SPLITS:
         arrays = [np.load(folder / f"{name}-{part}.npy", mmap_mode="r", allow_pickle=False) for part in Split._fields]
         if [list(array.shape) for array in arrays] != facts["shapes"][name]:
             raise ValueError(f"{folder}: {name} has another shape than recorded")
+        if [sha256(array) for array in arrays] != facts["sha256"][name]:
+            raise ValueError(f"{folder}: {name} has changed since it was written")
         splits[name] = Split(*arrays)
     standardize = Standardize(tuple(facts["mean"]), tuple(facts["std"]))
     return Dataset(facts["name"], tuple(facts["classes"]), **splits, standardize=standardize)
@@ -63,14 +71,15 @@ def _save(folder: Path, dataset: Dataset) -> None:
     folder.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
     try:
-        shapes = {}
+        shapes, digests = {}, {}
         for name in SPLITS:
             split = getattr(dataset, name)
             for part, array in split._asdict().items():
                 np.save(temporary / f"{name}-{part}.npy", array, allow_pickle=False)
             shapes[name] = [list(array.shape) for array in split]
+            digests[name] = [sha256(array) for array in split]
         statistics = asdict(dataset.standardize)
-        facts = {"name": dataset.name, "classes": dataset.classes, "shapes": shapes, **statistics}
+        facts = {"name": dataset.name, "classes": dataset.classes, "shapes": shapes, "sha256": digests, **statistics}
         (temporary / "dataset.json").write_text(json.dumps(facts))
         shutil.rmtree(folder, ignore_errors=True)
         temporary.rename(folder)

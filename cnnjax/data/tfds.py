@@ -4,7 +4,6 @@ The only room that knows TFDS. It is not imported before the directory was found
 decoded arrays are in the cache.
 """
 
-import json
 import os
 import re
 import shlex
@@ -13,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from cnnjax.config import from_json
 from cnnjax.data.dataset import DataError, Dataset, Split, stack, three_splits
 
 BATCH = 1000  # images decoded at once
@@ -42,7 +42,7 @@ def find(name: str, data_dir: Path) -> Path:
         raise DataError(f"data set {name!r}: nothing prepared in {looked}{there}; prepare it with: {command}")
     folder = found[version or max(found, key=_version_key)]
     try:
-        file_format = json.loads((folder / "dataset_info.json").read_text()).get("fileFormat", "tfrecord")
+        file_format = from_json((folder / "dataset_info.json").read_bytes()).get("fileFormat", "tfrecord")
     except (OSError, ValueError) as error:
         raise DataError(
             f"{folder / 'dataset_info.json'}: damaged: {_line(error)}; prepare it again: {command}"

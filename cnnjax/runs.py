@@ -1,0 +1,158 @@
+"""A trained network out of a run folder, for use in other code."""
+
+import csv
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from jax import Array
+from jaxtyping import Float, Num
+
+from cnnjax import networks
+from cnnjax.checkpoints import Checkpoints
+from cnnjax.config import Hparams, NetworkConfig, SweepConfig, TrainConfig, from_json
+from cnnjax.data import Dataset, Split, Standardize
+from cnnjax.networks import Variables
+from cnnjax.records import RecordError, configuration, digest
+from cnnjax.sweeps import Lanes, Program, Trial, state_of, trials
+from cnnjax.training import TrainState, make_task
+
+NETWORKS: Mapping[str, type[NetworkConfig]] = {
+    name: value
+    for name, value in vars(networks).items()
+    if isinstance(value, type) and issubclass(value, NetworkConfig)
+}
+
+
+class Trained(NamedTuple):
+    """A network as training left it, and what it takes to use it."""
+
+    variables: Variables
+    logits: Callable[[Num[Any, "batch *shape"]], Float[Array, "batch classes"]]
+    """Compiled; takes images as the data set stores them, and standardizes them itself."""
+    classes: tuple[str, ...]
+    standardize: Standardize
+    config: TrainConfig
+
+
+def checkpoints_of(
+    folder: Path, number: int, trials: Sequence[int], config: Any, data: Any, **options: Any
+) -> Checkpoints:
+    """Where a run folder keeps the checkpoints of a program.
+
+    Args:
+      folder: of the run.
+      number: of the program in `plan.json`.
+      trials: numbers of the trials that are its lanes.
+      config: as in `config.json`.
+      data: as in `data.json`.
+      options: see `Checkpoints`.
+    """
+    identity = digest({"config": config, "data": data, "trials": list(trials)})
+    return Checkpoints(folder / "checkpoints" / str(number), identity, **options)
+
+
+def load_run(folder: str | Path, trial: int | None = None, networks: Mapping[str, Any] = NETWORKS) -> Trained:
+    """The network of a run, from its newest sound checkpoint.
+
+    >>> trained = cnnjax.load_run("runs/mnist-20260101-120000")
+    >>> trained.classes[int(trained.logits(images).argmax(-1)[0])]
+
+    Args:
+      folder: as `train.py` or `sweep.py` left it.
+      trial: number of a trial of a sweep; by default the winner's with the lowest seed.
+      networks: classes of configurations by name, which may be your own.
+
+    Raises:
+      OSError: the folder or one of its files is not there.
+      RecordError: a record is damaged.
+      CheckpointError: no checkpoint is sound.
+      ValueError: there is no such trial, or none has won so far.
+    """
+    folder = Path(folder)
+    described, data, plan = (_read(folder / f"{name}.json") for name in ("config", "data", "plan"))
+    config, planned = _sound(folder / "config.json", lambda: _planned(configuration(described, networks)))
+    if trial is None:
+        winner = folder / "trials.csv"
+        trial = _sound(winner, lambda: _winner(winner)) if isinstance(config, SweepConfig) else 0
+    if trial is None:
+        raise ValueError(f"trial: say which: {folder} has no winner, since it has not ended or all diverged")
+    if not 0 <= trial < len(planned):
+        raise ValueError(f"trial: {trial}: {folder} has trials 0 to {len(planned) - 1}")
+    place, program = _sound(folder / "plan.json", lambda: _place(plan, planned, trial))
+    stored, like = _sound(folder / "data.json", lambda: _shapes(data, program))
+    numbers = [lane.number for lane in program.trials]
+    store = checkpoints_of(folder, place, numbers, described, data, report=warnings.warn)
+    checkpoint = store.restore(like)
+    if checkpoint is None:
+        raise ValueError(f"trial: {trial}: has no checkpoint in {store.folder}: has it been trained?")
+    lane = numbers.index(trial)
+    task = make_task(planned[trial].config, stored)
+    variables = Variables(*jax.tree.map(lambda a: a[lane], (checkpoint.state.params, checkpoint.state.stats)))
+    variables = jax.device_put(variables)
+
+    @jax.jit
+    def compute(variables: Variables, images: Array) -> Array:
+        key = jax.random.key(0)
+        inputs = task.prepare(key, images, Hparams(), train=False)
+        return task.network.apply(variables, inputs, train=False, key=key)[0]
+
+    def logits(images: Num[Any, "batch *shape"]) -> Float[Array, "batch classes"]:
+        if images.dtype != stored.train.inputs.dtype or images.ndim != stored.train.inputs.ndim:
+            raise ValueError(
+                f"images: {images.dtype}{list(images.shape)}: this network takes images as its data set stores them, "
+                f"{stored.train.inputs.dtype}[batch, {', '.join(map(str, stored.train.inputs.shape[1:]))}]"
+            )
+        return compute(variables, images)
+
+    return Trained(variables, logits, stored.classes, stored.standardize, planned[trial].config)
+
+
+def _read(path: Path) -> Any:
+    try:
+        return from_json(path.read_bytes())
+    except ValueError as error:
+        raise RecordError(f"{path}: damaged: {error}") from None
+
+
+def _sound(path: Path, read: Callable[[], Any]) -> Any:
+    try:
+        return read()
+    except (ArithmeticError, AttributeError, LookupError, MemoryError, TypeError, ValueError, csv.Error) as error:
+        raise RecordError(f"{path}: damaged: {type(error).__name__}: {error}") from None
+
+
+def _planned(config: TrainConfig | SweepConfig) -> tuple[TrainConfig | SweepConfig, tuple[Trial, ...]]:
+    return config, trials(config if isinstance(config, SweepConfig) else SweepConfig(config, axes=(), seeds=1))
+
+
+def _place(plan: Any, planned: Sequence[Trial], trial: int) -> tuple[int, Program]:
+    """The program that a trial is a lane of, with its number."""
+    for place, entry in enumerate(plan["programs"]):
+        if trial in entry["trials"]:
+            return place, Program(tuple(planned[number] for number in entry["trials"]), Lanes())
+    raise ValueError(f"no program has trial {trial}")
+
+
+def _shapes(data: Any, program: Program) -> tuple[Dataset, TrainState]:
+    """A data set of the recorded kind, with images of zeros, and the shapes of a program's state on it."""
+    kind = np.dtype(str(data["dtype"]))
+    if kind.kind not in "biuf":
+        raise ValueError(f"dtype {kind}")
+    examples = program.config.batch_size
+    split = Split(np.zeros((examples, *map(int, data["shape"])), kind), np.zeros(examples, np.int32))
+    mean, std = (tuple(map(float, data["standardize"][name])) for name in ("mean", "std"))
+    dataset = Dataset(str(data["name"]), tuple(map(str, data["classes"])), split, split, split, Standardize(mean, std))
+    return dataset, state_of(program, dataset)
+
+
+def _winner(path: Path) -> int | None:
+    """The first of the trials that were tested; None if there are none."""
+    try:
+        with path.open(newline="") as file:
+            return min((int(row["trial"]) for row in csv.DictReader(file) if row["test_accuracy"]), default=None)
+    except FileNotFoundError:
+        return None
