@@ -19,7 +19,8 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from cnnjax.config import from_json
+from cnnjax.config import from_json, reason
+from cnnjax.data.cache import sha256
 from cnnjax.records import digest
 
 SCHEMA = 1
@@ -169,7 +170,7 @@ class Checkpoints:
             self._prune()
         except Exception as error:  # Orbax has no type of its own for a disk that is full
             raise CheckpointError(
-                f"{path}: cannot be written: {_reason(error)}; the ones before it are whole"
+                f"{path}: cannot be written: {reason(error)}; the ones before it are whole"
             ) from error
 
     def _prune(self) -> None:
@@ -215,7 +216,7 @@ def load(path: Path, like: Any, config: str | None = None) -> Checkpoint:
     try:
         arrays = _orbax().restore(path.resolve() / _STATE)
     except Exception as error:
-        raise CheckpointError(f"{path}: Orbax cannot read it: {_reason(error)}") from error
+        raise CheckpointError(f"{path}: Orbax cannot read it: {reason(error)}") from error
     if not isinstance(arrays, dict) or arrays.keys() != written.keys():
         raise CheckpointError(f"{path}: holds other arrays than its manifest says")
     for name in arrays:
@@ -238,7 +239,7 @@ def _manifest(path: Path) -> dict[str, Any]:
     except OSError as error:
         raise CheckpointError(f"{file}: {error.strerror}") from error
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise CheckpointError(f"{file}: damaged: {_reason(error)}") from error
+        raise CheckpointError(f"{file}: damaged: {reason(error)}") from error
     return manifest
 
 
@@ -262,8 +263,7 @@ def _named(tree: Any) -> dict[str, Any]:
 
 
 def _facts(array: np.ndarray) -> dict[str, Any]:
-    digest = hashlib.sha256(np.ascontiguousarray(array).tobytes()).hexdigest()
-    return {"shape": list(array.shape), "dtype": array.dtype.name, "sha256": digest}
+    return {"shape": list(array.shape), "dtype": array.dtype.name, "sha256": sha256(array)}
 
 
 def _files(folder: Path) -> dict[str, Any]:
@@ -279,7 +279,3 @@ def _files(folder: Path) -> dict[str, Any]:
 
 def _kind(kind: tuple[list[int], str] | None) -> str:
     return "missing" if kind is None else f"{kind[1]}{kind[0]}"
-
-
-def _reason(error: BaseException) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -36,6 +36,11 @@ def from_json(content: bytes) -> Any:
         raise ValueError("nested too deeply") from None
 
 
+def reason(error: BaseException) -> str:
+    """What an error says, in a line."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
 def text(value: Any) -> str:
     """A value as it is written on the command line: `8,16` for a tuple, `none` for an empty one."""
     if isinstance(value, tuple):

@@ -106,16 +106,10 @@ class RunFolder:
 
     def read_json(self, name: str) -> Any:
         """What `write_json` wrote; None if there is no such file."""
-        path = self.path / name
         try:
-            value = from_json(path.read_bytes())
+            return read_record(self.path / name)
         except FileNotFoundError:
             return None
-        except ValueError as error:
-            raise RecordError(f"{path}: damaged: {error}") from None
-        if value is None:
-            raise RecordError(f"{path}: damaged: null")
-        return value
 
     def write_json(self, name: str, value: Any, *, again: bool = False) -> None:
         """Writes a new file, or with `again` replaces it; numbers that are not finite become null."""
@@ -187,6 +181,17 @@ class RunFolder:
 
 class RecordError(Exception):
     """A record that is damaged; the message names the file and the line."""
+
+
+def read_record(path: Path) -> Any:
+    """What a JSON file of a run folder holds; RecordError where it is damaged."""
+    try:
+        value = from_json(path.read_bytes())
+    except ValueError as error:
+        raise RecordError(f"{path}: damaged: {error}") from None
+    if value is None:
+        raise RecordError(f"{path}: damaged: null")
+    return value
 
 
 def plain(value: Any) -> Any:

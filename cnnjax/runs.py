@@ -13,10 +13,10 @@ from jaxtyping import Float, Num
 
 from cnnjax import networks
 from cnnjax.checkpoints import Checkpoints
-from cnnjax.config import Hparams, NetworkConfig, SweepConfig, TrainConfig, from_json
+from cnnjax.config import Hparams, NetworkConfig, SweepConfig, TrainConfig
 from cnnjax.data import Dataset, Split, Standardize
 from cnnjax.networks import Variables
-from cnnjax.records import RecordError, configuration, digest
+from cnnjax.records import RecordError, configuration, digest, read_record
 from cnnjax.sweeps import Lanes, Program, Trial, state_of, trials
 from cnnjax.training import TrainState, make_task
 
@@ -73,7 +73,7 @@ def load_run(folder: str | Path, trial: int | None = None, networks: Mapping[str
       ValueError: there is no such trial, or none has won so far.
     """
     folder = Path(folder)
-    described, data, plan = (_read(folder / f"{name}.json") for name in ("config", "data", "plan"))
+    described, data, plan = (read_record(folder / f"{name}.json") for name in ("config", "data", "plan"))
     config, planned = _sound(folder / "config.json", lambda: _planned(configuration(described, networks)))
     if trial is None:
         winner = folder / "trials.csv"
@@ -109,13 +109,6 @@ def load_run(folder: str | Path, trial: int | None = None, networks: Mapping[str
         return compute(variables, images)
 
     return Trained(variables, logits, stored.classes, stored.standardize, planned[trial].config)
-
-
-def _read(path: Path) -> Any:
-    try:
-        return from_json(path.read_bytes())
-    except ValueError as error:
-        raise RecordError(f"{path}: damaged: {error}") from None
 
 
 def _sound(path: Path, read: Callable[[], Any]) -> Any:

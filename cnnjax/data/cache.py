@@ -50,7 +50,7 @@ def cached(name: str, read: Callable[[], Dataset], directory: Path) -> Dataset:
 
 def sha256(array: np.ndarray) -> str:
     """Of an array's values."""
-    return hashlib.sha256(np.ascontiguousarray(array).data).hexdigest()
+    return hashlib.sha256(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data).hexdigest()
 
 
 def _load(folder: Path) -> Dataset:

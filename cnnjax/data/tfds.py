@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from cnnjax.config import from_json
+from cnnjax.config import from_json, reason
 from cnnjax.data.dataset import DataError, Dataset, Split, stack, three_splits
 
 BATCH = 1000  # images decoded at once
@@ -45,7 +45,7 @@ def find(name: str, data_dir: Path) -> Path:
         file_format = from_json((folder / "dataset_info.json").read_bytes()).get("fileFormat", "tfrecord")
     except (OSError, ValueError) as error:
         raise DataError(
-            f"{folder / 'dataset_info.json'}: damaged: {_line(error)}; prepare it again: {command}"
+            f"{folder / 'dataset_info.json'}: damaged: {reason(error)}; prepare it again: {command}"
         ) from error
     if file_format != "array_record":
         raise DataError(f"{folder}: stored as {file_format}, which needs TensorFlow; prepare it again: {command}")
@@ -54,10 +54,6 @@ def find(name: str, data_dir: Path) -> Path:
 
 def _version_key(version: str) -> list[tuple[int, str]]:
     return [(int(part) if part.isdigit() else -1, part) for part in version.split(".")]
-
-
-def _line(error: BaseException) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
 def read(folder: Path) -> Dataset:
@@ -80,7 +76,7 @@ def read(folder: Path) -> Dataset:
             image, label = _image_and_label(builder.info, tfds)
             names = [name for name in ("train", "validation", "test") if name in builder.info.splits]
         except Exception as error:
-            raise DataError(f"{folder}: not readable as a TFDS directory: {_line(error)}") from error
+            raise DataError(f"{folder}: not readable as a TFDS directory: {reason(error)}") from error
         if image is None or label is None:
             raise DataError(f"{folder}: has no single image with a single class label, but {sorted(features)}")
         if "train" not in names:
@@ -119,7 +115,7 @@ def _split(builder: Any, name: str, image: str, label: str) -> Split:
             images.extend(row[image] for row in rows)
             labels.extend(row[label] for row in rows)
     except Exception as error:
-        raise DataError(f"{origin}: damaged: {_line(error)}; copy or prepare the data set again") from error
+        raise DataError(f"{origin}: damaged: {reason(error)}; copy or prepare the data set again") from error
     expected = builder.info.splits[name].num_examples
     if len(images) != expected or not images:
         raise DataError(f"{origin}: {len(images)} examples, expected {expected}; copy or prepare the data set again")
