@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from cnnjax.config import text
-from cnnjax.sweeps import Summary
+from cnnjax.judgement import Summary
 
 CURVES = 6
 SPAN = 5.0

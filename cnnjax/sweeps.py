@@ -1,4 +1,4 @@
-"""Many trials as few programs: points, trials, lanes, and the ranking of what came out.
+"""Many trials as few programs: points, trials, lanes, and what each came to.
 
 A trial is one point (a choice of values) under one seed. Trials that differ only in numbers and
 seeds are lanes of one compiled program; other fields select programs.
@@ -6,7 +6,7 @@ seeds are lanes of one compiled program; other fields select programs.
 
 import itertools
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
@@ -228,59 +228,9 @@ def results(program: Program, progress: Progress) -> list[Result]:
     return [Result(trial, status, step, epoch, *row) for trial, status, step, epoch, row in rows]
 
 
-class Summary(NamedTuple):
-    """Mean and sample standard deviation (divisor n - 1); NaN where they do not exist."""
-
-    mean: float
-    std: float
-    n: int
-
-
-def summarize(values: Sequence[float]) -> Summary:
-    """The mean and spread of the values that are finite."""
-    values = [value for value in values if math.isfinite(value)]
-    mean = float(np.mean(values)) if values else math.nan
-    std = float(np.std(values, ddof=1)) if len(values) > 1 else math.nan
-    return Summary(mean, std, len(values))
-
-
-class Ranked(NamedTuple):
-    """A point of a sweep with the results of its seeds."""
-
-    values: Mapping[str, Any]
-    results: tuple[Result, ...]
-    valid_accuracy: Summary
-    valid_loss: Summary
-
-    @property
-    def complete(self) -> bool:
-        return all(result.status == "complete" for result in self.results)
-
-
-def rank(results: Sequence[Result]) -> list[Ranked]:
-    """Points, best first: by mean validation accuracy, ties by mean validation loss.
-
-    A point with a diverged seed ranks below every point without.
-    """
-    ranked = []
-    for _, group in itertools.groupby(sorted(results, key=lambda r: r.trial.number), lambda r: r.trial.point):
-        seeds = tuple(group)
-        accuracy, loss = (summarize([getattr(r, name) for r in seeds]) for name in ("valid_accuracy", "valid_loss"))
-        ranked.append(Ranked(dict(seeds[0].trial.values), seeds, accuracy, loss))
-
-    def badness(point: Ranked) -> tuple[bool, float, float]:
-        accuracy, loss = point.valid_accuracy.mean, point.valid_loss.mean
-        if math.isnan(accuracy):
-            return True, math.inf, math.inf
-        return not point.complete, -round(accuracy, 9), loss  # rounded, so that equal counts tie
-
-    return sorted(ranked, key=badness)
-
-
-def measure_test_of(program: Program, state: TrainState, point: Ranked, data: Dataset) -> Metrics:
-    """The test metrics [seeds] of a point's complete trials, from the last state of its program."""
-    wanted = {result.trial.number for result in point.results if result.status == "complete"}
-    rows = np.array([row for row, trial in enumerate(program.trials) if trial.number in wanted], int)
+def measure_test_of(program: Program, state: TrainState, numbers: Collection[int], data: Dataset) -> Metrics:
+    """The test metrics [trials] of those of a program's trials, by number, from its last state."""
+    rows = np.array([row for row, trial in enumerate(program.trials) if trial.number in numbers], int)
     states = jax.tree.map(lambda array: np.asarray(array)[rows], state)
     task = make_task(program.config, data, split=program.lanes.split)
     return measure_test(task, states, data, program.lanes)

@@ -40,6 +40,7 @@ from cnnjax import (
     TrainConfig,
     conv_general_dilated,
     data,
+    judgement,
     max_pool,
     planning,
     sweeps,
@@ -551,7 +552,7 @@ def compare_accuracy(bench: Bench, net: Net, arrays: list[np.ndarray]) -> dict[s
             torch_peer.accuracies, net.layers, arrays, net.batch, net.rate, steps, seeds
         ).result()
     for name, values in found.items():
-        mean = percent(sweeps.summarize(values))
+        mean = percent(judgement.summarize(values))
         print(f"  test accuracy after {steps} steps, {seeds} seed(s), {name}: {mean}")
     return found
 

@@ -32,8 +32,9 @@ from cnnjax.checkpoints import CheckpointError
 from cnnjax.config import NOT_SWEPT, SweepConfig, TrainConfig, flat, replace, text
 from cnnjax.data import DataError
 from cnnjax.data.cache import default_directory
+from cnnjax.judgement import Summary
 from cnnjax.records import RecordError
-from cnnjax.sweeps import Summary, shape_of, shares, trials
+from cnnjax.sweeps import shape_of, shares, trials
 
 ROOT = Path(__file__).resolve().parents[1]
 PRESETS = ROOT / "configs"

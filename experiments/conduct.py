@@ -22,6 +22,7 @@ from cnnjax import data
 from cnnjax.checkpoints import Checkpoint, CheckpointError, Checkpoints, preload
 from cnnjax.config import SweepConfig, TrainConfig, text
 from cnnjax.data import Dataset
+from cnnjax.judgement import Ranked, rank
 from cnnjax.planning import (
     Trialled,
     choose,
@@ -46,13 +47,11 @@ from cnnjax.records import (
 from cnnjax.runs import checkpoints_of
 from cnnjax.sweeps import (
     Program,
-    Ranked,
     Result,
     Trial,
     measure_test_of,
     plan,
     prepare,
-    rank,
     results,
     state_of,
     trials,
@@ -292,7 +291,7 @@ def conduct(programs: tuple[Program, ...], dataset: Dataset, folder: RunFolder, 
                 raise CheckpointError(
                     f"{store(number, program).folder}: its last is damaged: --resume trains from the one before"
                 )
-            tested = measure_test_of(program, end.state, points[0], dataset)
+            tested = measure_test_of(program, end.state, complete, dataset)
             tests.update(zip(numbers, zip(tested.accuracy.tolist(), tested.loss.tolist(), strict=True), strict=True))
     shape = next(p for p in trained if points[0].results[0].trial in p.trials)
     return Outcome(points, tests, parameters(state_of(shape, dataset)) // len(shape.trials), rows)

@@ -8,7 +8,7 @@ from conduct import Outcome, conduct, opened, point_name
 
 from cnnjax import pictures
 from cnnjax.config import SweepConfig, text
-from cnnjax.sweeps import Summary, summarize
+from cnnjax.judgement import Summary, summarize
 
 
 def main(config: SweepConfig, options: Options, preset: str) -> None:

@@ -11,6 +11,7 @@ from PIL import Image
 from cnnjax import CNNConfig, Hparams, MLPConfig, SweepConfig, TrainConfig, pictures
 from cnnjax.config import replace, text
 from cnnjax.data import Dataset
+from cnnjax.judgement import Summary
 from cnnjax.records import (
     RecordError,
     RunFolder,
@@ -22,7 +23,6 @@ from cnnjax.records import (
     plain,
 )
 from cnnjax.runs import NETWORKS
-from cnnjax.sweeps import Summary
 
 TRAIN = TrainConfig(CNNConfig(filters=(8, 16)), Hparams(learning_rate=0.03))
 

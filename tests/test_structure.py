@@ -22,7 +22,7 @@ ROOMS = [
     {"networks", "data", "losses", "optimizers"},
     {"training"},
     {"sweeps"},
-    {"planning"},
+    {"judgement", "planning"},
     {"records", "checkpoints", "pictures"},
     {"runs"},
 ]
