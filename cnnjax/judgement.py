@@ -1,12 +1,14 @@
 """What a sweep says: points ranked by their seeds, and how far the ranking can be trusted."""
 
+import dataclasses
 import itertools
 import math
-from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
+from cnnjax.config import Range, SweepConfig, flat, replace, text
 from cnnjax.sweeps import Result
 
 
@@ -42,7 +44,8 @@ class Ranked(NamedTuple):
 def rank(results: Sequence[Result]) -> list[Ranked]:
     """Points, best first: by mean validation accuracy, ties by mean validation loss.
 
-    A point with a diverged seed ranks below every point without.
+    Points all of whose seeds are complete come first; then those that were stopped, the longer a
+    point was trained the higher; then those with a diverged seed.
     """
     ranked = []
     for _, group in itertools.groupby(sorted(results, key=lambda r: r.trial.number), lambda r: r.trial.point):
@@ -50,10 +53,270 @@ def rank(results: Sequence[Result]) -> list[Ranked]:
         accuracy, loss = (summarize([getattr(r, name) for r in seeds]) for name in ("valid_accuracy", "valid_loss"))
         ranked.append(Ranked(dict(seeds[0].trial.values), seeds, accuracy, loss))
 
-    def badness(point: Ranked) -> tuple[bool, float, float]:
+    def badness(point: Ranked) -> tuple[int, float, float, float]:
         accuracy, loss = point.valid_accuracy.mean, point.valid_loss.mean
         if math.isnan(accuracy):
-            return True, math.inf, math.inf
-        return not point.complete, -round(accuracy, 9), loss  # rounded, so that equal counts tie
+            return 3, 0, math.inf, math.inf
+        quality = -round(accuracy, 9), loss  # rounded, so that equal counts tie
+        if point.complete:
+            return 0, 0, *quality
+        if any(result.status == "diverged" for result in point.results):
+            return 2, 0, *quality
+        return 1, -float(np.mean([result.epochs for result in point.results])), *quality
 
     return sorted(ranked, key=badness)
+
+
+def ties(points: Sequence[Ranked], level: float = 0.05) -> list[Ranked]:
+    """The complete points that the seeds do not tell from the best; `points` best first, as `rank` gives them.
+
+    Each is compared with the best by the differences in validation accuracy under the seeds that both
+    have: two-sided paired t-test (Student 1908), p-values corrected for the number of comparisons
+    (Holm 1979). It is a tie where the corrected p is at least `level`. A single seed tells nothing
+    apart; differences that are all the same do, unless they are zero. The best was chosen by these
+    same numbers, which overstates its lead somewhat.
+    """
+    others = [point for point in points[1:] if point.complete]
+    if not others or not points[0].complete:
+        return []
+    p = np.array([_paired_p(points[0], point) for point in others])
+    order = np.argsort(p)
+    corrected = np.empty_like(p)
+    corrected[order] = np.maximum.accumulate(p[order] * np.arange(len(p), 0, -1))
+    return [point for point, p in zip(others, corrected, strict=True) if p >= level]
+
+
+def _paired_p(a: Ranked, b: Ranked) -> float:
+    from scipy.special import stdtr  # type: ignore[import-untyped]
+
+    first, second = ({r.trial.config.seed: r.valid_accuracy for r in point.results} for point in (a, b))
+    # Rounded as in `rank`, so that equal differences of counts are equal.
+    differences = [round(first[seed] - second[seed], 9) for seed in first.keys() & second.keys()]
+    n = len(differences)
+    if n < 2 or not any(differences):
+        return 1.0
+    if len(set(differences)) == 1:
+        return 0.0
+    t = np.mean(differences) / (np.std(differences, ddof=1) / math.sqrt(n))
+    return float(2 * stdtr(n - 1, -abs(t)))
+
+
+class Edge(NamedTuple):
+    """An axis that ends at its best value, so that a better one may lie beyond."""
+
+    name: str
+    value: Any
+    side: Literal["lowest", "highest"]
+    proposed: tuple[Any, ...] | Range
+    """What to try next, with the best value in its middle."""
+
+
+class _Limits(NamedTuple):
+    least: float | None
+    below: float | None
+    whole: bool
+
+    @classmethod
+    def of(cls, option: dataclasses.Field[Any], lowest: float) -> "_Limits":
+        """Those of an option; where it names no least value, an axis without negative numbers gets none."""
+        least, below = (option.metadata.get(name) for name in ("least", "below"))
+        if least is None and lowest >= 0:
+            least = 0
+        return cls(least, below, not isinstance(option.default, float))
+
+    def nearer(self, value: float) -> float:
+        """Half the way from a value to the bound that it must stay below."""
+        if self.below is None:
+            return math.inf
+        half = _digits((self.below - value) / 2)
+        return _trim(self.below - half, half)
+
+
+def edges(sweep: SweepConfig, best: Ranked) -> list[Edge]:
+    """The axes at whose end the best value lies, each with a grid that goes on beyond it.
+
+    For numbers, and for tuples of counts that grow together (filters). The proposed grid has as many
+    values as the axis, at least 3, in the spacing of the axis: a ratio where that fits better than a
+    difference (of two values: where one is at least twice the other), for counts doubling or halving.
+    Nothing leaves the range of the option, so that the grid may be shorter; a bound that values must
+    stay below is never approached by more than half the way at once. The ends of a `Range` are its
+    outer tenths; proposed is one of about its width around the best value. Axes that are zipped have
+    no ends of their own.
+    """
+    options = {option.name: option for option, _ in flat(replace(sweep.base, best.values))}
+    zipped = {name for group in sweep.zipped for name in group}
+    found = []
+    for name, values in sweep.axes:
+        if name in zipped:
+            continue
+        value = best.values[name]
+        if isinstance(values, Range):
+            next_range = _moved(values, value, _Limits.of(options[name], values.low))
+            if next_range:
+                found.append(Edge(name, value, "lowest" if next_range.low < values.low else "highest", next_range))
+        elif (ordered := _ordered(values)) and value in (ordered[0], ordered[-1]):
+            upward, count = value == ordered[-1], max(3, len(values))
+            beyond = list(itertools.islice(_beyond(ordered, upward, options[name]), count // 2))
+            known = count - count // 2
+            if beyond and upward:
+                found.append(Edge(name, value, "highest", (*ordered[-known:], *beyond)))
+            elif beyond:
+                found.append(Edge(name, value, "lowest", (*beyond[::-1], *ordered[:known])))
+    return found
+
+
+def _ordered(values: Sequence[Any]) -> list[Any]:
+    """The values of an axis from least to greatest; empty where they have no order."""
+    if len(values) < 2:
+        return []
+    if all(isinstance(value, int | float) and not isinstance(value, bool) for value in values):
+        return sorted(values)
+    if not all(isinstance(value, tuple) and len(value) == len(values[0]) for value in values):
+        return []
+    if not all(type(count) is int and count > 0 for value in values for count in value):
+        return []
+    ordered = sorted(values)
+    grow = all(a <= b for pair in itertools.pairwise(ordered) for a, b in zip(*pair, strict=True))
+    return ordered if grow else []
+
+
+def _beyond(ordered: Sequence[Any], upward: bool, option: dataclasses.Field[Any]) -> Iterator[Any]:
+    """The values that go on from an end of an axis, as far as the option's range allows."""
+    end = value = ordered[-1 if upward else 0]
+    if isinstance(end, tuple):
+        while upward or max(value) > 1:
+            value = tuple(2 * count if upward else max(1, count // 2) for count in value)
+            yield value
+        return
+    limits = _Limits.of(option, ordered[0])
+    for steps in itertools.count(1):
+        new = _further(ordered, end, steps if upward else -steps, limits.whole)
+        if not upward and limits.least is not None:
+            new = max(new, limits.least)
+        if upward and limits.below is not None:
+            new = min(new, limits.below - 1 if limits.whole else limits.nearer(value))
+        new = round(new) if limits.whole else float(new)
+        if new <= value if upward else new >= value:
+            return
+        yield new
+        value = new
+
+
+def _further(ordered: Sequence[float], end: float, steps: int, whole: bool) -> float:
+    """The number so many steps up (or down) from an end of an axis, in its spacing and as round as its values."""
+    gaps = np.diff(ordered)
+    positive = [value for value in ordered if value > 0]
+    ratios = np.array(positive[1:]) / positive[:-1]
+    uneven, uneven_logs = (max(by, default=1) / min(by, default=1) for by in (gaps, np.log(ratios)))
+    if len(gaps) == 1:
+        geometric = ratios.size and ratios[0] >= 2 and not (whole and gaps[0] <= 2)  # kernels 1 and 3
+    else:  # zero, as in 0, 1e-4, 1e-3, stands outside of a series of ratios
+        geometric = ratios.size and ordered[0] >= 0 < end and uneven_logs < uneven * (1 - 1e-9)
+    if not geometric:
+        gap = float(np.mean(gaps))
+        gap = max(1, round(gap)) if whole else gap if uneven < 1 + 1e-6 else _digits(gap)
+        return _trim(end + steps * gap, gap)
+    ratio = float(np.exp(np.mean(np.log(ratios))))
+    exact = end * ratio**steps
+    if all(value in _series(value) for value in positive):  # 0.01, 0.03, 0.1: 0.3, not 0.32
+        near = min(_series(exact), key=lambda value: abs(math.log(value / exact)))
+        if max(near / exact, exact / near) <= 1.2:
+            return near
+    if whole and abs(ratio - round(ratio)) < 1e-6:
+        return round(exact)
+    return _digits(exact, ratio)
+
+
+def _moved(range: Range, best: float, limits: _Limits) -> Range | None:
+    """A range with the best value in its middle; None where that is not at an end, or nothing lies beyond."""
+    low, high, width = range.low, range.high, range.high - range.low
+    least, below, whole = limits
+    place = math.log(best / low) / math.log(high / low) if range.log else (best - low) / width
+    if 0.1 < place < 0.9:
+        return None
+    if range.log:
+        factor = math.sqrt(high / low)
+        low, high = _digits(best / factor, factor), _digits(best * factor, factor)
+    else:
+        decimals = 1 - math.floor(math.log10(width))
+        low, high = round(best - width / 2, decimals), round(best + width / 2, decimals)
+    if whole:
+        low, high = math.floor(low), math.ceil(high)
+        low = max(low, 1) if range.log else low
+    if least is not None and low <= least:
+        low = least
+    if below is not None:
+        high = min(high, below - 1 if whole else limits.nearer(range.high))
+    beyond = low < range.low if place < 0.5 else high > range.high
+    return Range(low, high, range.log) if beyond else None
+
+
+def _digits(value: float, ratio: float = 2) -> float:
+    """The value to two digits, or to as many as tell it from one that is so many times as large."""
+    more = max(0, -math.floor(math.log10(5 * (ratio - 1))))
+    return float(f"{value:.{1 + more}e}")
+
+
+def _trim(value: float, scale: float) -> float:
+    """The value without the noise of arithmetic between numbers of a scale."""
+    return round(value, 9 - math.floor(math.log10(scale))) + 0.0  # no negative zero
+
+
+def _series(value: float) -> list[float]:
+    """The round numbers 1, 2, 3, 5, 10 around a value."""
+    exponent = math.floor(math.log10(value))
+    return [float(f"{digit}e{exponent}") for digit in (1, 2, 3, 5, 10)]
+
+
+def effects(points: Sequence[Ranked]) -> dict[str, dict[str, Summary]]:
+    """What each value of each axis comes to: the mean accuracies of the complete points that have it.
+
+    By the axis's name and the value's `text`, values in the order of the sweep. An axis's main
+    effect is what its means differ by; where not every combination is there and complete, other axes
+    have a part in that.
+    """
+    found: dict[str, dict[str, list[float]]] = {}
+    for point in sorted(points, key=lambda point: point.results[0].trial.number):
+        for name, value in point.values.items():
+            means = found.setdefault(name, {}).setdefault(text(value), [])
+            if point.complete:
+                means.append(point.valid_accuracy.mean)
+    return {name: {value: summarize(means) for value, means in by.items()} for name, by in found.items()}
+
+
+def shares(points: Sequence[Ranked]) -> dict[str, float] | None:
+    """The parts of the variance of the trials' validation accuracies: analysis of variance (Fisher 1925).
+
+    Shares of the total sum of squares, which add up to 1: each axis's main effect by its name, each
+    pair's interaction as `learning_rate x filters`, what the seeds have in common under all points as
+    `seed`, and the `rest`. None unless every combination of the values was trained to its end under
+    the same seeds, or where all accuracies are equal.
+    """
+    if not points or not all(point.complete for point in points):
+        return None
+    names = list(points[0].values)
+    rows = [
+        ((*point.values.values(), result.trial.config.seed), result.valid_accuracy)
+        for point in points
+        for result in point.results
+    ]
+    table = dict(rows)
+    levels = [list(dict.fromkeys(column)) for column in zip(*table, strict=True)]
+    if not len(rows) == len(table) == math.prod(map(len, levels)):
+        return None
+    y = np.array([table[cell] for cell in itertools.product(*levels)]).reshape([len(level) for level in levels])
+    if np.ptp(y) < 1e-9:
+        return None
+    y = y - y.mean()
+
+    def mean(*axes: int) -> Any:
+        """Over all other axes."""
+        return y.mean(tuple(axis for axis in range(y.ndim) if axis not in axes), keepdims=True)
+
+    axes = range(len(names))
+    parts = {names[i]: mean(i) for i in axes}
+    parts |= {f"{names[i]} x {names[j]}": mean(i, j) - mean(i) - mean(j) for i, j in itertools.combinations(axes, 2)}
+    parts |= {"seed": mean(len(names))}
+    parts |= {"rest": y - sum(parts.values())}
+    total = float(np.sum(y**2))
+    return {name: float(np.sum(np.broadcast_to(part, y.shape) ** 2)) / total for name, part in parts.items()}

@@ -63,12 +63,15 @@ class SGD:
 
     schedule: Callable[[Array], Array]
     nesterov: bool = False
+    clip: bool = False
+    """Whether a gradient, before decay is added, is scaled down to `clip_norm` (Pascanu et al. 2013)."""
 
     def __call__(self, hparams: Hparams) -> optax.GradientTransformation:
         def rate(count: Array) -> Array:
             return hparams.learning_rate * with_warmup(self.schedule, count, hparams.steps, hparams.warmup)
 
         return optax.chain(
+            *([optax.clip_by_global_norm(hparams.clip_norm)] if self.clip else []),
             optax.add_decayed_weights(hparams.weight_decay, _kernels),
             optax.sgd(rate, hparams.momentum, self.nesterov),
         )

@@ -18,9 +18,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from cnnjax import embedding
 from cnnjax.config import from_json
 from cnnjax.data import Dataset
-from cnnjax.sweeps import Lanes, Program, Trial, prepare, shape_of
+from cnnjax.search import Stage
+from cnnjax.sweeps import Lanes, Program, Trial, plan, prepare, shape_of
 from cnnjax.training import Run, can_share, make_task, separable
 
 _PAYS = 30  # compilations of the default that a sweep must last before alternatives are tried
@@ -235,14 +237,21 @@ def describe_plan(programs: Sequence[Program], timed: Sequence[Trialled] = ()) -
     return {
         "device": jax.default_backend(),
         "timed": [{**trialled._asdict(), "lanes": str(trialled.lanes)} for trialled in timed],
-        "programs": [
-            {
-                "lanes": str(program.lanes),
-                "micro_batch": program.micro_batch,
-                "trials": [trial.number for trial in program.trials],
-            }
-            for program in programs
-        ],
+        "programs": list(map(_described, programs)),
+    }
+
+
+_STRETCH = ("after", "until", "spare")
+
+
+def _described(program: Program) -> dict[str, Any]:
+    wide = program.wide
+    return {
+        "lanes": str(program.lanes),
+        "micro_batch": program.micro_batch,
+        "trials": [trial.number for trial in program.trials],
+        **({"widths": {name: list(getattr(wide, name)) for name in wide.widths}} if wide else {}),
+        **{name: value for name in _STRETCH if (value := getattr(program, name))},
     }
 
 
@@ -255,29 +264,56 @@ def parse_lanes(words: str) -> Lanes:
     return Lanes(width, *(devices or [jax.device_count()]))
 
 
-def read_plan(path: Path, trials: Sequence[Trial]) -> tuple[Program, ...]:
+def read_plan(path: Path, stage: Stage, alone: bool = True) -> tuple[Program, ...]:
     """The programs of an earlier plan, for trials that group in the same way.
+
+    Args:
+      path: of `plan.json`.
+      stage: what is to be trained.
+      alone: whether the plan must be of no other trials; else what it says of others is passed over,
+        and there are no programs where it says nothing of these.
 
     Raises:
       OSError: the file cannot be read.
       ValueError: the file is no plan, one for more devices than there are, or one of other groups.
     """
+    trials = {trial.number: trial for trial in stage.trials}
     try:
         content = path.read_bytes()
     except OSError as error:
         raise type(error)(f"plan: {path}: {error.strerror}: give the plan.json of an earlier run") from None
     try:
         entries: Sequence[Mapping[str, Any]] = from_json(content)["programs"]
-        programs = tuple(
-            Program(
-                tuple(trials[n] for n in entry["trials"]), parse_lanes(str(entry["lanes"])), int(entry["micro_batch"])
-            )
-            for entry in entries
-        )
-    except (KeyError, TypeError, IndexError, ValueError, OverflowError) as error:
+        if not alone:
+            entries = [
+                entry
+                for entry in entries
+                if (entry.get("after", 0), entry.get("until", 0)) == (stage.after, stage.until)
+                and not trials.keys().isdisjoint(entry["trials"])
+            ]
+        programs = tuple(_read_program(entry, trials) for entry in entries)
+    except (KeyError, TypeError, AttributeError, IndexError, ValueError, OverflowError) as error:
         raise ValueError(f"plan: {path}: no plan of these {len(trials)} trials: {error!r}") from None
-    if any(len(set(map(shape_of, program.trials))) != 1 for program in programs):
+    if not programs and not alone:
+        return ()
+    if any(not _fits(program) for program in programs):
         raise ValueError(f"plan: {path}: puts trials of different shapes into one program")
-    if sorted(trial.number for program in programs for trial in program.trials) != list(range(len(trials))):
+    if sorted(trial.number for program in programs for trial in program.trials) != sorted(trials):
         raise ValueError(f"plan: {path}: plans other trials than the {len(trials)} of this run")
     return programs
+
+
+def _read_program(entry: Mapping[str, Any], trials: Mapping[int, Trial]) -> Program:
+    members = tuple(trials[n] for n in entry["trials"])
+    network, widths = members[0].config.network, entry.get("widths")
+    wide = replace(network, **{name: tuple(map(int, widths[name])) for name in network.widths}) if widths else None
+    stretch = {name: int(entry.get(name, 0)) for name in _STRETCH}
+    return Program(members, parse_lanes(str(entry["lanes"])), int(entry["micro_batch"]), wide, **stretch)
+
+
+def _fits(program: Program) -> bool:
+    """Whether a program's trials are lanes of it."""
+    if program.wide is None:
+        return len(set(map(shape_of, program.trials))) == 1
+    networks = [trial.config.network for trial in program.trials]
+    return len(plan(program.trials, pack="one")) == 1 and embedding.widest([*networks, program.wide]) == program.wide

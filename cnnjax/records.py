@@ -21,7 +21,7 @@ from typing import Any
 
 import jax
 
-from cnnjax.config import Hparams, NetworkConfig, SweepConfig, TrainConfig, from_json, text
+from cnnjax.config import Hparams, NetworkConfig, Range, SweepConfig, TrainConfig, from_json, text
 from cnnjax.data import Dataset
 from cnnjax.data.cache import sha256
 
@@ -200,6 +200,8 @@ def plain(value: Any) -> Any:
         return {str(key): plain(entry) for key, entry in value.items()}
     if isinstance(value, tuple):
         return text(value)
+    if isinstance(value, NetworkConfig | Range):
+        return str(value)
     if isinstance(value, list):
         return [plain(entry) for entry in value]
     if isinstance(value, float) and not math.isfinite(value):
@@ -210,12 +212,20 @@ def plain(value: Any) -> Any:
 def describe(config: TrainConfig | SweepConfig) -> dict[str, Any]:
     """A configuration as plain values, enough to run it again."""
     if isinstance(config, SweepConfig):
-        axes = {name: list(values) for name, values in config.axes}
-        return {"base": describe(config.base), "axes": axes, "seeds": config.seeds}
+        axes = {
+            name: asdict(values) if isinstance(values, Range) else [_described(value) for value in values]
+            for name, values in config.axes
+        }
+        rest = {field.name: getattr(config, field.name) for field in dataclasses.fields(config)[2:]}
+        zipped = [list(group) for group in config.zipped]
+        return {"base": describe(config.base), "axes": axes, **rest, "zipped": zipped}
     hparams = asdict(config.hparams)
-    del hparams["steps"]
-    network = {"kind": type(config.network).__name__, **asdict(config.network)}
-    return {**asdict(config), "network": network, "hparams": hparams}
+    del hparams["steps"], hparams["dropout"]  # set where they are used
+    return {**asdict(config), "network": _described(config.network), "hparams": hparams}
+
+
+def _described(value: Any) -> Any:
+    return {"kind": type(value).__name__, **asdict(value)} if isinstance(value, NetworkConfig) else value
 
 
 def configuration(described: Any, networks: Mapping[str, type[NetworkConfig]]) -> TrainConfig | SweepConfig:
@@ -234,17 +244,28 @@ def configuration(described: Any, networks: Mapping[str, type[NetworkConfig]]) -
             assert isinstance(base, TrainConfig)
             kinds = {name: kind for part in (base.hparams, base.network, base) for name, kind in _kinds(part).items()}
             axes = {
-                name: tuple(_value(kinds[name], value) for value in values)
+                name: Range(**values)
+                if isinstance(values, Mapping)
+                else tuple(
+                    _network(value, networks) if name == "network" else _value(kinds[name], value) for value in values
+                )
                 for name, values in described["axes"].items()
             }
-            return SweepConfig(base, tuple(axes.items()), described["seeds"])
+            rest = {name: value for name, value in described.items() if name not in ("base", "axes", "zipped")}
+            return SweepConfig(base, tuple(axes.items()), zipped=tuple(map(tuple, described["zipped"])), **rest)
         rest = dict(described)
-        network = dict(rest.pop("network"))
-        kind = networks[network.pop("kind")]
-        parts = {"network": _built(kind, network), "hparams": _built(Hparams, rest.pop("hparams"))}
+        parts = {
+            "network": _network(rest.pop("network"), networks),
+            "hparams": _built(Hparams, rest.pop("hparams")),
+        }
         return _built(TrainConfig, rest, **parts)
     except (KeyError, TypeError, AttributeError, AssertionError) as error:
         raise ValueError(f"no configuration: {type(error).__name__}: {error}") from None
+
+
+def _network(described: Mapping[str, Any], networks: Mapping[str, type[NetworkConfig]]) -> NetworkConfig:
+    values = dict(described)
+    return _built(networks[values.pop("kind")], values)
 
 
 def _kinds(part: Any) -> dict[str, Any]:

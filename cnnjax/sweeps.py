@@ -1,12 +1,13 @@
 """Many trials as few programs: points, trials, lanes, and what each came to.
 
 A trial is one point (a choice of values) under one seed. Trials that differ only in numbers and
-seeds are lanes of one compiled program; other fields select programs.
+seeds are lanes of one compiled program; other fields select programs. Networks of one family that
+differ in their widths can be lanes of one program too: `plan` packs them, by `cnnjax.embedding`.
 """
 
 import itertools
 import math
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
@@ -16,8 +17,8 @@ import numpy as np
 from jax import Array, lax
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
-from cnnjax import training
-from cnnjax.config import Hparams, SweepConfig, TrainConfig
+from cnnjax import embedding, training
+from cnnjax.config import Hparams, NetworkConfig, Range, SweepConfig, TrainConfig, flat
 from cnnjax.config import replace as replace_values
 from cnnjax.data import Dataset
 from cnnjax.training import Metrics, Progress, Run, Task, TrainState, can_share, make_task, measure_test, train
@@ -93,6 +94,12 @@ class Lanes:
 
         return dealt
 
+    def sharding(self, count: int) -> NamedSharding | None:
+        """Where the arrays of so many lanes lie; None for the default device."""
+        if self.all_devices == 1:
+            return None
+        return NamedSharding(self.mesh, PartitionSpec() if count % self.devices else PartitionSpec("lanes"))
+
     def place(self, data: Dataset) -> Dataset:
         """The data whose training and validation splits lie on every device that lanes run on."""
         if self.all_devices == 1:
@@ -109,37 +116,131 @@ class Program(NamedTuple):
     lanes: Lanes
     micro_batch: int = 0
     """See `training.Task`."""
+    wide: NetworkConfig | None = None
+    """The network in which those of the trials are embedded, where their widths differ."""
+    after: int = 0
+    """Epochs that the trials have behind them."""
+    until: int = 0
+    """Epoch after which the program ends; 0 is the last."""
+    spare: int = 0
+    """Lanes besides those of the trials, which rest."""
 
     @property
     def config(self) -> TrainConfig:
         """What the trials share; numbers and seed are those of the first."""
-        return self.trials[0].config
+        config = self.trials[0].config
+        return replace(config, network=self.wide) if self.wide else config
+
+    @property
+    def end(self) -> int:
+        """Epoch after which it ends."""
+        return self.until or self.config.epochs
+
+    @property
+    def rows(self) -> list[int]:
+        """The lane of each trial: in order, or where lanes rest dealt out evenly over the devices."""
+        count, devices = len(self.trials) + self.spare, self.lanes.devices
+        if not self.spare or count % devices:
+            return list(range(len(self.trials)))
+        return [i % devices * (count // devices) + i // devices for i in range(len(self.trials))]
 
 
-def trials(sweep: SweepConfig) -> tuple[Trial, ...]:
-    """Every point under every seed, seeds varying fastest.
+Point = tuple[tuple[str, Any], ...]
+"""The swept values, by name."""
+
+
+def columns(sweep: SweepConfig) -> list[tuple[tuple[str, ...], Any]]:
+    """What varies on its own: the names of an axis or of a zipped group, with rows of their values, or a range."""
+    axes: dict[str, Any] = dict(sweep.axes)
+    group_of = {name: group for group in sweep.zipped for name in group}
+    found: list[tuple[tuple[str, ...], Any]] = []
+    for name, values in axes.items():
+        group = group_of.get(name, (name,))
+        if isinstance(values, Range):
+            found.append((group, values))
+        elif group[0] == name:
+            found.append((group, tuple(zip(*(axes[name] for name in group), strict=True))))
+    return found
+
+
+def points(sweep: SweepConfig) -> list[Point]:
+    """Every combination of the axes' values, the last axis varying fastest; or `sweep.points` drawn at random.
+
+    Raises:
+      ValueError: more points are asked for than there are.
+    """
+    grid = columns(sweep)
+    if not sweep.points:
+        return [_point(sweep, grid, rows) for rows in itertools.product(*(rows for _, rows in grid))]
+    rng, drawn = np.random.default_rng(sweep.base.seed), dict[Point, None]()
+    for _ in range(100 * sweep.points):
+        rows = [
+            (number(sweep, names[0], rows, rng.random()),) if isinstance(rows, Range) else rows[rng.integers(len(rows))]
+            for names, rows in grid
+        ]
+        drawn[_point(sweep, grid, rows)] = None
+        if len(drawn) == sweep.points:
+            return list(drawn)
+    raise ValueError(f"points: {sweep.points}: there are only {len(drawn)} different ones")
+
+
+def number(sweep: SweepConfig, name: str, values: Range, share: float) -> float:
+    """The number of an axis at a share of its range."""
+    [default] = [option.default for option, _ in flat(sweep.base) if option.name == name]
+    return values.at(share, isinstance(default, int))
+
+
+def _point(sweep: SweepConfig, grid: Any, rows: Iterable[tuple[Any, ...]]) -> Point:
+    chosen = {
+        name: value for (names, _), row in zip(grid, rows, strict=True) for name, value in zip(names, row, strict=True)
+    }
+    return tuple((name, chosen[name]) for name, _ in sweep.axes)
+
+
+def trials_of(sweep: SweepConfig, points: Sequence[Point], before: int = 0) -> tuple[Trial, ...]:
+    """Points under every seed, seeds varying fastest.
 
     Seeds count up from the base run's, and are the same under every point.
+
+    Args:
+      sweep: whose base run and seeds are meant.
+      points: the swept values.
+      before: number of points before these; trials and points are counted on from there.
 
     Raises:
       ValueError: an axis is no option of the run, or a value is out of range.
     """
-    names = [name for name, _ in sweep.axes]
-    count = math.prod(len(values) for _, values in sweep.axes) * sweep.seeds
-    if count > MOST_TRIALS:
-        raise ValueError(f"seeds: {sweep.seeds}: {count} trials in all; at most {MOST_TRIALS} are planned at once")
     found: list[Trial] = []
-    for point, values in enumerate(itertools.product(*(values for _, values in sweep.axes))):
-        chosen = tuple(zip(names, values, strict=True))
-        config = replace_values(sweep.base, dict(chosen))
-        for seed in range(config.seed, config.seed + sweep.seeds):
-            found.append(Trial(len(found), point, chosen, replace(config, seed=seed)))
+    for i, point in enumerate(points, before):
+        config = replace_values(sweep.base, dict(point))
+        found += [
+            Trial(i * sweep.seeds + seed, i, point, replace(config, seed=config.seed + seed))
+            for seed in range(sweep.seeds)
+        ]
     return tuple(found)
 
 
+def trials(sweep: SweepConfig) -> tuple[Trial, ...]:
+    """The `points` of a sweep under every seed.
+
+    Raises:
+      ValueError: an axis is no option of the run, a value is out of range, or there are too many.
+    """
+    count = (sweep.points or math.prod(len(rows) for _, rows in columns(sweep))) * sweep.seeds
+    if count > MOST_TRIALS:
+        raise ValueError(f"seeds: {sweep.seeds}: {count} trials in all; at most {MOST_TRIALS} are planned at once")
+    return trials_of(sweep, points(sweep))
+
+
 def shape_of(trial: Trial) -> TrainConfig:
-    """What trials must share to be lanes of one program: all but numbers and seed."""
-    return replace(trial.config, hparams=Hparams(), seed=0)
+    """What trials must share to be lanes of one program: all but numbers and seed.
+
+    Dropout and clipping are numbers but for 0, at which they are left out.
+    """
+    config, network = trial.config, trial.config.network
+    if getattr(network, "dropout", 0):
+        network = replace(network, dropout=0.5)  # type: ignore[call-arg] # any rate stands for all
+    return replace(config, network=network, hparams=Hparams(clip_norm=float(config.hparams.clip_norm > 0)), seed=0)
 
 
 def shares(config: TrainConfig, devices: int) -> int:
@@ -159,14 +260,65 @@ def default_lanes(config: TrainConfig, count: int) -> Lanes:
     return Lanes(1, devices, shares(config, jax.device_count() // devices))
 
 
-def plan(trials: Sequence[Trial], lanes: Lanes | None = None) -> tuple[Program, ...]:
-    """Groups trials into programs: one for all that differ only in numbers and seed."""
+PACKS: Mapping[str, Callable[[NetworkConfig], NetworkConfig]] = {
+    "shapes": lambda network: network,
+    "buckets": embedding.rounded,
+    "one": embedding.family,
+}
+
+
+def plan(
+    trials: Sequence[Trial], lanes: Lanes | None = None, pack: str = "shapes", *, strict: bool = True
+) -> tuple[Program, ...]:
+    """Groups trials into programs: one for all that differ only in numbers and seed.
+
+    Args:
+      trials: what is to be trained.
+      lanes: how they are lifted; by default `default_lanes`.
+      pack: which widths share a program, the narrow networks embedded in the widest: those that are
+        equal (`shapes`), that have the same powers of two above them (`buckets`), or all (`one`).
+      strict: whether a network that cannot be embedded is an error; else it has a program of its own.
+
+    Raises:
+      ValueError: networks of several widths are to be packed that cannot be.
+    """
+    obstacles: dict[TrainConfig, set[Any]] = {}
     shapes: dict[TrainConfig, list[Trial]] = {}
     for trial in trials:
-        shapes.setdefault(shape_of(trial), []).append(trial)
+        shape = shape_of(trial)
+        if why := embedding.obstacle(shape.network):
+            alike = obstacles.setdefault(replace(shape, network=embedding.family(shape.network)), set())
+            alike.add(embedding.widths(shape.network))
+            if strict and pack != "shapes" and len(alike) > 1:
+                raise ValueError(f"pack: {pack}: {why}: use auto, which embeds where it can, or shapes")
+        else:
+            shape = replace(shape, network=PACKS[pack](shape.network))
+        shapes.setdefault(shape, []).append(trial)
     return tuple(
-        Program(tuple(group), lanes or default_lanes(group[0].config, len(group))) for group in shapes.values()
+        Program(
+            tuple(group),
+            lanes or default_lanes(group[0].config, len(group)),
+            wide=_widest([trial.config.network for trial in group]),
+        )
+        for group in shapes.values()
     )
+
+
+def _widest(networks: Sequence[NetworkConfig]) -> NetworkConfig | None:
+    return embedding.widest(networks) if len(set(map(embedding.widths, networks))) > 1 else None
+
+
+def compact(program: Program, trials: Sequence[Trial], after: int, until: int) -> Program:
+    """The program in which some of its trials go on.
+
+    Where lanes run one after the other, those that rest cost nothing, and the program stays the
+    same; where they run side by side, there are as many as the next power of two, so that few
+    programs are compiled.
+    """
+    count = len(program.trials) + program.spare
+    if program.lanes.width != 1:
+        count = min(count, max(program.lanes.devices, 1 << (len(trials) - 1).bit_length()))
+    return program._replace(trials=tuple(trials), after=after, until=until, spare=count - len(trials))
 
 
 def _task(program: Program, data: Dataset) -> Task:
@@ -174,17 +326,32 @@ def _task(program: Program, data: Dataset) -> Task:
 
 
 def _points(program: Program) -> tuple[Array, Hparams]:
-    """The keys and numbers of a program's trials, lanes first."""
-    keys = jnp.stack([jax.random.key(trial.config.seed) for trial in program.trials])
-    numbers = [trial.config.hparams for trial in program.trials]
+    """The keys and numbers of a program's trials, lanes first; lanes that rest repeat the first trial."""
+    configs = [program.trials[0].config] * (len(program.trials) + program.spare)
+    for row, trial in zip(program.rows, program.trials, strict=True):
+        configs[row] = trial.config
+    keys = jnp.stack([jax.random.key(config.seed) for config in configs])
+    numbers = [replace(config.hparams, dropout=getattr(config.network, "dropout", 0) or None) for config in configs]
     return keys, jax.tree.map(lambda *values: np.array(values, np.float32), *numbers)
 
 
-def prepare(program: Program, data: Dataset) -> Run:
-    """Compiles a program and initialises its lanes."""
+def prepare(program: Program, data: Dataset, begun: bool = False) -> Run:
+    """Compiles a program and initialises its lanes; with `begun`, their state comes from elsewhere.
+
+    Networks of several widths are initialised in their own shapes, as if they were alone.
+    """
     keys, hparams = _points(program)
-    data = program.lanes.place(data)
-    return training.prepare(_task(program, data), keys, hparams, data, program.config.epochs, program.lanes)
+    placed, task, epochs = program.lanes.place(data), _task(program, data), program.config.epochs
+    state: TrainState | None = None
+    if begun or program.after:
+        state = state_of(program, data)
+    elif program.wide:
+        alone: dict[int, TrainState] = {}
+        for group in plan(program.trials, program.lanes):
+            first = training.begin(_task(group, data), *_points(group), placed, group.lanes)
+            alone |= states_of(group, first, group.trials, data)
+        state = assembled(program, alone, data)
+    return training.prepare(task, keys, hparams, placed, epochs, program.lanes, state)
 
 
 def state_of(program: Program, data: Dataset) -> TrainState:
@@ -193,6 +360,39 @@ def state_of(program: Program, data: Dataset) -> TrainState:
     example = jnp.asarray(data.train.inputs[:1])
     lanes = jax.vmap(lambda key, hparams: training.init(_task(program, data), key, hparams, example))
     return jax.eval_shape(lanes, keys, hparams)
+
+
+def states_of(program: Program, state: TrainState, trials: Iterable[Trial], data: Dataset) -> dict[int, TrainState]:
+    """The states of some of a program's trials, by number, each in the shapes of its own network."""
+    state = jax.tree.map(np.asarray, state)
+    shapes: dict[Any, TrainState] = {}
+    found: dict[int, TrainState] = {}
+    for row, trial in zip(program.rows, program.trials, strict=True):
+        if trial not in trials:
+            continue
+        lane = jax.tree.map(lambda array, row=row: array[row], state)
+        if program.wide:
+            widths = embedding.widths(trial.config.network)
+            if widths not in shapes:
+                shapes[widths] = _first(state_of(Program((trial,), Lanes()), data))
+            lane = embedding.extract(lane, shapes[widths])
+        found[trial.number] = lane
+    return found
+
+
+def _first(state: TrainState) -> TrainState:
+    """The shapes of one lane."""
+    return jax.tree.map(lambda array: jax.ShapeDtypeStruct(array.shape[1:], array.dtype), state)
+
+
+def assembled(program: Program, states: Mapping[int, TrainState], data: Dataset) -> TrainState:
+    """A program's state from those of its trials, by number; lanes that rest are marked as diverged."""
+    like = state_of(program, data)
+    lanes = [embedding.embed(states[trial.number], _first(like)) for trial in program.trials]
+    rows = [lanes[0]._replace(diverged=np.ones((), bool))] * (len(lanes) + program.spare)
+    for row, lane in zip(program.rows, lanes, strict=True):
+        rows[row] = lane
+    return jax.tree.map(lambda array, *rows: np.stack(rows).astype(array.dtype), like, *rows)
 
 
 def run(program: Program, data: Dataset) -> Iterator[Progress]:
@@ -205,7 +405,7 @@ class Result(NamedTuple):
 
     trial: Trial
     status: str
-    """`complete` or `diverged`."""
+    """`complete`, `diverged`, or `stopped`: not at its last epoch."""
     step: int
     epochs: int
     """Whole epochs, before it diverged if it did."""
@@ -216,21 +416,23 @@ class Result(NamedTuple):
 
 def results(program: Program, progress: Progress) -> list[Result]:
     """The results of a program's trials as they stand; a diverged trial has no numbers."""
-    train, valid = jax.tree.map(lambda array: np.asarray(array, float), (progress.train, progress.valid))
+    lanes = (progress.train, progress.valid, progress.state.diverged, progress.state.step)
+    train, valid, gone, steps = jax.tree.map(lambda array: np.asarray(array)[program.rows], lanes)
     with np.errstate(invalid="ignore"):  # a diverged trial sees no examples
+        train, valid = jax.tree.map(lambda array: array.astype(float), (train, valid))
         numbers = np.stack([train.loss, valid.loss, valid.accuracy], 1)
-    diverged = np.asarray(progress.state.diverged) | ~np.isfinite(numbers).all(1)
+    diverged = gone | ~np.isfinite(numbers).all(1)
     numbers[diverged] = math.nan
-    steps = np.asarray(progress.state.step)
     epochs = np.where(diverged, steps * progress.epoch // progress.steps, progress.epoch)
-    status = np.where(diverged, "diverged", "complete")
+    ended = "complete" if progress.epoch == program.config.epochs else "stopped"
+    status = np.where(diverged, "diverged", ended)
     rows = zip(program.trials, status.tolist(), steps.tolist(), epochs.tolist(), numbers.tolist(), strict=True)
     return [Result(trial, status, step, epoch, *row) for trial, status, step, epoch, row in rows]
 
 
 def measure_test_of(program: Program, state: TrainState, numbers: Collection[int], data: Dataset) -> Metrics:
     """The test metrics [trials] of those of a program's trials, by number, from its last state."""
-    rows = np.array([row for row, trial in enumerate(program.trials) if trial.number in numbers], int)
+    places = zip(program.rows, program.trials, strict=True)
+    rows = np.array([row for row, trial in places if trial.number in numbers], int)
     states = jax.tree.map(lambda array: np.asarray(array)[rows], state)
-    task = make_task(program.config, data, split=program.lanes.split)
-    return measure_test(task, states, data, program.lanes)
+    return measure_test(_task(program._replace(micro_batch=0), data), states, data, program.lanes)

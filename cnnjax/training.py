@@ -156,7 +156,7 @@ def step(
 
     def loss_sum(params: Any, part: Split) -> tuple[Array, tuple[Array, Array, Any]]:
         variables = Variables(params, state.stats)
-        logits, stats = task.network.apply(variables, part.inputs, train=True, key=network_key)
+        logits, stats = task.network.apply(variables, part.inputs, train=True, key=network_key, hparams=hparams)
         losses = task.loss(logits, part.labels, hparams)
         return losses.sum() / task.batch_size, (losses, logits, stats)
 
@@ -191,9 +191,9 @@ def step(
     return after, metrics
 
 
-def steps_per_epoch(task: Task, split: Split) -> int:
+def steps_per_epoch(batch_size: int, split: Split) -> int:
     """Whole batches in a split: training drops the tail of a permutation."""
-    return len(split.labels) // task.batch_size
+    return len(split.labels) // batch_size
 
 
 def _pick(split: Split, rows: Array) -> Split:
@@ -220,7 +220,7 @@ def advance(
     Returns:
       The state after, whose `seen` counts from the beginning of the epoch.
     """
-    length = steps_per_epoch(task, split)
+    length = steps_per_epoch(task.batch_size, split)
     epoch, start = state.step // length, state.step % length
     order_key = jax.random.fold_in(jax.random.fold_in(key, _ORDER), epoch)
     order = jax.random.permutation(order_key, len(split.labels))
@@ -244,10 +244,13 @@ def advance(
 
 
 def evaluate(task: Task, state: TrainState, split: Split) -> Metrics:
-    """The metrics of a split, every example counted once, under the default `Hparams`: no label smoothing."""
+    """The metrics of a split, every example counted once, under the default `Hparams`: no label smoothing.
+
+    Nothing is computed for a run that has diverged, and counted for it.
+    """
     hparams, key, size = Hparams(), jax.random.key(0), task.batch_size
     examples = len(split.labels)
-    batches = -(-examples // size)
+    batches = jnp.where(state.diverged, 0, -(-examples // size))
 
     def batch(i: Array) -> Metrics:
         rows = i * size + _share(task, jnp.arange(size))
@@ -257,7 +260,9 @@ def evaluate(task: Task, state: TrainState, split: Split) -> Metrics:
         logits, _ = task.network.apply(variables, inputs, train=False, key=key)
         return _measure(task.loss(logits, labels, hparams), logits, labels, rows < examples)
 
-    return _total(task, jax.tree.map(lambda parts: parts.sum(0), lax.map(batch, jnp.arange(batches))))
+    return _total(
+        task, lax.fori_loop(0, batches, lambda i, so_far: jax.tree.map(jnp.add, so_far, batch(i)), _nothing())
+    )
 
 
 # ------------------------------------------------------------------------- a run
@@ -346,8 +351,8 @@ def _compiled(function: Any, task: Task, lift: Lift, *arrays: Any) -> Any:
     """The program for arguments like these, compiled once."""
 
     def shape(array: Array) -> jax.ShapeDtypeStruct:
-        committed = getattr(array, "committed", False)
-        return jax.ShapeDtypeStruct(array.shape, array.dtype, sharding=array.sharding if committed else None)
+        known = getattr(array, "committed", isinstance(array, jax.ShapeDtypeStruct))
+        return jax.ShapeDtypeStruct(array.shape, array.dtype, sharding=array.sharding if known else None)
 
     leaves, structure = jax.tree.flatten(arrays)
     return _executable(function, task, lift, structure, tuple(map(shape, leaves)))
@@ -370,15 +375,42 @@ class Run(NamedTuple):
     """Bytes that training takes on the busiest device, by the compiler's own account."""
 
 
+def begin(task: Task, key: Key[Array, "*runs"], hparams: Hparams, data: Dataset, lift: Lift = single) -> TrainState:
+    """The first state of a run. The arguments are those of `fit`."""
+    hparams, example = jax.device_put((hparams, np.asarray(data.train.inputs[:1])))
+    return _compiled(_init, task, lift, key, hparams, example)(key, hparams, example)
+
+
 def prepare(
-    task: Task, key: Key[Array, "*runs"], hparams: Hparams, data: Dataset, epochs: int, lift: Lift = single
+    task: Task,
+    key: Key[Array, "*runs"],
+    hparams: Hparams,
+    data: Dataset,
+    epochs: int,
+    lift: Lift = single,
+    state: TrainState | None = None,
 ) -> Run:
-    """Initialises a run and compiles what it needs. The arguments are those of `fit`."""
+    """Initialises a run and compiles what it needs.
+
+    Args:
+      task, key, hparams, data, epochs, lift: as of `fit`.
+      state: the first state; or only its shapes and types, where `Run.place` brings the state later.
+    """
     train, valid = jax.device_put((data.train, data.valid))
-    length = steps_per_epoch(task, train)
+    length = steps_per_epoch(task.batch_size, train)
     steps = np.full(np.shape(hparams.learning_rate), epochs * length, np.int32)
-    hparams, example = jax.device_put((replace(hparams, steps=steps), np.asarray(train.inputs[:1])))  # type: ignore[arg-type]
-    state = _compiled(_init, task, lift, key, hparams, example)(key, hparams, example)
+    hparams = jax.device_put(replace(hparams, steps=steps))  # type: ignore[arg-type]
+    if state is None:
+        state = begin(task, key, hparams, data, lift)
+    sharding = lift.sharding(len(key)) if hasattr(lift, "sharding") else None
+
+    def place(state: TrainState) -> TrainState:
+        return jax.device_put(state, sharding)
+
+    if any(isinstance(leaf, jax.ShapeDtypeStruct) for leaf in jax.tree.leaves(state)):
+        state = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), state)
+    else:
+        state = place(state)
     n = np.int32(length)
     advance = _compiled(_advance, task, lift, key, state, train, hparams, n)
     evaluate = _compiled(_evaluate, task, lift, state, valid)
@@ -386,10 +418,6 @@ def prepare(
         usage.argument_size_in_bytes + usage.output_size_in_bytes + usage.temp_size_in_bytes
         for usage in (program.memory_analysis() for program in (advance, evaluate))
     )
-    shardings = jax.tree.map(lambda array: array.sharding, state)
-
-    def place(state: TrainState) -> TrainState:
-        return jax.device_put(state, shardings)
 
     def advanced(state: TrainState, n: int) -> TrainState:
         return place(advance(key, state, train, hparams, np.int32(n)))
@@ -486,7 +514,7 @@ def make_task(config: TrainConfig, data: Dataset, micro_batch: int = 0, split: i
         functional(_Build(config.network, len(data.classes)), AXIS if split > 1 else None),
         data.standardize,
         choose("loss", config.loss, LOSSES),
-        SGD(choose("schedule", config.schedule, SCHEDULES), config.nesterov),
+        SGD(choose("schedule", config.schedule, SCHEDULES), config.nesterov, clip=config.hparams.clip_norm > 0),
         config.batch_size,
         micro_batch,
         split,

@@ -19,7 +19,7 @@ import types
 import typing
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Annotated, Any, Literal, NoReturn
@@ -29,12 +29,14 @@ import tyro
 from tqdm import tqdm
 
 from cnnjax.checkpoints import CheckpointError
-from cnnjax.config import NOT_SWEPT, SweepConfig, TrainConfig, flat, replace, text
+from cnnjax.config import NOT_SWEPT, SEARCHES, Range, SweepConfig, TrainConfig, flat, replace, text
 from cnnjax.data import DataError
 from cnnjax.data.cache import default_directory
 from cnnjax.judgement import Summary
 from cnnjax.records import RecordError
-from cnnjax.sweeps import shape_of, shares, trials
+from cnnjax.runs import NETWORKS
+from cnnjax.search import search
+from cnnjax.sweeps import shape_of, shares
 
 ROOT = Path(__file__).resolve().parents[1]
 PRESETS = ROOT / "configs"
@@ -79,6 +81,9 @@ class Options:
     lanes: str = "auto"
     """how trials share a program: auto (measured where it pays), or lanes side by side (0: all) and devices, as 1:2,
     and devices that share a batch, as 1:1:2"""
+    pack: Literal["shapes", "buckets", "one", "auto"] = "auto"
+    """which widths share a program, narrow networks embedded in wide ones by zeros: none (shapes), those with the same
+    powers of two above them (buckets), all (one), or what promises to take the least time"""
     plan_from: Path | None = None
     """carry the trials out as this plan.json of an earlier run says"""
     resume: bool = False
@@ -146,8 +151,42 @@ COUNTS = tyro.constructors.PrimitiveConstructorSpec(
 )
 
 
-def _form(train: TrainConfig, axes: Mapping[str, tuple[Any, ...]] | None, seeds: int) -> Any:
-    """A flat dataclass for tyro: the options of a run, then `Options`; with axes, several values each."""
+def _values(kind: type) -> Any:
+    """A number or a range of numbers, as `log:1e-3:1`."""
+
+    def read(words: list[str]) -> Any:
+        scale, *ends = words[0].split(":")
+        if not ends:
+            return kind(words[0])
+        if scale not in ("log", "uniform") or len(ends) != 2:
+            raise ValueError(f"{words[0]}: a range is log:LOW:HIGH or uniform:LOW:HIGH")
+        return Range(float(ends[0]), float(ends[1]), scale == "log")
+
+    return tyro.constructors.PrimitiveConstructorSpec(
+        nargs=1,
+        metavar=kind.__name__.upper(),
+        instance_from_str=read,
+        is_instance=lambda value: isinstance(value, kind | int | Range),
+        str_from_instance=lambda value: [text(value)],
+    )
+
+
+def _names(words: list[str]) -> tuple[str, ...]:
+    return tuple(word.strip().replace("-", "_") for word in words[0].split(","))
+
+
+NAMES = tyro.constructors.PrimitiveConstructorSpec(
+    nargs=1,
+    metavar="FIELD,FIELD,...",
+    instance_from_str=_names,
+    is_instance=lambda value: isinstance(value, tuple),
+    str_from_instance=lambda value: [text(value)],
+)
+
+
+def _form(train: TrainConfig, sweep: SweepConfig | None) -> Any:
+    """A flat dataclass for tyro: the options of a run, then `Options`; of a sweep, several values each."""
+    axes: dict[str, Any] = dict(sweep.axes) if sweep else {}
     fields: list[tuple[str, Any, Any]] = []
 
     def add(name: str, kind: Any, default: Any, help: str) -> None:
@@ -159,15 +198,30 @@ def _form(train: TrainConfig, axes: Mapping[str, tuple[Any, ...]] | None, seeds:
         kind, help = kinds[option.name], option.metadata["help"]
         if kind == tuple[int, ...]:
             kind = Annotated[kind, COUNTS]
-        if axes is None or option.name in NOT_SWEPT:
+        if sweep is None or option.name in NOT_SWEPT:
             add(option.name, kind, value, help)
         else:
-            add(option.name, types.GenericAlias(tuple, (kind, ...)), axes.get(option.name, (value,)), help)
-    if axes is not None:
-        add("seeds", int, seeds, "number of seeds under each point, counted up from --seed")
+            if kind in (int, float):
+                kind = Annotated[kind | Range, _values(kind)]
+            values = axes.get(option.name, (value,))
+            add(option.name, _several(kind), (values,) if isinstance(values, Range) else values, help)
+    if sweep is not None:
+        words = Literal[tuple(network.kind() for network in NETWORKS.values())]  # type: ignore[valid-type]
+        chosen = tuple(network.kind() for network in axes.get("network", (train.network,)))
+        add("network", _several(words), chosen, f"{train.network.kind()} with the fields given, others as they come")
+        add("seeds", int, sweep.seeds, "number of seeds under each point, counted up from --seed")
+        add("zip", _several(Annotated[tuple[str, ...], NAMES]), sweep.zipped, "fields that vary together")
+        add("points", int, sweep.points, "number of points drawn at random; 0 for every combination")
+        add("search", Literal[SEARCHES], sweep.search, "all points to their end, halving, or an Optuna sampler")
+        add("factor", int, sweep.factor, "halving: the best 1/factor go on after each rung")
+        add("batch_points", int, sweep.batch_points, "Optuna: points that are proposed at a time")
     form = dataclasses.make_dataclass("form", fields, frozen=True)
     parts = [("run", form, form()), ("options", Options, Options())]
     return dataclasses.make_dataclass("arguments", parts, frozen=True)
+
+
+def _several(kind: Any) -> Any:
+    return types.GenericAlias(tuple, (kind, ...))
 
 
 def _overview(script: str, doc: str) -> str:
@@ -186,9 +240,9 @@ def parse(script: str, doc: str, argv: Sequence[str], several: bool) -> tuple[Tr
     with usage():
         preset = load_preset(argv[0])
     sweep: SweepConfig = preset["sweep"]
-    base, axes = (sweep.base, dict(sweep.axes)) if several else (preset["train"], None)
+    base = sweep.base if several else preset["train"]
     arguments = tyro.cli(
-        _form(base, axes, sweep.seeds),
+        _form(base, sweep if several else None),
         prog=f"{script} {argv[0]}",
         description=(preset["__doc__"] or "").strip().split("\n")[0],
         args=list(argv[1:]),
@@ -198,15 +252,33 @@ def parse(script: str, doc: str, argv: Sequence[str], several: bool) -> tuple[Tr
     with usage(arguments.options.debug):
         _check(arguments.options)
         config: TrainConfig | SweepConfig
-        if axes is None:
-            config = replace(base, values)
-        else:
-            seeds = values.pop("seeds")
-            single = {name: values.pop(name) for name in NOT_SWEPT}
-            swept = {name: many for name, many in values.items() if name in axes or len(many) != 1}
-            single.update({name: many[0] for name, many in values.items() if name not in swept})
-            config = SweepConfig(replace(base, single), tuple(swept.items()), seeds)
+        config = _sweep(sweep, values) if several else replace(base, values)
     return config, arguments.options, Path(argv[0]).stem
+
+
+def _sweep(preset: SweepConfig, values: dict[str, Any]) -> SweepConfig:
+    """The sweep that parsed values stand for: a field with one value is an axis only if it is the preset's."""
+    how = {name: values.pop(name) for name in ("seeds", "points", "search", "factor", "batch_points")}
+    zipped, networks = values.pop("zip"), values.pop("network")
+    axes = dict(preset.axes)
+    single = {name: values.pop(name) for name in NOT_SWEPT}
+    several = len(networks) != 1 or networks[0] != preset.base.network.kind()
+    swept: dict[str, Any] = {}
+    for name, many in values.items():
+        ranges = [value for value in many if isinstance(value, Range)]
+        if ranges and len(many) > 1:
+            raise ValueError(f"{name}: {' '.join(map(text, many))}: a range stands alone")
+        if ranges or len(many) != 1 or (name in axes and not several):
+            swept[name] = ranges[0] if ranges else many
+        else:
+            single[name] = many[0]
+    base = replace(preset.base, single)
+    if several:
+        others = {network.kind(): network for network in NETWORKS.values()}
+        own = {base.network.kind(): base.network}
+        swept["network"] = tuple(own.get(kind) or others[kind]() for kind in networks)
+    ordered = {name: swept[name] for name in [*(name for name in axes if name in swept), *swept]}
+    return SweepConfig(base, tuple(ordered.items()), zipped=zipped, **how)
 
 
 def _check(options: Options) -> None:
@@ -224,13 +296,13 @@ def _check(options: Options) -> None:
 
 def cpu_devices(config: TrainConfig | SweepConfig, cores: int) -> int:
     """How many devices the cores are worth being: one for each trial of a program, or for a share of its batches."""
-    sweep = SweepConfig(config, (), 1) if isinstance(config, TrainConfig) else config
+    trials = next(search(config if isinstance(config, SweepConfig) else SweepConfig(config, (), 1))).trials
 
     def used(shape: TrainConfig, lanes: int) -> int:
         devices = min(cores, lanes)
         return devices * shares(shape, cores // devices)
 
-    return max(used(shape, lanes) for shape, lanes in Counter(map(shape_of, trials(sweep))).items())
+    return max(used(shape, lanes) for shape, lanes in Counter(map(shape_of, trials)).items())
 
 
 def use_compilation_cache() -> None:

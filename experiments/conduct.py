@@ -10,12 +10,14 @@ import math
 import os
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from itertools import takewhile
+from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 from command_line import ROOT, Display, Interrupted, Options, percent, signals, usage
 
 from cnnjax import data
@@ -24,7 +26,6 @@ from cnnjax.config import SweepConfig, TrainConfig, text
 from cnnjax.data import Dataset
 from cnnjax.judgement import Ranked, rank
 from cnnjax.planning import (
-    Trialled,
     choose,
     describe_plan,
     free_memory,
@@ -45,18 +46,22 @@ from cnnjax.records import (
     plain,
 )
 from cnnjax.runs import checkpoints_of
+from cnnjax.search import Search, Stage, search, work
 from cnnjax.sweeps import (
+    Lanes,
     Program,
     Result,
     Trial,
+    assembled,
+    compact,
     measure_test_of,
     plan,
     prepare,
     results,
     state_of,
-    trials,
+    states_of,
 )
-from cnnjax.training import Progress, Run, make_task, measured, parameters, parts
+from cnnjax.training import Progress, Run, TrainState, make_task, measured, parameters, parts, steps_per_epoch
 
 
 class Outcome(NamedTuple):
@@ -82,35 +87,58 @@ class Outcome(NamedTuple):
 
 
 @contextmanager
-def opened(
-    config: TrainConfig | SweepConfig, options: Options, preset: str
-) -> Iterator[tuple[tuple[Program, ...], Dataset, RunFolder]]:
-    """The programs, data and run folder of a sweep, after every check that needs no training."""
-    sweep = config if isinstance(config, SweepConfig) else SweepConfig(config, axes=(), seeds=1)
+def opened(config: TrainConfig | SweepConfig, options: Options, preset: str) -> Iterator[tuple[Dataset, RunFolder]]:
+    """The data and run folder of a sweep, after every check that needs no training."""
+    sweep = swept(config)
     dataset = data.load(sweep.base.data, options.data_dir)
     with usage(options.debug):
-        planned = trials(sweep)
-        begun = options.runs_dir.expanduser() / (options.name or "") / "plan.json"
-        source = begun if options.resume and begun.is_file() else options.plan_from
-        if source:
-            if options.lanes != "auto" and source is options.plan_from:
-                raise ValueError(f"lanes: {options.lanes}: the plan {source} says how: give one of both")
-            programs = read_plan(source, planned)
-        else:
-            programs = plan(planned, None if options.lanes == "auto" else parse_lanes(options.lanes))
-            if options.lanes == "auto":
-                programs = tuple(in_cache(program, dataset) for program in programs)
-        for program in programs:
-            make_task(program.config, dataset, split=program.lanes.split)
-            if source and program.micro_batch and not works(program, dataset):
-                raise ValueError(
-                    f"plan: {source}: micro_batch: {program.micro_batch}: must divide a device's part of "
-                    f"batch_size {program.config.batch_size}, and the network can have neither batch_norm nor dropout"
-                )
+        check(sweep, dataset, options)
         folder = RunFolder(options.runs_dir, options.name, preset, resume=options.resume)
     with folder:
         _begin(folder, config, dataset, options)
-        yield programs, dataset, folder
+        yield dataset, folder
+
+
+def swept(config: TrainConfig | SweepConfig) -> SweepConfig:
+    """A single run as a sweep of one trial."""
+    return config if isinstance(config, SweepConfig) else SweepConfig(config, axes=(), seeds=1)
+
+
+def check(sweep: SweepConfig, dataset: Dataset, options: Options) -> tuple[Program, ...]:
+    """The programs of a sweep's first stage; ValueError where one cannot be carried out."""
+    begun = options.runs_dir.expanduser() / (options.name or "") / "plan.json"
+    source = begun if options.resume and begun.is_file() else options.plan_from
+    if source and source is options.plan_from and options.lanes != "auto":
+        raise ValueError(f"lanes: {options.lanes}: the plan {source} says how: give one of both")
+    programs = planned(sweep, next(search(sweep)), dataset, options, source)
+    for program in programs:
+        make_task(program.config, dataset, split=program.lanes.split)
+        if source and program.micro_batch and not works(program, dataset):
+            raise ValueError(
+                f"plan: {source}: micro_batch: {program.micro_batch}: must divide a device's part of "
+                f"batch_size {program.config.batch_size}, and the network can have neither batch_norm nor dropout"
+            )
+    return programs
+
+
+def planned(
+    sweep: SweepConfig,
+    stage: Stage,
+    dataset: Dataset,
+    options: Options,
+    source: Path | None,
+    carried: Sequence[Program] = (),
+) -> tuple[Program, ...]:
+    """How a stage is carried out: as `source` says, as the programs in which its trials trained before, or anew."""
+    if source and (found := read_plan(source, stage, sweep.search == "all")):
+        return found
+    if stage.after:
+        homes = sorted(_homes([trial.number for trial in stage.trials], carried), key=lambda home: home[0])
+        return tuple(compact(parent, members, stage.after, stage.until) for _, parent, members in homes)
+    lanes = None if options.lanes == "auto" else parse_lanes(options.lanes)
+    pack = "shapes" if options.pack == "auto" else options.pack
+    programs = [program._replace(until=stage.until) for program in plan(stage.trials, lanes, pack)]
+    return tuple(programs if lanes else (in_cache(program, dataset) for program in programs))
 
 
 _FIXED = ("packages", "device", "devices", "source")  # of the environment, while a run goes on
@@ -145,43 +173,54 @@ def _begin(folder: RunFolder, config: TrainConfig | SweepConfig, dataset: Datase
 
 
 class _Begun(NamedTuple):
-    """How far a run folder has come."""
+    """How far the programs of a stage have come."""
 
-    programs: int
-    """That are finished."""
+    finished: int
+    """That are at their end."""
     checkpoint: Checkpoint | None
     """Of the program after them."""
-    rows: list[dict[str, Any]]
-    """The lines of `metrics.jsonl` up to there; what came after is cut."""
+
+
+Stores = Callable[[int, Program], Checkpoints]
+"""stores(number, program): where the checkpoints of a program lie."""
 
 
 def _begun(
     programs: Sequence[Program],
+    before: int,
+    lines: Sequence[Mapping[str, Any]],
+    passed: dict[int, int],
     dataset: Dataset,
-    folder: RunFolder,
-    store: Callable[[int, Program], Checkpoints],
+    stores: Stores,
     of_any: bool,
 ) -> _Begun:
+    """How far the programs of a stage have come; `passed` is told the epochs that each trial has behind it."""
+    gone = {row["trial"]: row["epoch"] for row in lines if _diverged(row)}
+    for finished, program in enumerate(programs):
+        checkpoint = stores(before + finished, program).restore(state_of(program, dataset), of_any=of_any)
+        if checkpoint is None:
+            return _Begun(finished, None)
+        length = _length(program, dataset)
+        epoch, within = divmod(checkpoint.step, length)
+        if checkpoint.step > program.end * length:
+            raise ValueError(f"epochs: {program.end}: {checkpoint.path} has trained longer already")
+        passed.update((trial.number, min(epoch, gone.get(trial.number, epoch))) for trial in program.trials)
+        all_gone = all(gone.get(trial.number, math.inf) <= epoch for trial in program.trials)
+        if within or not (epoch == program.end or all_gone):
+            return _Begun(finished, checkpoint)
+    return _Begun(len(programs), None)
+
+
+def _lines(folder: RunFolder) -> list[dict[str, Any]]:
     lines = folder.metrics()
     for number, row in enumerate(lines, 1):
         if not _whole(row):
             raise RecordError(f"{folder.path / 'metrics.jsonl'}: line {number} is damaged: not the fields of an epoch")
-    gone = {row["trial"]: row["epoch"] for row in lines if _diverged(row)}
-    passed: dict[int, int] = {}  # epochs that a trial has behind it
-    checkpoint, finished = None, 0
-    for program in programs:
-        checkpoint = store(finished, program).restore(state_of(program, dataset), of_any=of_any)
-        if checkpoint is None:
-            break
-        length = _length(program, dataset)
-        epoch, within = divmod(checkpoint.step, length)
-        if checkpoint.step > program.config.epochs * length:
-            raise ValueError(f"epochs: {program.config.epochs}: {checkpoint.path} has trained longer already")
-        passed.update((trial.number, min(epoch, gone.get(trial.number, epoch))) for trial in program.trials)
-        all_gone = all(gone.get(trial.number, math.inf) <= epoch for trial in program.trials)
-        if within or not (epoch == program.config.epochs or all_gone):
-            break
-        checkpoint, finished = None, finished + 1
+    return lines
+
+
+def _cut(folder: RunFolder, lines: Sequence[dict[str, Any]], passed: Mapping[int, int]) -> list[dict[str, Any]]:
+    """The lines up to where the trials have come; what follows is cut."""
     rows = list(takewhile(lambda row: row["epoch"] <= passed.get(row["trial"], -1), lines))
     ends: dict[int, int] = {}
     for row in rows:
@@ -193,9 +232,7 @@ def _begun(
             "remove the run folder and train again"
         )
     folder.cut_metrics(len(rows))
-    for number, program in enumerate(programs[finished:], finished):  # what was saved after one that is damaged
-        store(number, program).drop_after(checkpoint.step if checkpoint and number == finished else -1)
-    return _Begun(finished, checkpoint, rows)
+    return rows
 
 
 def _whole(row: Mapping[str, Any]) -> bool:
@@ -208,11 +245,11 @@ def _whole(row: Mapping[str, Any]) -> bool:
 
 
 def _length(program: Program, dataset: Dataset) -> int:
-    return len(dataset.train.labels) // program.config.batch_size
+    return steps_per_epoch(program.config.batch_size, dataset.train)
 
 
-def conduct(programs: tuple[Program, ...], dataset: Dataset, folder: RunFolder, options: Options) -> Outcome:
-    """Trains every program; writes a line of `metrics.jsonl` for each trial and epoch.
+def conduct(sweep: SweepConfig, dataset: Dataset, folder: RunFolder, options: Options) -> Outcome:
+    """Trains every stage of a sweep; writes a line of `metrics.jsonl` for each trial and epoch.
 
     A diverged trial has one line with nulls, for the epoch in which it diverged, and none after.
     The test split is read once, for the winner.
@@ -221,92 +258,169 @@ def conduct(programs: tuple[Program, ...], dataset: Dataset, folder: RunFolder, 
       Interrupted: a signal came, and the state is saved.
     """
     per_epoch = len(dataset.train.labels)
-    display = Display(sum(len(p.trials) * p.config.epochs for p in programs) * per_epoch, options.quiet)
-    several = sum(len(program.trials) for program in programs) > 1
+    display = Display(work(sweep) * per_epoch, options.quiet)
     config, data = folder.read_json("config.json"), folder.read_json("data.json")
 
-    def store(number: int, program: Program) -> Checkpoints:
+    def stores(number: int, program: Program) -> Checkpoints:
         lanes = [trial.number for trial in program.trials]
         keep = {"latest": options.keep_latest, "best": options.keep_best, "report": display.line}
         return checkpoints_of(folder.path, number, lanes, config, data, **keep)
 
-    with usage(options.debug):
-        begun = _begun(programs, dataset, folder, store, options.allow_changes)
-    rows, checkpoint = begun.rows, begun.checkpoint
-    trained = list(programs[: begun.programs])
-    last = {row["trial"]: row for row in rows}
-    finished = [_result(trial, last[trial.number], p, dataset) for p in trained for trial in p.trials]
-    if rows:
-        display.line(f"{folder.path}: goes on after {len(finished)} trials and {len(rows)} lines of metrics.jsonl")
-        display.advance(len(rows) * per_epoch, "")
-    rest = programs[begun.programs :]
-    for program, run in _prepared(rest, dataset, folder, options, display, trained, whole=checkpoint is not None):
-        with store(len(trained), program) as checkpoints, signals.held():
-            step, state = (checkpoint.step, run.place(checkpoint.state)) if checkpoint else (0, run.state)
-            checkpoint, saved, now = None, time.monotonic(), []
-            for step, state in parts(run, state, step):  # noqa: B020
-                metric, whole = None, step % run.steps == 0
-                if whole:
-                    progress = measured(run, step, state)
-                    now = [
-                        _result(result.trial, last[result.trial.number], program, dataset)
-                        if _diverged(last.get(result.trial.number))
-                        else result
-                        for result in results(program, progress)
-                    ]
-                    new = [row for row in _rows(progress, now) if not _diverged(last.get(row["trial"]))]
-                    folder.append_metrics(new)
-                    rows += new
-                    last.update((row["trial"], row) for row in new)
-                    best = rank([*finished, *now])[0]
-                    metric = max((r.valid_accuracy for r in now if r.status == "complete"), default=None)
-                    note = f"valid {percent(best.valid_accuracy)} {point_name(best)}".strip()
-                    display.advance(len(now) * per_epoch, note)
-                    if not several:
-                        loss = now[0].train_loss
-                        display.line(f"epoch {progress.epoch}/{program.config.epochs}: train loss {loss:.4f}, {note}")
-                stop = signals.pending
-                over = whole and (step == run.epochs * run.steps or all(r.status == "diverged" for r in now))
-                due = time.monotonic() - saved >= options.save_seconds and (whole or options.save_seconds > 0)
-                if over or due or stop:
-                    checkpoints.save(step, state, metric)
-                    saved = time.monotonic()
-                if over or stop:
-                    break
-        if signals.pending:
-            raise Interrupted(signals.pending, f"{folder.path}: saved at step {step}: the same command with --resume")
-        trained.append(program)
-        finished += now
-        if several:
-            display.line(f"{len(finished)} trials trained; best so far: {note}")
+    carried: list[Program] = []  # programs that are finished, by number
+    last: dict[int, dict[str, Any]] = {}  # line of each trial
+    lines: list[dict[str, Any]] | None = None  # of a run that goes on, until it is where it was
+    passed: dict[int, int] = {}
+    rows: list[dict[str, Any]] = []
+    plan_path = folder.path / "plan.json"
+    if options.resume:
+        lines = _lines(folder)
+    stages, found = search(sweep), None
+    while stage := _next(stages, found):
+        source = plan_path if plan_path.exists() else options.plan_from
+        with usage(options.debug):
+            programs = planned(sweep, stage, dataset, options, source, carried)
+            begun = _Begun(0, None)
+            if lines is not None:
+                begun = _begun(programs, len(carried), lines, passed, dataset, stores, options.allow_changes)
+                last |= {row["trial"]: row for row in lines if row["epoch"] <= passed.get(row["trial"], -1)}
+                carried += programs[: begun.finished]
+                if begun.finished < len(programs):
+                    rows, lines = _cut(folder, lines, passed), None
+                    _drop_later(folder, len(carried), begun.checkpoint.step if begun.checkpoint else -1)
+                    if rows:
+                        display.line(f"{folder.path}: goes on after {len(rows)} lines of metrics.jsonl")
+                        display.advance(len(rows) * per_epoch, "")
+        rest = programs[begun.finished :]
+        for program, run in _prepared(rest, dataset, folder, options, display, carried, begun.checkpoint is not None):
+            checkpoint, begun = begun.checkpoint, _Begun(0, None)
+            with stores(len(carried), program) as checkpoints, signals.held():
+                if checkpoint:
+                    step, state = checkpoint.step, run.place(checkpoint.state)
+                elif program.after:
+                    step, state = program.after * run.steps, run.place(_gathered(program, carried, dataset, stores))
+                else:
+                    step, state = 0, run.state
+                saved = time.monotonic()
+                for step, state in parts(run, state, step):  # noqa: B020
+                    metric, whole = None, step % run.steps == 0
+                    if whole:
+                        new = list(_rows(program, measured(run, step, state), last))
+                        folder.append_metrics(new)
+                        rows += new
+                        last |= {row["trial"]: row for row in new}
+                        metric = max((row["valid_accuracy"] for row in new if not _diverged(row)), default=None)
+                        note = _standing(stage, last, dataset)
+                        display.advance(len(program.trials) * per_epoch, note)
+                        if not sweep.axes and sweep.seeds == 1:
+                            display.line(f"epoch {step // run.steps}/{program.config.epochs}: {note}")
+                    stop = signals.pending
+                    gone = all(_diverged(last.get(trial.number)) for trial in program.trials)
+                    over = whole and (step == program.end * run.steps or gone)
+                    due = time.monotonic() - saved >= options.save_seconds and (whole or options.save_seconds > 0)
+                    if over or due or stop:
+                        checkpoints.save(step, state, metric)
+                        saved = time.monotonic()
+                    if over or stop:
+                        break
+            if stop:
+                where = f"{folder.path}: saved at step {step}: the same command with --resume"
+                raise Interrupted(signals.pending, where)
+            carried.append(program)
+            if sweep.axes or sweep.seeds > 1:
+                display.line(f"{len(last)} trials so far; {note}")
+        found = [_result(trial, last[trial.number], dataset) for trial in stage.trials]
+        everyone = {trial.number: trial for program in carried for trial in program.trials}
     display.close()
-    points = rank(finished)
+    points = rank([_result(trial, last[number], dataset) for number, trial in everyone.items()])
+    best = points[0].results[0].trial
+    tests = _tested(points[0], carried, dataset, stores)
+    alone = parameters(state_of(Program((best,), Lanes()), dataset))
+    return Outcome(points, tests, alone, lines if lines is not None else rows)
+
+
+def _next(stages: Search, found: Sequence[Result] | None) -> Stage | None:
+    """The stage after the one whose results these are; None after the last."""
+    try:
+        return next(stages) if found is None else stages.send(found)
+    except StopIteration:
+        return None
+
+
+def _standing(stage: Stage, last: Mapping[int, Mapping[str, Any]], dataset: Dataset) -> str:
+    """How a sweep stands: the trials by what has become of them, and the best point so far."""
+    results = [_result(trial, last[trial.number], dataset) for trial in stage.trials if trial.number in last]
+    best = rank(results)[0]
+    valid = f"valid {percent(best.valid_accuracy)} {point_name(best)}".strip()
+    if len(stage.trials) == 1:
+        return f"train loss {results[0].train_loss:.4f}, {valid}"
+    diverged = sum(map(_diverged, last.values()))
+    alive = len(stage.trials) - sum(result.status == "diverged" for result in results)
+    others = len(last.keys() - {trial.number for trial in stage.trials})
+    stopped = others - diverged + len(stage.trials) - alive if stage.after else 0
+    return f"{alive} alive, {stopped} stopped, {diverged} diverged; best {valid}"
+
+
+def _drop_later(folder: RunFolder, number: int, step: int) -> None:
+    """Removes what was saved after a step of a program, from which training goes on."""
+    for path in (folder.path / "checkpoints").glob("*"):
+        if path.name.isdecimal() and int(path.name) >= number:
+            Checkpoints(path, "").drop_after(step if int(path.name) == number else -1)
+
+
+def _homes(trials: Collection[int], carried: Sequence[Program]) -> Iterator[tuple[int, Program, list[Trial]]]:
+    """The programs, with their numbers, in which trials trained last, and which of them."""
+    wanted = set(trials)
+    for number, program in reversed([*enumerate(carried)]):
+        if members := [trial for trial in program.trials if trial.number in wanted]:
+            wanted -= {trial.number for trial in members}
+            yield number, program, members
+
+
+def _end(number: int, program: Program, dataset: Dataset, stores: Stores) -> TrainState:
+    """The last state of a program."""
+    store = stores(number, program)
+    end = store.restore(state_of(program, dataset))
+    rests = end is not None and np.asarray(end.state.diverged)[program.rows].all()
+    if end is None or (end.step != program.end * _length(program, dataset) and not rests):
+        raise CheckpointError(f"{store.folder}: its last is damaged: --resume trains from the one before")
+    return end.state
+
+
+def _gathered(program: Program, carried: Sequence[Program], dataset: Dataset, stores: Stores) -> TrainState:
+    """The state of a program whose trials trained in others before."""
+    states: dict[int, TrainState] = {}
+    for number, parent, members in _homes([trial.number for trial in program.trials], carried):
+        states |= states_of(parent, _end(number, parent, dataset, stores), members, dataset)
+    return assembled(program, states, dataset)
+
+
+def _tested(
+    winner: Ranked, carried: Sequence[Program], dataset: Dataset, stores: Stores
+) -> dict[int, tuple[float, float]]:
+    """Test accuracy and loss of the winner's complete trials, by number."""
     tests: dict[int, tuple[float, float]] = {}
-    complete = {result.trial.number for result in points[0].results if result.status == "complete"}
-    for number, program in enumerate(trained):
+    complete = [result.trial.number for result in winner.results if result.status == "complete"]
+    for number, program, _ in _homes(complete, carried):
+        state = _end(number, program, dataset, stores)
+        measured = measure_test_of(program, state, complete, dataset)
         numbers = [trial.number for trial in program.trials if trial.number in complete]
-        if numbers:
-            end = store(number, program).restore(state_of(program, dataset))
-            if end is None or end.step != program.config.epochs * _length(program, dataset):
-                raise CheckpointError(
-                    f"{store(number, program).folder}: its last is damaged: --resume trains from the one before"
-                )
-            tested = measure_test_of(program, end.state, complete, dataset)
-            tests.update(zip(numbers, zip(tested.accuracy.tolist(), tested.loss.tolist(), strict=True), strict=True))
-    shape = next(p for p in trained if points[0].results[0].trial in p.trials)
-    return Outcome(points, tests, parameters(state_of(shape, dataset)) // len(shape.trials), rows)
+        tests.update(zip(numbers, zip(measured.accuracy.tolist(), measured.loss.tolist(), strict=True), strict=True))
+    return dict(sorted(tests.items()))
 
 
 def _diverged(row: Mapping[str, Any] | None) -> bool:
     return row is not None and row["train_accuracy"] is None
 
 
-def _result(trial: Trial, row: Mapping[str, Any], program: Program, dataset: Dataset) -> Result:
+def _result(trial: Trial, row: Mapping[str, Any], dataset: Dataset) -> Result:
     """A trial's result, from its last line in `metrics.jsonl`."""
-    step, gone = row["step"], _diverged(row)
+    step, epochs = row["step"], row["epoch"]
     numbers = (math.nan if row[name] is None else row[name] for name in ("train_loss", "valid_loss", "valid_accuracy"))
-    epochs = step // _length(program, dataset) if gone else row["epoch"]
-    return Result(trial, "diverged" if gone else "complete", step, epochs, *numbers)
+    if _diverged(row):
+        status, epochs = "diverged", step // steps_per_epoch(trial.config.batch_size, dataset.train)
+    else:
+        status = "complete" if epochs == trial.config.epochs else "stopped"
+    return Result(trial, status, step, epochs, *numbers)
 
 
 def _prepared(
@@ -315,12 +429,12 @@ def _prepared(
     folder: RunFolder,
     options: Options,
     display: Display,
-    trained: Sequence[Program],
-    whole: bool,
+    carried: Sequence[Program],
+    begun: bool,
 ) -> Iterator[tuple[Program, Run]]:
     """Each program with its compiled run; the next ones compile while one trains.
 
-    With `whole` the first has a checkpoint of all of its lanes, and is not cut into chunks.
+    With `begun` the first has a checkpoint of all of its lanes, and is not cut into chunks.
 
     How they are carried out is written to `plan.json` before the first trains, and again where a
     program turns out to need more memory than there is.
@@ -329,7 +443,7 @@ def _prepared(
         pool.submit(preload)
 
         def start(program: Program) -> Future[Run]:
-            return pool.submit(prepare, program, dataset)
+            return pool.submit(prepare, program, dataset, begun and program is programs[0])
 
         free = {n: free_memory(n) for n in {1, *(program.lanes.all_devices for program in programs)}}
 
@@ -341,14 +455,17 @@ def _prepared(
             )
 
         started: dict[Program, Future[Run]] = {}
-        timed: list[Trialled] = []
-        planned = folder.read_json("plan.json")
-        if options.lanes == "auto" and not options.plan_from and planned is None:
+        notes = folder.read_json("plan.json") or {}
+        if options.lanes == "auto" and not options.plan_from and not notes:
             largest = largest_of(programs)
             started = {program: start(program) for program in programs[:ahead] if program is not largest}
             programs, timed = choose(programs, dataset, tuple(started.values()), available)
-        if planned is None:
-            folder.write_json("plan.json", describe_plan([*trained, *programs], timed))
+            notes = {"timed": [{**trialled._asdict(), "lanes": str(trialled.lanes)} for trialled in timed]}
+
+        def write(programs: Iterable[Program]) -> None:
+            folder.write_json("plan.json", {**describe_plan([*carried, *programs]), **notes}, again=True)
+
+        write(programs)
         waiting: deque[tuple[Program, Future[Run] | None]] = deque(
             (program, started.pop(program, None)) for program in programs
         )
@@ -362,8 +479,8 @@ def _prepared(
                 assert future is not None
                 run, devices = future.result(), program.lanes.all_devices
                 with usage(options.debug):
-                    chunks = (program,) if whole else in_chunks(program, run.memory, available(devices))
-                whole = False
+                    chunks = (program,) if begun else in_chunks(program, run.memory, available(devices))
+                begun = False
                 if len(chunks) == 1:
                     yield program, run
                     continue
@@ -372,26 +489,25 @@ def _prepared(
                     f"memory: {len(program.trials)} trials at once take {devices * run.memory / 2**30:.3g} GiB: "
                     f"{len(chunks)} programs of at most {len(chunks[0].trials)}"
                 )
-                described = describe_plan([*trained, *(entry for entry, _ in waiting)], timed)
-                if planned:
-                    described["timed"] = planned["timed"]
-                folder.write_json("plan.json", described, again=True)
+                write(entry for entry, _ in waiting)
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
 
 
-def _rows(progress: Progress, now: list[Result]) -> Iterator[dict[str, Any]]:
-    for result, accuracy in zip(now, progress.train.accuracy.tolist(), strict=True):
-        complete = result.status == "complete"
-        yield {
-            "trial": result.trial.number,
-            "epoch": progress.epoch,
-            "step": result.step,
-            "train_loss": result.train_loss,
-            "train_accuracy": accuracy if complete else None,
-            "valid_loss": result.valid_loss,
-            "valid_accuracy": result.valid_accuracy,
-        }
+def _rows(program: Program, progress: Progress, last: Mapping[int, Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
+    """Lines for an epoch: of every trial that had not diverged before."""
+    accuracies = progress.train.accuracy[np.array(program.rows)].tolist()
+    for result, accuracy in zip(results(program, progress), accuracies, strict=True):
+        if not _diverged(last.get(result.trial.number)):
+            yield {
+                "trial": result.trial.number,
+                "epoch": progress.epoch,
+                "step": result.step,
+                "train_loss": result.train_loss,
+                "train_accuracy": None if result.status == "diverged" else accuracy,
+                "valid_loss": result.valid_loss,
+                "valid_accuracy": result.valid_accuracy,
+            }
 
 
 def point_name(point: Ranked) -> str:

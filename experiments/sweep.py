@@ -13,8 +13,8 @@ from cnnjax.judgement import Summary, summarize
 
 def main(config: SweepConfig, options: Options, preset: str) -> None:
     clock = Clock()
-    with opened(config, options, preset) as (programs, dataset, folder):
-        outcome = conduct(programs, dataset, folder, options)
+    with opened(config, options, preset) as (dataset, folder):
+        outcome = conduct(config, dataset, folder, options)
         folder.write_csv("trials.csv", trial_rows(outcome), again=options.resume)
         accuracy, loss = tested(outcome)
         best = {

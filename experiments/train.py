@@ -1,7 +1,7 @@
 """Trains one network and records the run."""
 
 from command_line import Clock, Options, run
-from conduct import conduct, opened
+from conduct import conduct, opened, swept
 
 from cnnjax import pictures
 from cnnjax.config import TrainConfig
@@ -9,8 +9,8 @@ from cnnjax.config import TrainConfig
 
 def main(config: TrainConfig, options: Options, preset: str) -> None:
     clock = Clock()
-    with opened(config, options, preset) as (programs, dataset, folder):
-        outcome = conduct(programs, dataset, folder, options)
+    with opened(config, options, preset) as (dataset, folder):
+        outcome = conduct(swept(config), dataset, folder, options)
         [result] = outcome.results
         accuracy, loss = outcome.tests.get(0, (None, None))
         summary = {

@@ -26,6 +26,7 @@ from cnnjax.planning import (
     read_plan,
     works,
 )
+from cnnjax.search import Stage
 from cnnjax.sweeps import Lanes, Program, Trial, plan, prepare, shares, trials
 from cnnjax.training import _init, init, make_task, separable, single, step, train
 
@@ -283,7 +284,7 @@ def test_a_plan_reads_as_it_was_written(tmp_path: Path) -> None:
     assert [way["lanes"] for way in described["timed"]] == ["0:1", "1:1"]
     path = tmp_path / "plan.json"
     path.write_text(json.dumps(described))
-    assert read_plan(path, TRIALS) == programs
+    assert read_plan(path, Stage(TRIALS, 0, 0)) == programs
 
 
 def entry(*numbers: int, **changes: object) -> dict:
@@ -301,7 +302,7 @@ def entry(*numbers: int, **changes: object) -> dict:
         ({"programs": [{"trials": [0, 1]}]}, "no plan of these 4 trials: KeyError.'lanes'"),
         ({"programs": []}, "plans other trials than the 4 of this run"),
         ({"programs": [entry(0, 1)]}, "plans other trials than the 4 of this run"),
-        ({"programs": [entry(0, 1), entry(2, 3, 4)]}, "no plan of these 4 trials: IndexError"),
+        ({"programs": [entry(0, 1), entry(2, 3, 4)]}, "no plan of these 4 trials: KeyError"),
         ({"programs": [entry(0, 1, 1), entry(2, 3)]}, "plans other trials than the 4 of this run"),
         ({"programs": [entry(0, 1), entry(2, 3), entry(0)]}, "plans other trials than the 4 of this run"),
         ({"programs": [entry(0, 2), entry(1, 3)]}, "puts trials of different shapes into one program"),
@@ -316,7 +317,7 @@ def test_what_is_no_plan_of_these_trials_is_refused(content: object, message: st
     text = content if isinstance(content, str | bytes) else json.dumps(content)
     path.write_bytes(text if isinstance(text, bytes) else text.encode())
     with pytest.raises(ValueError, match=rf"plan: .*plan\.json: .*{message}"):
-        read_plan(path, TRIALS)
+        read_plan(path, Stage(TRIALS, 0, 0))
 
 
 @pytest.mark.parametrize("lanes", [Lanes(1, 2), Lanes(0, 1), Lanes(16, 1)])

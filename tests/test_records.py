@@ -1,4 +1,4 @@
-"""The run folder and the pictures."""
+"""The run folder."""
 
 import csv
 import json
@@ -6,12 +6,10 @@ import math
 from pathlib import Path
 
 import pytest
-from PIL import Image
 
-from cnnjax import CNNConfig, Hparams, MLPConfig, SweepConfig, TrainConfig, pictures
+from cnnjax import CNNConfig, Hparams, MLPConfig, SweepConfig, TrainConfig
 from cnnjax.config import replace, text
 from cnnjax.data import Dataset
-from cnnjax.judgement import Summary
 from cnnjax.records import (
     RecordError,
     RunFolder,
@@ -109,7 +107,7 @@ def test_values_read_as_on_the_command_line() -> None:
         ({"filters": (8.0,)}, r"filters: \(8.0,\): must be a tuple of integers"),
         ({"batch_norm": 1}, "batch_norm: 1: must be of type bool"),
         ({"kernel": 0}, "kernel: 0"),
-        ({"filter": (8,)}, "filter: no such option; there are activation, "),
+        ({"filter": (8,)}, "filter: no such option; did you mean 'filters'. there are activation, "),
     ],
 )
 def test_a_value_out_of_range_is_named(values: dict, message: str) -> None:
@@ -128,52 +126,6 @@ def test_a_value_out_of_range_is_named(values: dict, message: str) -> None:
 def test_a_sweep_that_cannot_be_is_refused(axes: tuple, seeds: int, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         SweepConfig(TRAIN, axes, seeds)
-
-
-# ------------------------------------------------------------------------- pictures
-
-
-def rows(trials: int, epochs: int) -> list[dict]:
-    return [
-        {
-            "trial": t,
-            "epoch": e,
-            "train_loss": 1 / e,
-            "train_accuracy": 0.5,
-            "valid_loss": 1 / e,
-            "valid_accuracy": 0.1 * t,
-        }
-        for t in range(trials)
-        for e in range(1, epochs + 1)
-    ]
-
-
-def drawn(path: Path) -> bool:
-    """A picture with something on it."""
-    return len(Image.open(path).convert("RGB").getcolors(1 << 20)) > 20
-
-
-def test_curves_are_drawn_also_of_runs_that_end_early(tmp_path: Path) -> None:
-    pictures.learning_curves(rows(1, 3), tmp_path / "one.png")
-    early = [*rows(2, 3), {"trial": 2, "epoch": 1, "valid_loss": None, "valid_accuracy": None}]
-    pictures.compare_curves(early, {"a": [0, 1], "b": [2]}, tmp_path / "many.png")
-    assert drawn(tmp_path / "one.png")
-    assert drawn(tmp_path / "many.png")
-
-
-@pytest.mark.parametrize("names", [(), ("rate",), ("rate", "filters"), ("rate", "filters", "loss")])
-def test_a_grid_of_any_number_of_fields(tmp_path: Path, names: tuple[str, ...]) -> None:
-    points = [
-        ({name: (i, 2) if name == "filters" else i for name in names}, Summary(0.5 + i / 10, 0.1, 3)) for i in range(3)
-    ]
-    points.append((points[0][0], Summary(math.nan, math.nan, 0)))
-    pictures.grid(points, tmp_path / "grid.png")
-    assert drawn(tmp_path / "grid.png")
-
-
-def test_a_grid_where_everything_diverged(tmp_path: Path) -> None:
-    pictures.grid([({"rate": 1.0}, Summary(math.nan, math.nan, 0))], tmp_path / "grid.png")
-    assert (tmp_path / "grid.png").stat().st_size > 0
 
 
 # ------------------------------------------------------------------------- going on

@@ -20,10 +20,12 @@ MODULES = sorted((ROOT / "cnnjax").rglob("*.py"))
 ROOMS = [
     {"config", "operations"},
     {"networks", "data", "losses", "optimizers"},
-    {"training"},
+    {"training", "embedding"},
     {"sweeps"},
-    {"judgement", "planning"},
-    {"records", "checkpoints", "pictures"},
+    {"judgement"},
+    {"search"},
+    {"planning"},
+    {"records", "checkpoints", "pictures", "tensorboard"},
     {"runs"},
 ]
 
@@ -63,7 +65,13 @@ def test_the_library_neither_prints_nor_reads_the_command_line() -> None:
 
 
 def test_one_seam_per_dependency() -> None:
-    homes = {"tensorflow_datasets": {"data"}, "sklearn": {"data"}, "matplotlib": {"pictures"}, "orbax": {"checkpoints"}}
+    homes = {
+        "tensorflow_datasets": {"data"},
+        "sklearn": {"data"},
+        "matplotlib": {"pictures"},
+        "orbax": {"checkpoints"},
+        "tensorboardX": {"tensorboard"},
+    }
     for path in MODULES:
         for name in imports(path):
             if (library := name.split(".")[0]) in homes:

@@ -9,11 +9,10 @@ import pytest
 
 from cnnjax import CNNConfig, Hparams, SweepConfig, TrainConfig
 from cnnjax.data import Dataset
-from cnnjax.judgement import rank, summarize
+from cnnjax.judgement import rank
 from cnnjax.sweeps import (
     Lanes,
     Program,
-    Result,
     Trial,
     measure_test_of,
     plan,
@@ -70,7 +69,10 @@ def test_numbers_and_seeds_are_lanes_and_shapes_are_programs() -> None:
 @pytest.mark.parametrize(
     ("axes", "message"),
     [
-        ((("learning_rat", (0.1,)),), "learning_rat: no such option; there are activation,"),
+        (
+            (("learning_rat", (0.1,)),),
+            "learning_rat: no such option; did you mean 'learning_rate'. there are activation,",
+        ),
         ((("learning_rate", (0.1, -1.0)),), "learning_rate: -1.0: must be at least 0"),
         ((("seed", (0, 1)),), "seed: cannot be swept"),
         ((("data", ("digits", "mnist")),), "data: cannot be swept"),
@@ -142,36 +144,6 @@ def test_lanes_also_run_with_64_bit_types(small: Dataset) -> None:
     with jax.enable_x64(True):
         [program] = plan(rates(0.01, 0.1), Lanes())
         assert np.isfinite(np.asarray(last(program, small).train.loss)).all()
-
-
-def result(point: int, seed: int, accuracy: float, loss: float, status: str = "complete") -> Result:
-    config = replace(BASE, seed=seed)
-    return Result(
-        Trial(2 * point + seed, point, (("learning_rate", point),), config), status, 9, 2, loss, loss, accuracy
-    )
-
-
-def test_rank_by_mean_accuracy_then_loss_and_diverged_last() -> None:
-    nan = math.nan
-    table = [
-        result(0, 0, 0.9, 0.5), result(0, 1, 0.8, 0.5),
-        result(1, 0, 0.99, 0.1), result(1, 1, nan, nan, "diverged"),
-        result(2, 0, 0.85, 0.3), result(2, 1, 0.85, 0.3),
-        result(3, 0, nan, nan, "diverged"), result(3, 1, nan, nan, "diverged"),
-        result(4, 0, 0.7, 0.1), result(4, 1, 0.9, 0.1),
-    ]  # fmt: skip
-    ranked = rank(table)
-    assert [point.values["learning_rate"] for point in ranked] == [2, 0, 4, 1, 3]
-    assert [point.complete for point in ranked] == [True, True, True, False, False]
-    assert ranked[1].valid_accuracy.mean == pytest.approx(0.85)
-    assert ranked[1].valid_accuracy.std == pytest.approx(0.1 / math.sqrt(2))
-
-
-def test_summaries_say_what_does_not_exist() -> None:
-    assert summarize([1.0, math.nan, 3.0]) == (2.0, pytest.approx(math.sqrt(2)), 2)
-    assert summarize([1.0])[2] == 1
-    assert math.isnan(summarize([1.0]).std)
-    assert math.isnan(summarize([math.nan]).mean)
 
 
 def test_the_winner_s_test_metrics_are_its_own_lanes(small: Dataset) -> None:

@@ -148,7 +148,7 @@ def test_an_epoch_is_a_permutation_in_batches(small: Dataset) -> None:
     """Labels stand for examples: with a linear count of them, every one of whole batches is seen once."""
     task, state = start(CONFIG, small)
     once = advance(task, KEY, state, small.train, HPARAMS, 10**6)
-    assert once.seen.examples == steps_per_epoch(task, small.train) * CONFIG.batch_size == 160
+    assert once.seen.examples == steps_per_epoch(task.batch_size, small.train) * CONFIG.batch_size == 160
     # With rate zero the loss of an epoch is the loss of the split.
     again = advance(task, KEY, once, small.train, HPARAMS, 1)
     assert again.seen.examples == CONFIG.batch_size  # of the next epoch

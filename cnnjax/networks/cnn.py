@@ -1,6 +1,5 @@
 """A convolutional network of any depth."""
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -95,7 +94,7 @@ class CNN(nnx.Module):
                     block.append(nnx.BatchNorm(count, momentum=0.9, rngs=rngs))
                 block += maps.activate_and_pool(activation, pool if number == convolutions else "none", pool_size)
             self.blocks.append(nnx.Sequential(*block))
-        features = maps.channels if self.global_head else math.prod(maps.shapes[-1])
+        features = (maps.channels,) if self.global_head else maps.shapes[-1]
         self.dropout = dropout_layer(dropout, rngs=rngs)
         self.dense = dense_layers(features, (*dense, classes), rngs=rngs)
 
@@ -103,7 +102,7 @@ class CNN(nnx.Module):
         x = inputs
         for block in self.blocks:
             x = block(x)
-        x = x.mean(range(1, x.ndim - 1)) if self.global_head else x.reshape(x.shape[0], -1)
+        x = x.mean(range(1, x.ndim - 1)) if self.global_head else x
         *hidden, last = self.dense
         for layer in hidden:
             x = self.activation(layer(self.dropout(x)))
@@ -116,6 +115,7 @@ class CNNConfig(NetworkConfig):
 
     module = CNN
     examples_apart = True
+    widths = ("filters", "dense")
     filters: tuple[int, ...] = option((16, 32), "channels that the convolutions of each block put out")
     kernel: int = option(3, "width of every convolution's window", least=1)
     stride: int = option(1, "step between windows", least=1)

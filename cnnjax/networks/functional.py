@@ -8,6 +8,11 @@ from flax import nnx
 from jax import Array
 from jaxtyping import Float, Key
 
+from cnnjax.config import Hparams
+from cnnjax.networks.layers import Dropout
+
+_NONE = Hparams()
+
 
 class Variables(NamedTuple):
     """What a network holds: pure trees of arrays, without any Flax type in them.
@@ -29,7 +34,7 @@ class Network(Protocol):
     def init(self, key: Key[Array, ""], example: Array) -> Variables: ...
 
     def apply(
-        self, variables: Variables, inputs: Array, *, train: bool, key: Key[Array, ""]
+        self, variables: Variables, inputs: Array, *, train: bool, key: Key[Array, ""], hparams: Hparams = ...
     ) -> tuple[Float[Array, "batch classes"], Any]: ...
 
 
@@ -42,7 +47,7 @@ class _Functional:
         return _variables(self.build(nnx.Rngs(key), example))
 
     def apply(
-        self, variables: Variables, inputs: Array, *, train: bool, key: Key[Array, ""]
+        self, variables: Variables, inputs: Array, *, train: bool, key: Key[Array, ""], hparams: Hparams = _NONE
     ) -> tuple[Float[Array, "batch classes"], Any]:
         # A fresh module seeds its noise from the key. Its initial values are overwritten here and
         # never computed: XLA drops what nothing reads.
@@ -52,6 +57,8 @@ class _Functional:
             module.train()
             if self.axis:
                 module.set_attributes(nnx.BatchNorm, axis_name=self.axis, raise_if_not_found=False)
+            if hparams.dropout is not None:
+                module.set_attributes(Dropout, rate=hparams.dropout, raise_if_not_found=False)
         else:
             module.eval()
         logits = module(inputs)

@@ -2,7 +2,9 @@
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
+from typing import Any
 
+import jax
 from flax import nnx
 from jax import Array
 from jax import numpy as jnp
@@ -22,6 +24,7 @@ ACTIVATIONS: Mapping[str, Callable[[Array], Array]] = {
     "silu": nnx.silu,
     "softplus": nnx.softplus,
 }
+NOT_ZERO_AT_ZERO = ("sigmoid", "softplus")
 RISING = ("relu", "tanh", "sigmoid", "leaky_relu", "elu", "softplus")
 POOLS: Mapping[str, Callable[..., Array]] = {"max": max_pool, "average": avg_pool}
 
@@ -135,14 +138,35 @@ class Maps:
         return pairs
 
 
-def dropout(rate: float, *, rngs: nnx.Rngs) -> nnx.Dropout:
+class Dropout(nnx.Dropout):
+    """`nnx.Dropout` whose rate may also be a tracer, so that it can be a lane's own number."""
+
+    def __call__(self, inputs: Array, **options: Any) -> Array:
+        if not isinstance(self.rate, Array):
+            return super().__call__(inputs, **options)
+        if self.deterministic:
+            return inputs
+        assert isinstance(self.rngs, nnx.RngStream)
+        keep = 1 - self.rate
+        return jnp.where(jax.random.bernoulli(self.rngs(), keep, inputs.shape), inputs / keep, 0)
+
+
+def dropout(rate: float, *, rngs: nnx.Rngs) -> Dropout:
     """Dropout; ValueError if the rate is no share below 1."""
     if not 0 <= rate < 1:
         raise ValueError(f"dropout: {rate}: must be at least 0 and below 1")
-    return nnx.Dropout(rate, rngs=rngs)
+    return Dropout(rate, rngs=rngs)
 
 
-def dense(inputs: int, widths: Sequence[int], *, rngs: nnx.Rngs) -> nnx.List[nnx.Linear]:
-    """Dense layers, each as wide as the next entry of `widths`."""
-    sizes = (inputs, *widths)
-    return nnx.List([nnx.Linear(i, o, rngs=rngs) for i, o in zip(sizes, widths, strict=False)])
+def dense(shape: Shape, widths: Sequence[int], *, rngs: nnx.Rngs) -> nnx.List[nnx.LinearGeneral]:
+    """Dense layers on inputs of a shape, each as wide as the next entry of `widths`.
+
+    The first kernel is [*shape, width]: that of a narrower network is a corner of it.
+    """
+    shapes = (shape, *((width,) for width in widths))
+    return nnx.List(
+        [
+            nnx.LinearGeneral(inputs, width, axis=tuple(range(-len(inputs), 0)), rngs=rngs)
+            for inputs, width in zip(shapes, widths, strict=False)
+        ]
+    )

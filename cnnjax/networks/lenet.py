@@ -1,6 +1,5 @@
 """LeNet-5, in the form in which it is usually trained today."""
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -53,12 +52,11 @@ class LeNet5(nnx.Module):
         self.s2 = nnx.Sequential(*maps.activate_and_pool(activation, pool))
         self.c3 = maps.convolution(filters[1], 5, rngs=rngs)
         self.s4 = nnx.Sequential(*maps.activate_and_pool(activation, pool))
-        self.dense = dense_layers(math.prod(maps.shapes[-1]), (120, 84, classes), rngs=rngs)
+        self.dense = dense_layers(maps.shapes[-1], (120, 84, classes), rngs=rngs)
 
     def __call__(self, inputs: Float[Array, "batch height width channels"]) -> Float[Array, "batch classes"]:
         x = self.s2(self.c1(inputs))
         x = self.s4(self.c3(x))
-        x = x.reshape(x.shape[0], -1)
         c5, f6, output = self.dense
         return output(self.activation(f6(self.activation(c5(x)))))
 
@@ -69,6 +67,7 @@ class LeNet5Config(NetworkConfig):
 
     module = LeNet5
     examples_apart = True
+    widths = ("filters",)
     filters: tuple[int, ...] = option((6, 16), "channels of C1 and C3")
     activation: str = option("relu", f"one of {', '.join(ACTIVATIONS)}; the paper's is tanh")
     pool: str = option("max", "max or average; the paper's is average")

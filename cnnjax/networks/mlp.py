@@ -40,7 +40,7 @@ class MLP(nnx.Module):
     ):
         self.activation = choose("activation", activation, ACTIVATIONS)
         self.dropout = dropout_layer(dropout, rngs=rngs)
-        self.dense = dense_layers(math.prod(input_shape), (*positive("hidden", hidden), classes), rngs=rngs)
+        self.dense = dense_layers((math.prod(input_shape),), (*positive("hidden", hidden), classes), rngs=rngs)
 
     def __call__(self, inputs: Float[Array, "batch *shape"]) -> Float[Array, "batch classes"]:
         x = inputs.reshape(inputs.shape[0], -1)
@@ -56,6 +56,7 @@ class MLPConfig(NetworkConfig):
 
     module = MLP
     examples_apart = True
+    widths = ("hidden",)
     hidden: tuple[int, ...] = option((300,), "widths of the hidden layers")
     activation: str = option("relu", f"one of {', '.join(ACTIVATIONS)}")
     dropout: float = option(0.0, "share of a hidden layer's outputs set to zero", least=0, below=1)

@@ -84,5 +84,6 @@ class ResNetConfig(NetworkConfig):
 
     module = ResNet
     examples_apart = True
+    widths = ("filters",)
     filters: tuple[int, ...] = option((16, 32, 64), "channels of each stage")
     blocks: int = option(3, "residual blocks a stage; with three stages 3 is ResNet-20", least=1)

@@ -1,0 +1,159 @@
+"""Which trials of a sweep are trained, and for how long: all, the best of each rung, or what Optuna proposes.
+
+A search is a generator of stages: it is sent the results of one and yields the next, and depends
+on nothing else. Sent the same results again, as a run that goes on does, it yields the same stages.
+"""
+
+import warnings
+from collections.abc import Callable, Generator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from cnnjax.config import SAMPLERS, Range, SweepConfig, text
+from cnnjax.judgement import rank
+from cnnjax.sweeps import Point, Result, Trial, columns, number, trials, trials_of
+
+
+class Stage(NamedTuple):
+    """Trials that are trained over the same epochs."""
+
+    trials: tuple[Trial, ...]
+    after: int
+    """Epochs that they have behind them."""
+    until: int
+    """Epoch after which the stage ends; 0 is the last of each trial."""
+
+
+Search = Generator[Stage, Sequence[Result], None]
+
+
+def search(sweep: SweepConfig) -> Search:
+    """The stages of a sweep, by its `search`.
+
+    Raises:
+      ValueError: a value is out of range, there are too many trials, or Optuna is not installed.
+    """
+    if sweep.search in SAMPLERS:
+        return proposed(sweep)
+    return halving(sweep) if sweep.search == "halving" else everything(sweep)
+
+
+def everything(sweep: SweepConfig) -> Search:
+    """One stage: every trial, all epochs."""
+    yield Stage(trials(sweep), 0, 0)
+
+
+def rungs(points: int, epochs: int, factor: int) -> list[int]:
+    """The epochs after which points are cut: epochs / factor, / factor^2, ..., until one point would be left."""
+    found: list[int] = []
+    while points > 1 and epochs > 1:
+        points, epochs = -(-points // factor), max(1, round(epochs / factor))
+        found.append(epochs)
+    return sorted(set(found))
+
+
+def halving(sweep: SweepConfig) -> Search:
+    """Successive halving (Jamieson and Talwalkar 2016): after each rung the best 1/factor of the points go on.
+
+    Points are compared after equally many epochs, by `judgement.rank`: the mean validation accuracy
+    over their seeds, with a diverged seed below all without. Schedules span all epochs, also of
+    points that are cut. So the comparison at a rung favours what learns fast at first: small rates
+    and long warm-ups, which may win in the end, tend to be cut early. More epochs before the first
+    cut (a smaller factor) lessen that and cost time.
+    """
+    alive, after = trials(sweep), 0
+    for until in rungs(len(alive) // sweep.seeds, sweep.base.epochs, sweep.factor):
+        results = yield Stage(alive, after, until)
+        best = [point for point in rank(results) if any(r.status != "diverged" for r in point.results)]
+        best = best[: -(-len(alive) // sweep.seeds // sweep.factor)]
+        kept = {result.trial.number for point in best for result in point.results}
+        alive, after = tuple(trial for trial in alive if trial.number in kept), until
+        if not alive:
+            return
+    yield Stage(alive, after, 0)
+
+
+def work(sweep: SweepConfig) -> int:
+    """Epochs of training, counted for each trial, if none diverges."""
+    if sweep.search in SAMPLERS:
+        return sweep.points * sweep.seeds * sweep.base.epochs
+    planned = trials(sweep)
+    if sweep.search != "halving":
+        return sum(trial.config.epochs for trial in planned)
+    total, alive, after = 0, len(planned) // sweep.seeds, 0
+    for until in [*rungs(alive, sweep.base.epochs, sweep.factor), sweep.base.epochs]:
+        total += alive * (until - after) * sweep.seeds
+        alive, after = -(-alive // sweep.factor), until
+    return total
+
+
+_SAMPLERS: Mapping[str, Callable[[Any, int], Any]] = {
+    "tpe": lambda samplers, seed: samplers.TPESampler(seed=seed, multivariate=True, constant_liar=True),
+    "gp": lambda samplers, seed: samplers.GPSampler(seed=seed),
+    "cmaes": lambda samplers, seed: samplers.CmaEsSampler(seed=seed),
+    "qmc": lambda samplers, seed: samplers.QMCSampler(seed=seed),
+}
+
+
+def proposed(sweep: SweepConfig) -> Search:
+    """Batches of points that an Optuna sampler asks for, each told the mean validation accuracy over its seeds.
+
+    Batch b is drawn by a sampler seeded with (the base run's seed, b) from a study that holds the
+    points before, in their order: nothing else decides, and a run that goes on sees the same. A
+    point with a diverged seed has failed. An axis with a list of values is categorical, one with a
+    range continuous.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            import optuna
+    except ModuleNotFoundError:
+        raise ValueError(f"search: {sweep.search} needs Optuna: pip install -e '.[optuna]'") from None
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    return _batches(sweep, optuna)
+
+
+def _batches(sweep: SweepConfig, optuna: Any) -> Search:
+    space = {text(names): _distribution(sweep, names, rows, optuna) for names, rows in columns(sweep)}
+    study = optuna.create_study(direction="maximize")
+    for batch, before in enumerate(range(0, sweep.points, sweep.batch_points)):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of experimental samplers
+            try:
+                study.sampler = _SAMPLERS[sweep.search](optuna.samplers, _seed(sweep.base.seed, batch))
+                asked = [study.ask(space) for _ in range(min(sweep.batch_points, sweep.points - before))]
+            except ImportError as error:
+                raise ValueError(f"search: {sweep.search} needs more than Optuna: {error}") from None
+        points = [_point(sweep, trial.params) for trial in asked]
+        found = yield Stage(trials_of(sweep, points, before), 0, 0)
+        ranked = {point.results[0].trial.point: point for point in rank(found)}
+        for i, trial in enumerate(asked, before):
+            if ranked[i].complete:
+                study.tell(trial, ranked[i].valid_accuracy.mean)
+            else:
+                study.tell(trial, state=optuna.trial.TrialState.FAIL)
+
+
+def _seed(seed: int, batch: int) -> int:
+    import numpy as np
+
+    return int(np.random.SeedSequence([seed, batch]).generate_state(1)[0])
+
+
+def _distribution(sweep: SweepConfig, names: tuple[str, ...], rows: Any, optuna: Any) -> Any:
+    if not isinstance(rows, Range):
+        return optuna.distributions.CategoricalDistribution(range(len(rows)))
+    if isinstance(number(sweep, names[0], rows, 0.5), int):
+        return optuna.distributions.IntDistribution(int(rows.low), int(rows.high), log=rows.log)
+    return optuna.distributions.FloatDistribution(rows.low, rows.high, log=rows.log)
+
+
+def _point(sweep: SweepConfig, params: Mapping[str, Any]) -> Point:
+    """The values that Optuna's parameters stand for; numbers to four digits, as they are printed."""
+    chosen: dict[str, Any] = {}
+    for names, rows in columns(sweep):
+        value = params[text(names)]
+        if isinstance(rows, Range):
+            chosen[names[0]] = value if isinstance(value, int) else min(rows.high, max(rows.low, float(f"{value:.4g}")))
+        else:
+            chosen.update(zip(names, rows[value], strict=True))
+    return tuple((name, chosen[name]) for name, _ in sweep.axes)

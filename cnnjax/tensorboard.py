@@ -1,0 +1,92 @@
+"""TensorBoard's files of a sweep: a run for each trial, with its curves and its line in the table of HParams."""
+
+import math
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+from cnnjax.config import text
+
+CURVES = ("train_loss", "train_accuracy", "valid_loss", "valid_accuracy")
+METRICS = ("valid_accuracy", "valid_loss")
+FILE = "events.out.tfevents.0000000000.cnnjax"
+
+
+def write(folder: Path, trials: Mapping[int, Mapping[str, Any]], rows: Iterable[Mapping[str, Any]]) -> None:
+    """Writes a folder for each trial, anew where there is one.
+
+    The same trials and rows give the same bytes: events bear no time, as rows do not either. The
+    table shows the last loss and accuracy of a trial; one whose last row lacks any has failed.
+
+    Args:
+      folder: that TensorBoard is then started with, `tensorboard --logdir FOLDER`.
+      trials: swept values, and what else the table shall show, by the number of the trial.
+      rows: lines of `metrics.jsonl`. What is null or no number is left out.
+
+    Raises:
+      ModuleNotFoundError: tensorboardX is not installed.
+    """
+    from tensorboardX import RecordWriter
+
+    curves: dict[int, list[Mapping[str, Any]]] = {number: [] for number in trials}
+    for row in rows:
+        if row["trial"] in curves:
+            curves[row["trial"]].append(row)
+    digits = len(str(max(trials, default=0)))
+    for number, values in _comparable(trials).items():
+        path = folder / _run_name(f"{number:0{digits}}", values)
+        path.mkdir(parents=True, exist_ok=True)
+        with closing(RecordWriter(str(path / FILE))) as writer:
+            for event in _events(values, curves[number]):
+                writer.write(event)
+
+
+def _comparable(trials: Mapping[int, Mapping[str, Any]]) -> dict[int, dict[str, Any]]:
+    """The values as columns of truths, of numbers or of words, which is what anything else becomes."""
+
+    def kind(value: Any) -> str:
+        if isinstance(value, bool):
+            return "truth"
+        return "number" if isinstance(value, (int, float)) else "word"
+
+    kinds: dict[str, set[str]] = {}
+    for values in trials.values():
+        for name, value in values.items():
+            kinds.setdefault(name, set()).add(kind(value))
+    return {
+        number: {k: value if kinds[k] in ({"truth"}, {"number"}) else text(value) for k, value in values.items()}
+        for number, values in trials.items()
+    }
+
+
+def _run_name(number: str, values: Mapping[str, Any]) -> str:
+    """A folder's name: `07 learning_rate=0.1 filters=8,16 seed=2`, without what file systems mind."""
+    name = " ".join([number, *(f"{name}={text(value)}" for name, value in values.items())])
+    return re.sub(r"[^\w.,=+ -]+", "_", name, flags=re.ASCII)[:120].strip()
+
+
+def _events(values: dict[str, Any], rows: Sequence[Mapping[str, Any]]) -> Iterator[bytes]:
+    """What a trial's file holds, in order."""
+    from tensorboardX.proto.api_pb2 import Status
+    from tensorboardX.proto.event_pb2 import Event
+    from tensorboardX.proto.plugin_hparams_pb2 import HParamsPluginData
+    from tensorboardX.summary import Summary, hparams
+
+    yield Event(file_version="brain.Event:2").SerializeToString()
+    failed = not rows or len(_numbers(rows[-1])) < len(CURVES)
+    for summary in hparams(values, dict.fromkeys(METRICS)):
+        plugin = summary.value[0].metadata.plugin_data
+        info = HParamsPluginData.FromString(plugin.content)
+        if failed and info.HasField("session_end_info"):
+            info.session_end_info.status = Status.Value("STATUS_FAILURE")
+        plugin.content = info.SerializeToString(deterministic=True)  # values by name, which is no given order
+        yield Event(summary=summary).SerializeToString()
+    for row in rows:
+        if scalars := [Summary.Value(tag=name, simple_value=value) for name, value in _numbers(row).items()]:
+            yield Event(step=row["step"], summary=Summary(value=scalars)).SerializeToString()
+
+
+def _numbers(row: Mapping[str, Any]) -> dict[str, float]:
+    return {name: row[name] for name in CURVES if row[name] is not None and math.isfinite(row[name])}

@@ -1,0 +1,424 @@
+"""Laws of judgement: what ranks first, what ties with it, what lies beyond, and what matters."""
+
+import itertools
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+from scipy.stats import ttest_rel
+
+from cnnjax import CNNConfig, Hparams, LeNet5Config, MLPConfig, SweepConfig, TrainConfig
+from cnnjax.config import Range
+from cnnjax.config import replace as replace_values
+from cnnjax.judgement import Ranked, edges, effects, rank, shares, summarize, ties
+from cnnjax.sweeps import Result, Trial, trials
+
+BASE = TrainConfig(
+    CNNConfig(filters=(4,), batch_norm=True, dropout=0.2), Hparams(weight_decay=1e-3), batch_size=32, epochs=2
+)
+NAN = math.nan
+
+
+def result(point: int, seed: int, accuracy: float, loss: float, status: str = "complete", epochs: int = 2) -> Result:
+    config = replace(BASE, seed=seed)
+    trial = Trial(100 * point + seed, point, (("learning_rate", point),), config)
+    return Result(trial, status, 9, epochs, loss, loss, accuracy)
+
+
+def ranked(*accuracies: Sequence[float]) -> list[Ranked]:
+    """Points, one for each row, of which NaN is a diverged seed."""
+    return rank(
+        [
+            result(point, seed, accuracy, 0.5, "diverged" if math.isnan(accuracy) else "complete")
+            for point, row in enumerate(accuracies)
+            for seed, accuracy in enumerate(row)
+        ]
+    )
+
+
+def numbers(points: Sequence[Ranked]) -> list[int]:
+    return [point.values["learning_rate"] for point in points]
+
+
+def table(sweep: SweepConfig, accuracies: Sequence[float]) -> list[Ranked]:
+    """The points of a sweep whose trials came to these accuracies."""
+    return rank(
+        [
+            Result(trial, "complete", 9, 2, 0.5, 0.5, accuracy)
+            for trial, accuracy in zip(trials(sweep), accuracies, strict=True)
+        ]
+    )
+
+
+# ------------------------------------------------------------------------- ranking
+
+
+def test_rank_by_mean_accuracy_then_loss_and_diverged_last() -> None:
+    nan = math.nan
+    table = [
+        result(0, 0, 0.9, 0.5), result(0, 1, 0.8, 0.5),
+        result(1, 0, 0.99, 0.1), result(1, 1, nan, nan, "diverged"),
+        result(2, 0, 0.85, 0.3), result(2, 1, 0.85, 0.3),
+        result(3, 0, nan, nan, "diverged"), result(3, 1, nan, nan, "diverged"),
+        result(4, 0, 0.7, 0.1), result(4, 1, 0.9, 0.1),
+    ]  # fmt: skip
+    ranked = rank(table)
+    assert [point.values["learning_rate"] for point in ranked] == [2, 0, 4, 1, 3]
+    assert [point.complete for point in ranked] == [True, True, True, False, False]
+    assert ranked[1].valid_accuracy.mean == pytest.approx(0.85)
+    assert ranked[1].valid_accuracy.std == pytest.approx(0.1 / math.sqrt(2))
+
+
+def test_a_stopped_point_ranks_between_complete_and_diverged_ones_and_by_how_far_it_came() -> None:
+    points = rank(
+        [
+            result(0, 0, 0.3, 0.5, epochs=9), result(0, 1, 0.3, 0.5, epochs=9),
+            result(1, 0, 0.9, 0.1, "stopped", 1), result(1, 1, 0.9, 0.1, "stopped", 1),
+            result(2, 0, 0.7, 0.1, "stopped", 3), result(2, 1, 0.7, 0.1, "stopped", 3),
+            result(3, 0, 0.8, 0.1, "stopped", 3), result(3, 1, 0.8, 0.1, "stopped", 3),
+            result(4, 0, 0.99, 0.1, "stopped", 3), result(4, 1, NAN, NAN, "diverged", 3),
+            result(5, 0, 0.95, 0.1, epochs=9), result(5, 1, NAN, NAN, "diverged", 3),
+            result(6, 0, NAN, NAN, "diverged", 8), result(6, 1, NAN, NAN, "diverged", 8),
+        ]
+    )  # fmt: skip
+    assert numbers(points) == [0, 3, 2, 1, 4, 5, 6]
+
+
+def test_summaries_say_what_does_not_exist() -> None:
+    assert summarize([1.0, math.nan, 3.0]) == (2.0, pytest.approx(math.sqrt(2)), 2)
+    assert summarize([1.0])[2] == 1
+    assert math.isnan(summarize([1.0]).std)
+    assert math.isnan(summarize([math.nan]).mean)
+
+
+# ------------------------------------------------------------------------- ties
+
+
+def holm(p_values: dict[int, float], level: float) -> set[int]:
+    """The hypotheses that Holm's procedure, step by step as he wrote it, does not reject."""
+    left = dict(p_values)
+    while left:
+        smallest = min(left, key=left.__getitem__)
+        if left[smallest] >= level / len(left):
+            break
+        del left[smallest]
+    return set(left)
+
+
+@pytest.mark.parametrize("level", [0.05, 0.01])
+def test_ties_are_those_that_paired_tests_and_holm_s_procedure_do_not_separate(level: float) -> None:
+    rng = np.random.default_rng(0)
+    sizes, alone = set(), 0
+    for _ in range(60):
+        seeds = rng.normal(0, 0.02, 5)
+        rows = 0.9 - np.linspace(0, 0.04, 6)[:, None] + seeds + rng.normal(0, 0.008, (6, 5))
+        points = ranked(*rows.tolist())
+        best, *others = numbers(points)
+        p_values = {number: ttest_rel(rows[best], rows[number]).pvalue for number in others}
+        expected = holm(p_values, level)
+        assert numbers(ties(points, level)) == [number for number in others if number in expected]
+        sizes.add(len(expected))
+        alone += {number for number, p in p_values.items() if p >= level} != expected
+    assert len(sizes) > 3
+    assert alone > 5  # tables in which the correction matters
+
+
+def test_differences_without_spread() -> None:
+    best = [0.9, 0.8, 0.7]
+    lower = [0.8, 0.7, 0.6]  # by 0.1, which rounding makes three different numbers
+    assert len({a - b for a, b in zip(best, lower, strict=True)}) > 1
+    assert numbers(ties(ranked(best, best, lower))) == [1]
+    assert numbers(ties(ranked([0.1 + 0.2] * 3, [0.3] * 3))) == [1]  # equal but for rounding
+
+
+def test_one_seed_separates_nothing() -> None:
+    assert numbers(ties(ranked([0.9], [0.1], [0.5]))) == [2, 1]
+    points = rank([*(result(0, seed, 0.9, 0.5) for seed in (0, 1)), *(result(1, seed, 0.1, 0.5) for seed in (1, 2))])
+    assert numbers(ties(points)) == [1]
+
+
+def test_pairs_are_made_by_seed() -> None:
+    first, lower = [0.2, 0.3, 0.5, 0.7, 0.9], [0.011, 0.009, 0.010, 0.012]
+    second = {seed + 1: accuracy - by for seed, (accuracy, by) in enumerate(zip(first[1:], lower, strict=True))}
+    second[5] = 0.1  # which the first does not have
+    points = rank(
+        [
+            *(result(0, seed, accuracy, 0.5) for seed, accuracy in enumerate(first)),
+            *(result(1, seed, accuracy, 0.5) for seed, accuracy in second.items()),
+        ]
+    )
+    assert numbers(points) == [0, 1]
+    assert ties(points) == []
+
+
+def test_only_complete_points_tie() -> None:
+    assert ties([]) == []
+    points = rank(
+        [
+            *(result(0, seed, 0.9 - seed / 10, 0.5) for seed in range(3)),
+            *(result(1, seed, 0.9 - seed / 10, 0.5, "stopped", 1) for seed in range(3)),
+            *(result(2, seed, 0.9 - seed / 10, 0.5) for seed in range(2)),
+            result(2, 2, NAN, NAN, "diverged"),
+        ]
+    )
+    assert numbers(points) == [0, 1, 2]
+    assert ties(points) == []
+    assert ties([points[1], points[0]]) == []  # the best itself is not complete
+
+
+# ------------------------------------------------------------------------- edges
+
+
+def best_of(sweep: SweepConfig, **values: Any) -> Ranked:
+    chosen = {name: choices.low if isinstance(choices, Range) else choices[0] for name, choices in sweep.axes}
+    return Ranked({**chosen, **values}, (), summarize([0.9]), summarize([0.1]))
+
+
+def proposed(name: str, values: Any, best: Any, base: TrainConfig = BASE) -> Any:
+    """What is proposed for an axis whose best value is this one, with its side; None where it has no edge."""
+    sweep = SweepConfig(base, ((name, values),), points=8 * isinstance(values, Range))
+    found = edges(sweep, best_of(sweep, **{name: best}))
+    assert [(edge.name, edge.value) for edge in found] in ([], [(name, best)])
+    return (found[0].side, found[0].proposed) if found else None
+
+
+@pytest.mark.parametrize(
+    ("name", "values", "best", "side", "grid"),
+    [
+        ("learning_rate", (0.01, 0.03, 0.1, 0.3), 0.3, "highest", (0.1, 0.3, 1.0, 3.0)),
+        ("learning_rate", (0.3, 0.01, 0.1, 0.03), 0.01, "lowest", (0.001, 0.003, 0.01, 0.03)),
+        ("learning_rate", (0.1, 0.2, 0.5, 1.0), 1.0, "highest", (0.5, 1.0, 2.0, 5.0)),
+        ("learning_rate", (0.01, 0.1), 0.1, "highest", (0.01, 0.1, 1.0)),
+        ("learning_rate", (0.01, 0.03), 0.01, "lowest", (0.003, 0.01, 0.03)),
+        ("learning_rate", (0.05, 0.1, 0.2), 0.2, "highest", (0.1, 0.2, 0.4)),
+        ("learning_rate", (0.14, 0.42), 0.14, "lowest", (0.047, 0.14, 0.42)),
+        ("learning_rate", (1, 2), 1, "lowest", (0.5, 1, 2)),  # a float that was written as an integer
+        ("learning_rate", (0.1, 0.101, 0.10201), 0.10201, "highest", (0.101, 0.10201, 0.103)),
+        ("learning_rate", (0.1, 0.11, 0.12), 0.12, "highest", (0.11, 0.12, 0.13)),
+        ("learning_rate", (0.4, 0.7), 0.7, "highest", (0.4, 0.7, 1.0)),
+        ("learning_rate", (0.125, 0.25, 0.375), 0.375, "highest", (0.25, 0.375, 0.5)),
+        ("learning_rate", (0.3, 0.41, 0.527), 0.527, "highest", (0.41, 0.527, 0.637)),
+        ("weight_decay", (0.0, 1e-4, 1e-3), 1e-3, "highest", (1e-4, 1e-3, 1e-2)),
+        ("weight_decay", (0.0, 5e-4), 5e-4, "highest", (0.0, 5e-4, 1e-3)),
+        ("momentum", (0.3, 0.6, 0.9), 0.3, "lowest", (0.0, 0.3, 0.6)),
+        ("momentum", (0.1, 0.4, 0.7, 0.9, 0.95), 0.1, "lowest", (0.0, 0.1, 0.4, 0.7)),  # -0.1 is cut at 0
+        ("momentum", (0.0, 0.5, 0.8, 0.9), 0.9, "highest", (0.8, 0.9, 0.95, 0.975)),
+        ("momentum", (0.0, 0.9), 0.9, "highest", (0.0, 0.9, 0.95)),
+        ("momentum", (0.9, 0.99, 0.999), 0.999, "highest", (0.99, 0.999, 0.9995)),
+        ("momentum", (0.5, 0.72, 0.86), 0.86, "highest", (0.72, 0.86, 0.93)),
+        ("momentum", (0.5, 0.999999999998), 0.999999999998, "highest", (0.5, 0.999999999998, 0.999999999999)),
+        ("label_smoothing", (0.0, 0.05, 0.1), 0.1, "highest", (0.05, 0.1, 0.15)),
+        ("label_smoothing", (0.1, 0.2, 0.3, 0.4, 0.5), 0.5, "highest", (0.3, 0.4, 0.5, 0.6, 0.7)),
+        ("batch_size", (32, 64, 128), 128, "highest", (64, 128, 256)),
+        ("batch_size", (100, 30, 10), 100, "highest", (30, 100, 300)),
+        ("batch_size", (2, 4, 8, 16), 2, "lowest", (1, 2, 4)),
+        ("batch_size", (112, 128, 144), 144, "highest", (128, 144, 160)),
+        ("kernel", (3, 5), 5, "highest", (3, 5, 7)),
+        ("kernel", (1, 3), 3, "highest", (1, 3, 5)),
+        ("kernel", (3, 5, 8, 10), 10, "highest", (8, 10, 12, 14)),
+        ("kernel", (2, 4, 6), 2, "lowest", (1, 2, 4)),
+        ("padding", (1, 2, 3), 1, "lowest", (0, 1, 2)),
+        ("filters", ((8, 16), (16, 32), (32, 64)), (32, 64), "highest", ((16, 32), (32, 64), (64, 128))),
+        ("filters", ((8, 16), (16, 32), (32, 64)), (8, 16), "lowest", ((4, 8), (8, 16), (16, 32))),
+        ("filters", ((1, 3), (2, 6), (8, 9), (9, 9)), (1, 3), "lowest", ((1, 1), (1, 3), (2, 6))),
+    ],
+)  # fmt: skip
+def test_the_grid_goes_on_beyond_the_best_value_in_the_spacing_of_the_axis(
+    name: str, values: tuple, best: Any, side: str, grid: tuple
+) -> None:
+    found = proposed(name, values, best)
+    assert repr(found) == repr((side, grid))  # which tells 1 from 1.0 and 0.0 from -0.0
+
+
+@pytest.mark.parametrize(
+    ("name", "values", "best"),
+    [
+        ("learning_rate", (0.01, 0.03, 0.1), 0.03),  # in the middle
+        ("learning_rate", (0.01,), 0.01),
+        ("momentum", (0.0, 0.9), 0.0),  # nothing beyond
+        ("label_smoothing", (0.0, 0.1, 0.2), 0.0),
+        ("momentum", (0.5, 1 - 2**-53), 1 - 2**-53),
+        ("batch_size", (1, 2, 4), 1),
+        ("padding", (0, 1), 0),
+        ("filters", ((1, 1), (2, 2)), (1, 1)),
+        ("filters", ((8, 16), (16, 8)), (16, 8)),  # no order
+        ("filters", ((8,), (8, 16)), (8, 16)),
+        ("dense", ((), (32,)), ()),
+        ("batch_norm", (False, True), True),
+        ("padding", ("SAME", 1), 1),
+        ("activation", ("relu", "tanh"), "tanh"),
+        ("network", (CNNConfig(), MLPConfig()), MLPConfig()),
+    ],
+)
+def test_what_is_no_edge(name: str, values: tuple, best: Any) -> None:
+    assert proposed(name, values, best) is None
+
+
+@pytest.mark.parametrize("name", ["learning_rate", "momentum", "label_smoothing", "batch_size", "kernel"])
+def test_proposed_grids_are_new_in_order_and_in_range(name: str) -> None:
+    rng = np.random.default_rng(len(name))
+    whole, share = name in ("batch_size", "kernel"), name in ("momentum", "label_smoothing")
+    for _ in range(100):
+        count = int(rng.integers(2, 7))
+        if whole:
+            values = tuple(rng.choice(np.arange(1, 60), count, replace=False).tolist())
+        else:
+            values = tuple(
+                float(f"{v:.2g}") for v in (rng.uniform(0, 0.99, count) if share else 10 ** rng.uniform(-4, 0, count))
+            )
+        if len(set(values)) < count:
+            continue
+        for best in (min(values), max(values)):
+            if (found := proposed(name, values, best)) is None:
+                assert best == (1 if whole else 0)
+                continue
+            side, grid = found
+            assert list(grid) == sorted(set(grid))
+            assert set(grid) & set(values) == set(
+                (sorted(values) if side == "lowest" else sorted(values)[::-1])[: max(count, 3) - max(count, 3) // 2]
+            )
+            assert grid[0] < best if side == "lowest" else grid[-1] > best
+            if side == "highest":
+                assert len(grid) == max(count, 3)
+            for value in grid:
+                replace_values(BASE, {name: value})
+                assert isinstance(value, int) == whole
+
+
+def test_the_range_of_an_option_is_that_of_the_best_network() -> None:
+    axes = (("network", (CNNConfig(), LeNet5Config())), ("filters", ((6, 16), (8, 32))))
+    sweep = SweepConfig(replace(BASE, network=MLPConfig()), axes)
+    [edge] = edges(sweep, best_of(sweep, network=LeNet5Config(), filters=(8, 32)))
+    assert (edge.name, edge.side, edge.proposed) == ("filters", "highest", ((6, 16), (8, 32), (16, 64)))
+
+
+def test_every_axis_has_its_own_edge_but_those_that_are_zipped() -> None:
+    axes = (("learning_rate", (0.1, 1.0)), ("filters", ((2,), (4,))), ("momentum", (0.5, 0.9)))
+    sweep = SweepConfig(BASE, axes)
+    assert [edge.name for edge in edges(sweep, best_of(sweep))] == ["learning_rate", "filters", "momentum"]
+    sweep = SweepConfig(BASE, axes, zipped=(("learning_rate", "filters"),))
+    assert [edge.name for edge in edges(sweep, best_of(sweep))] == ["momentum"]
+
+
+@pytest.mark.parametrize(
+    ("name", "range", "best", "expected"),
+    [
+        ("learning_rate", Range(0.001, 0.1, log=True), 0.09, ("highest", Range(0.009, 0.9, log=True))),
+        ("learning_rate", Range(0.001, 0.1, log=True), 0.0011, ("lowest", Range(0.00011, 0.011, log=True))),
+        ("learning_rate", Range(0.001, 0.1, log=True), 0.07, ("highest", Range(0.007, 0.7, log=True))),
+        ("learning_rate", Range(0.001, 0.1, log=True), 0.05, None),  # the outer tenth begins at 0.063
+        ("learning_rate", Range(0.001, 0.1, log=True), 0.0017, None),
+        ("learning_rate", Range(0.001, 0.1), 0.09, None),  # and at 0.0901 without the logarithm
+        ("learning_rate", Range(0.1, 0.102, log=True), 0.102, ("highest", Range(0.101, 0.103, log=True))),
+        ("weight_decay", Range(0.0, 0.01), 0.00987, ("highest", Range(0.005, 0.015))),
+        ("label_smoothing", Range(0.05, 0.25), 0.06, ("lowest", Range(0.0, 0.16))),
+        ("label_smoothing", Range(0.0, 0.2), 0.001, None),
+        ("momentum", Range(0.5, 0.9), 0.88, ("highest", Range(0.68, 0.95))),
+        ("momentum", Range(0.8, 0.9), 0.801, ("lowest", Range(0.75, 0.85))),
+        ("batch_size", Range(16, 128, log=True), 16, ("lowest", Range(5, 45, log=True))),
+        ("batch_size", Range(2, 16, log=True), 2, ("lowest", Range(1, 6, log=True))),
+        ("padding", Range(2, 16, log=True), 2, ("lowest", Range(1, 6, log=True))),  # 0 has no logarithm
+        ("kernel", Range(2, 5), 5, ("highest", Range(3, 7))),
+        ("kernel", Range(1, 5), 1, None),
+    ],
+)  # fmt: skip
+def test_a_range_moves_so_that_the_best_lies_in_its_middle(name: str, range: Range, best: float, expected: Any) -> None:
+    base = replace(BASE, network=LeNet5Config()) if name == "padding" else BASE
+    found = proposed(name, range, best, base)
+    assert found == expected
+    if found:
+        SweepConfig(base, ((name, found[1]),), points=8)  # which checks its ends
+        assert found[1].low <= best <= found[1].high
+
+
+# ------------------------------------------------------------------------- effects
+
+GRID = SweepConfig(
+    BASE, (("momentum", (0.9, 0.0)), ("filters", ((8,), (2,), (4,))), ("learning_rate", (0.1, 0.01))), seeds=4
+)
+
+
+def test_effects_are_marginal_means_of_the_points() -> None:
+    y = np.random.default_rng(0).uniform(0.5, 1, (2, 3, 2, 4))
+    found = effects(table(GRID, y.ravel().tolist()))
+    assert {name: list(by) for name, by in found.items()} == {
+        "momentum": ["0.9", "0.0"], "filters": ["8", "2", "4"], "learning_rate": ["0.1", "0.01"],
+    }  # fmt: skip
+    for axis, by in enumerate(found.values()):
+        rows = np.moveaxis(y.mean(3), axis, 0).reshape(len(by), -1)
+        for row, summary in zip(rows, by.values(), strict=True):
+            assert summary == pytest.approx((row.mean(), row.std(ddof=1), len(row)))
+
+
+def test_effects_leave_out_what_is_not_complete() -> None:
+    points = rank([result(0, 0, 0.9, 0.5), result(1, 0, 0.8, 0.5, "stopped"), result(2, 0, NAN, NAN, "diverged")])
+    found = effects(points)["learning_rate"]
+    assert (found["0"].mean, found["0"].n) == (0.9, 1)
+    assert [found["1"].n, found["2"].n] == [0, 0]
+    assert effects([]) == {}
+
+
+def squares(y: np.ndarray, *factors: tuple[int, ...]) -> float:
+    """The sum of squares that a least squares fit leaves of a table; a factor is a dummy for each cell of its axes."""
+    cells = np.indices(y.shape).reshape(y.ndim, -1).T
+    columns = [np.ones(y.size)]
+    for axes in factors:
+        levels = itertools.product(*(range(y.shape[axis]) for axis in axes))
+        columns += [(cells[:, axes] == level).all(1) for level in levels]
+    design = np.array(columns, float).T
+    return float(np.sum((y.ravel() - design @ np.linalg.lstsq(design, y.ravel())[0]) ** 2))
+
+
+def test_shares_are_those_of_least_squares_fits() -> None:
+    y = np.random.default_rng(0).uniform(0.5, 1, (2, 3, 2, 4)) + 0.1 * np.arange(3)[:, None, None]
+    found = shares(table(GRID, y.ravel().tolist()))
+    main = [(axis,) for axis in range(4)]
+    total = squares(y)
+    expected = {
+        name: (squares(y, *main[:axis], *main[axis + 1 :]) - squares(y, *main)) / total
+        for axis, name in enumerate(["momentum", "filters", "learning_rate", "seed"])
+    }
+    pairs = {"momentum x filters": (0, 1), "momentum x learning_rate": (0, 2), "filters x learning_rate": (1, 2)}
+    expected |= {name: (squares(y, *main) - squares(y, *main, pair)) / total for name, pair in pairs.items()}
+    expected["rest"] = squares(y, *main, *pairs.values()) / total
+    assert found == pytest.approx(expected)
+    assert found is not None
+    assert sum(found.values()) == pytest.approx(1)
+
+
+def test_shares_of_effects_that_are_known() -> None:
+    axes = (("momentum", (0.0, 0.9)), ("kernel", (3, 5)))
+    a, b, s = np.meshgrid([-1, 1], [-1, 1], [-1, 1], indexing="ij")
+    y = 0.5 + 0.01 * (3 * a + 1 * b + 2 * a * b + 1 * s + 1 * a * s)
+    found = shares(table(SweepConfig(BASE, axes, 2), y.ravel().tolist()))
+    wanted = {"momentum": 9, "kernel": 1, "momentum x kernel": 4, "seed": 1, "rest": 1}
+    assert found == pytest.approx({name: square / 16 for name, square in wanted.items()})
+
+
+def test_shares_need_every_combination_complete_under_equal_seeds() -> None:
+    y = np.random.default_rng(0).uniform(0.5, 1, 48).tolist()
+    points = table(GRID, y)
+    assert shares(points) is not None
+    assert shares(points[:-1]) is None
+    assert shares([]) is None
+    last = points[-1]
+    cut = last._replace(results=last.results[:-1])
+    assert shares([*points[:-1], cut]) is None
+    other = last.results[0]._replace(trial=last.results[0].trial._replace(config=replace(BASE, seed=99)))
+    assert shares([*points[:-1], last._replace(results=(other, *last.results[1:]))]) is None
+    stopped = last.results[0]._replace(status="stopped")
+    assert shares([*points[:-1], last._replace(results=(stopped, *last.results[1:]))]) is None
+    assert shares([*points, last]) is None
+
+
+def test_where_all_accuracies_are_equal_nothing_has_a_share() -> None:
+    assert shares(table(GRID, [0.1 + 0.2, 0.3] * 24)) is None
+
+
+def test_a_single_point_s_variance_is_that_of_its_seeds() -> None:
+    assert shares(table(SweepConfig(BASE, (("momentum", (0.9,)),), 3), [0.8, 0.9, 0.7])) == pytest.approx(
+        {"momentum": 0, "seed": 1, "rest": 0}
+    )

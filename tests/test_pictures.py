@@ -1,0 +1,261 @@
+"""The pictures of a run: that they are drawn of whatever there is, show what was measured, and can be read."""
+
+import math
+from collections.abc import Callable
+from itertools import combinations, product
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from cnnjax import pictures
+from cnnjax.judgement import Summary
+
+DIVERGED = Summary(math.nan, math.nan, 0)
+ACROSS = [pictures.rate_curves, pictures.parallel_coordinates]
+
+
+def rows(trials: int, epochs: int) -> list[dict]:
+    return [
+        {
+            "trial": t,
+            "epoch": e,
+            "train_loss": 1 / e,
+            "train_accuracy": 0.5,
+            "valid_loss": 1 / e,
+            "valid_accuracy": 0.1 * t,
+        }
+        for t in range(trials)
+        for e in range(1, epochs + 1)
+    ]
+
+
+def drawn(path: Path) -> bool:
+    """A picture with something on it."""
+    return len(Image.open(path).convert("RGB").getcolors(1 << 20)) > 20
+
+
+def test_curves_are_drawn_also_of_runs_that_end_early(tmp_path: Path) -> None:
+    pictures.learning_curves(rows(1, 3), tmp_path / "one.png")
+    early = [*rows(2, 3), {"trial": 2, "epoch": 1, "valid_loss": None, "valid_accuracy": None}]
+    pictures.compare_curves(early, {"a": [0, 1], "b": [0, 2]}, tmp_path / "many.png")
+    assert drawn(tmp_path / "one.png")
+    assert drawn(tmp_path / "many.png")
+
+
+@pytest.mark.parametrize("names", [(), ("rate",), ("rate", "filters"), ("rate", "filters", "loss")])
+def test_a_grid_of_any_number_of_fields(tmp_path: Path, names: tuple[str, ...]) -> None:
+    points = [
+        ({name: (i, 2) if name == "filters" else i for name in names}, Summary(0.5 + i / 10, 0.1, 3)) for i in range(3)
+    ]
+    points.append((points[0][0], Summary(math.nan, math.nan, 0)))
+    pictures.grid(points, tmp_path / "grid.png")
+    assert drawn(tmp_path / "grid.png")
+
+
+def test_a_grid_where_everything_diverged(tmp_path: Path) -> None:
+    pictures.grid([({"rate": 1.0}, Summary(math.nan, math.nan, 0))], tmp_path / "grid.png")
+    assert (tmp_path / "grid.png").stat().st_size > 0
+
+
+# ------------------------------------------------------------------------- over many fields
+
+
+class Warmup:
+    """A value that is no number, has no order and cannot be hashed."""
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __init__(self, steps: int) -> None:
+        self.steps = steps
+
+    def __str__(self) -> str:
+        return f"warm up for {self.steps} steps, $then$ stay"
+
+
+def sweep(**axes: tuple) -> list[dict[str, Any]]:
+    return [dict(zip(axes, values, strict=True)) for values in product(*axes.values())]
+
+
+def drawn_at_random(count: int) -> list[dict[str, Any]]:
+    draw = np.random.default_rng(0)
+    return [
+        {
+            "learning_rate": float(10 ** draw.uniform(-3, 0.5)),
+            "momentum": float(draw.uniform(0, 0.99)),
+            "weight_decay": float(draw.integers(2) * 10 ** draw.uniform(-6, -2)),
+            "filters": [(8, 16), (16, 32), (64, 128, 256)][draw.integers(3)],
+            "batch_size": int(draw.choice([32, 64, 128, 256])),
+            "schedule": ["cosine", "constant", "step"][draw.integers(3)],
+            "batch_norm": bool(draw.integers(2)),
+            "label_smoothing": float(draw.uniform(0, 0.2)),
+        }
+        for _ in range(count)
+    ]
+
+
+def measured(chosen: list[dict[str, Any]], diverged: Callable[[int], bool]) -> list[tuple]:
+    """Points with numbers between 0.03 and 1."""
+    draw = np.random.default_rng(1)
+    numbers = [Summary(float(draw.uniform(0.03, 1)), 0.02, 3) for _ in chosen]
+    return [(values, DIVERGED if diverged(i) else numbers[i]) for i, values in enumerate(chosen)]
+
+
+@pytest.fixture
+def figures(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """Every figure that was saved."""
+    found: list[Any] = []
+    save = pictures._save
+    monkeypatch.setattr(pictures, "_save", lambda figure, path: (found.append(figure), save(figure, path)))
+    return found
+
+
+def written(figure: Any) -> list[tuple[str, Any]]:
+    """The words that are drawn, with their boxes."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.text import Text
+
+    found, draw = [], Text.draw
+    renderer = FigureCanvasAgg(figure).get_renderer()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Text, "draw", lambda text, *rest, **more: (found.append(text), draw(text, *rest, **more)))
+        figure.draw(renderer)
+    return [
+        (text.get_text(), text.get_window_extent(renderer)) for text in found if text.get_text() and text.get_visible()
+    ]
+
+
+CASES = {
+    "one field": sweep(learning_rate=(0.001, 0.01, 0.1, 1.0)),
+    "one point": sweep(learning_rate=(0.1,)),
+    "words only": sweep(schedule=("cosine", "step"), batch_norm=(False, True)),
+    "a grid": sweep(learning_rate=(0.01, 0.03, 0.1, 0.3, 1.0, 3.0), filters=((), (8,), (8, 16), (16, 32)), nesterov=(False, True)),
+    "of every kind": sweep(momentum=(0.0, 0.5, 0.9, 0.95), padding=("SAME", 1, (1, 2), "$^$")),
+    "objects": [{"learning_rate": 0.01 * 1.3**i, "schedule": Warmup(i % 12)} for i in range(30)],
+    "long": sweep(weight_decay=(0.0, 1e-5, 1e-4), filters=tuple((8,) * i for i in range(1, 31))),
+    "40 at random": drawn_at_random(40),
+    "1000 at random": drawn_at_random(1000),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("picture", ACROSS, ids=lambda function: function.__name__)
+@pytest.mark.parametrize("all_diverged", [False, True])
+@pytest.mark.parametrize("case", CASES)
+def test_whatever_was_swept_can_be_read(
+    tmp_path: Path, figures: list[Any], case: str, all_diverged: bool, picture: Callable[..., None]
+) -> None:
+    points = measured(CASES[case], lambda i: all_diverged or i % 7 == 6)
+    picture(points, tmp_path / "a.png")
+    if picture is pictures.rate_curves and case in ("one point", "words only"):
+        assert not [*tmp_path.iterdir()]
+        return
+    assert drawn(tmp_path / "a.png")
+    [figure] = figures
+    words = written(figure)
+    for word, box in words:
+        assert 0 <= box.x0 < box.x1 <= figure.bbox.width, f"{word!r} is cut"
+        assert 0 <= box.y0 < box.y1 <= figure.bbox.height, f"{word!r} is cut"
+    for (one, first), (other, second) in combinations(words, 2):
+        assert not first.padded(-1).overlaps(second.padded(-1)), f"{one!r} lies on {other!r}"
+
+
+@pytest.mark.parametrize("picture", ACROSS, ids=lambda function: function.__name__)
+def test_nothing_is_drawn_of_no_field(tmp_path: Path, picture: Callable[..., None]) -> None:
+    picture([({}, Summary(0.5, 0.1, 3))], tmp_path / "a.png")
+    assert not [*tmp_path.iterdir()]
+
+
+@pytest.mark.parametrize("picture", ACROSS, ids=lambda function: function.__name__)
+def test_the_same_points_give_the_same_bytes(tmp_path: Path, picture: Callable[..., None]) -> None:
+    for name in ("a.png", "b.png"):
+        picture(measured(CASES["a grid"], lambda i: i % 7 == 6), tmp_path / name)
+    assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
+
+
+def test_a_curve_for_each_of_the_best_combinations(tmp_path: Path, figures: list[Any]) -> None:
+    chosen = sweep(filters=tuple((i,) for i in range(1, 11)), learning_rate=(0.1, 0.01, 1.0))
+    points = [(v, Summary(2.0 * v["filters"][0] + v["learning_rate"], 0.5, 3)) for v in chosen]
+    points[2], points[5] = ((chosen[i], DIVERGED) for i in (2, 5))
+    pictures.rate_curves(points, tmp_path / "a.png")
+    [axis] = figures[0].axes
+    assert axis.get_xlabel() == "learning rate"
+    assert [label.get_text() for label in axis.get_xticklabels()] == ["0.01", "0.1", "1"]
+    assert np.allclose(axis.get_xticks(), [0, 0.5, 1])
+    for i, line in enumerate(axis.lines, 1):
+        assert np.allclose(line.get_xdata(), [0, 0.5, 1])
+        last = math.nan if i < 3 else 2 * i + 1
+        assert np.allclose(line.get_ydata(), [2 * i + 0.01, 2 * i + 0.1, last], equal_nan=True)
+    assert len(axis.lines) == pictures.COMBINATIONS
+    [legend] = figures[0].legends
+    assert [label.get_text() for label in legend.get_texts()] == [str(i) for i in range(1, 9)]
+    assert legend.get_title().get_text() == "filters\n(best 8 of 10)"
+    bars, dots, crosses = axis.collections
+    assert sorted(np.ptp(path.vertices[:, 1]) for path in bars.get_paths()) == pytest.approx([1.0] * 22)
+    assert len(dots.get_offsets()) == 22
+    assert np.allclose(crosses.get_offsets(), [(1, 1), (1, 1 - 0.035)])
+    assert axis.get_yscale() == "linear"
+
+
+def test_losses_over_a_decade_are_on_a_logarithmic_scale(tmp_path: Path, figures: list[Any]) -> None:
+    points = [({"momentum": 0.0}, Summary(0.1, 0.2, 3)), ({"momentum": 0.9}, Summary(2.0, 0.2, 3))]
+    pictures.rate_curves(points, tmp_path / "a.png")
+    [axis] = figures[0].axes
+    assert axis.get_xlabel() == "momentum"
+    assert axis.get_yscale() == "log"
+    assert 0.02 < axis.get_ylim()[0] < 0.1
+    assert [label.get_text() for label in axis.get_yticklabels()] == ["0.05", "0.1", "0.2", "0.5", "1", "2"]
+
+
+@pytest.mark.parametrize(("second", "axes", "legends"), [("momentum", 2, 0), ("filters", 1, 1)])
+def test_points_drawn_at_random_stand_alone(
+    tmp_path: Path, figures: list[Any], second: str, axes: int, legends: int
+) -> None:
+    chosen = [
+        {name: values[name] for name in (second, "learning_rate", "label_smoothing")} for values in drawn_at_random(60)
+    ]
+    pictures.rate_curves(measured(chosen, lambda i: i < 20), tmp_path / "a.png")
+    assert len(figures[0].axes) == axes
+    assert len(figures[0].legends) == legends
+    axis = figures[0].axes[0]
+    assert axis.get_xlabel() == "learning rate"
+    assert not axis.lines
+    _, dots, crosses = axis.collections
+    assert len(dots.get_offsets()) == 40
+    assert len(crosses.get_offsets()) == 20
+    colours = {tuple(colour) for colour in dots.get_facecolors()}
+    assert len(colours) == 3 if legends else len(colours) > 20
+
+
+def test_the_best_point_is_drawn_last_and_thick(tmp_path: Path, figures: list[Any]) -> None:
+    decays, accuracies = (0.0, 1e-4, 1e-3, 1e-2), (0.9, 0.99, math.nan, 0.98)
+    chosen = [{"weight_decay": decay, "schedule": "abab"[i]} for i, decay in enumerate(decays)]
+    points = [(values, Summary(share, math.nan, 1)) for values, share in zip(chosen, accuracies, strict=True)]
+    pictures.parallel_coordinates(points, tmp_path / "a.png")
+    axis = figures[0].axes[0]
+    grey, lines = axis.collections[:2]
+    assert [segment[:, 0].tolist() for segment in (*grey.get_segments(), *lines.get_segments())] == [[0, 1, 2]] * 4
+    [gone] = grey.get_segments()
+    assert grey.get_linestyle() != lines.get_linestyle()
+    assert gone[1:, 1].tolist() == [0, -0.1]
+    worst, second, best = [segment[:, 1] for segment in lines.get_segments()]
+    assert worst.tolist() == [0, 0, 0]
+    assert second[:2].tolist() == [1, 1]
+    assert best[1:].tolist() == [1, 1]
+    assert np.isclose(gone[0, 1] - best[0], 1 - gone[0, 1])  # by their logarithm, a decade is a decade
+    assert best[0] > 0
+    thick = max(axis.lines, key=lambda line: line.get_linewidth())
+    assert thick.get_ydata().tolist() == best.tolist()
+    assert np.allclose(lines.get_colors()[2], thick.get_color())
+    assert len({tuple(colour) for colour in lines.get_colors()}) == 3
+    bar = figures[0].axes[1]
+    assert np.allclose(bar.get_ylim(), (99 - pictures.SPAN, 99))
+
+
+def test_crosses_of_one_rate_stay_inside(tmp_path: Path, figures: list[Any]) -> None:
+    chosen = [{"learning_rate": (0.1, 1.0)[i % 2], "momentum": i / 100} for i in range(100)]
+    pictures.rate_curves(measured(chosen, lambda i: i % 2 == 1), tmp_path / "a.png")
+    _, dots, crosses = figures[0].axes[0].collections
+    assert (len(dots.get_offsets()), len(crosses.get_offsets())) == (50, 50)
+    assert crosses.get_offsets()[:, 1].min() > 0.7
