@@ -9,8 +9,9 @@ import statistics
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, wait
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,10 +20,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from cnnjax import embedding
-from cnnjax.config import from_json
+from cnnjax.config import NetworkConfig, TrainConfig, from_json
 from cnnjax.data import Dataset
 from cnnjax.search import Stage
-from cnnjax.sweeps import Lanes, Program, Trial, plan, prepare, shape_of
+from cnnjax.sweeps import PACKS, Lanes, Program, Trial, plan, prepare, shape_of
 from cnnjax.training import Run, can_share, make_task, separable
 
 _PAYS = 30  # compilations of the default that a sweep must last before alternatives are tried
@@ -186,6 +187,86 @@ def choose(
         return best_parts if works(best_parts, data) else program
 
     return tuple(map(carried, programs)), timed
+
+
+# ------------------------------------------------------------------------- packing
+
+
+class Packing(NamedTuple):
+    """Which widths share a program, and what that is expected to take."""
+
+    pack: str
+    seconds: Mapping[str, float]
+    """Seconds still to come under each packing, when they were weighed; empty where there was no choice."""
+
+
+def pack_of(trials: Sequence[Trial], data: Dataset, lanes: Lanes | None = None) -> Packing:
+    """Weighs the time that more programs take to compile against the work that padding adds.
+
+    The program of all widths is compiled and timed; a narrower one is expected to take as long to
+    compile and, for a step, a share of the time: that of its forward pass's floating-point
+    operations. What was compiled is spent either way, and is used if all widths share a program.
+    """
+    ways = {pack: [in_cache(p, data) for p in plan(trials, lanes, pack, strict=False)] for pack in PACKS}
+    if len(ways["one"]) == len(ways["shapes"]):
+        return Packing("shapes", {})
+    largest = max((program for program in ways["one"] if program.wide), key=lambda program: len(program.trials))
+    run, compile_s = _compiled(largest, data)
+    [seconds] = step_seconds([run])
+    operations = {network: _operations(network, largest.config, data) for network in _networks(ways)}
+    per_lane = seconds * run.steps / len(largest.trials) / operations[largest.config.network]
+
+    def expected(programs: Sequence[Program]) -> float:
+        epochs = sum(len(p.trials) * p.config.epochs * operations.get(p.config.network, 0) * per_lane for p in programs)
+        compilations = [program for program in programs if program != largest]
+        return epochs + compile_s * len(compilations) / min(max(1, len(compilations)), os.cpu_count() or 1)
+
+    found = {pack: round(expected(programs), 2) for pack, programs in ways.items()}
+    return Packing(min(found, key=lambda pack: found[pack]), found)
+
+
+def _networks(ways: Mapping[str, Sequence[Program]]) -> set[NetworkConfig]:
+    return {program.config.network for programs in ways.values() for program in programs}
+
+
+def _operations(network: NetworkConfig, config: TrainConfig, data: Dataset) -> float:
+    """Floating-point operations of a forward pass."""
+    task = make_task(replace(config, network=network), data)
+    inputs = jax.eval_shape(partial(task.prepare, train=True), jax.random.key(0), data.train.inputs[:1], config.hparams)
+    variables = jax.eval_shape(task.network.init, jax.random.key(0), inputs)
+    forward = jax.jit(partial(task.network.apply, train=True, key=jax.random.key(0)))
+    costs = forward.lower(variables, inputs).cost_analysis()
+    assert costs
+    return float(costs["flops"])
+
+
+# ------------------------------------------------------------------------- what a sweep will take
+
+
+class Estimate(NamedTuple):
+    """What a program takes."""
+
+    memory: int
+    """Bytes, on all of its devices."""
+    compile_s: float
+    train_s: float
+    """Of all its epochs, validation included."""
+
+
+def estimate(programs: Sequence[Program], data: Dataset) -> list[Estimate]:
+    """Compiles programs, side by side, and times steps and validation of each; what they come to is dropped."""
+    found = []
+    with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
+        compiled = list(pool.map(lambda program: _compiled(program, data), programs))
+    for program, (run, compile_s) in zip(programs, compiled, strict=True):
+        [seconds] = step_seconds([run])
+        jax.block_until_ready(run.evaluate(run.state))
+        began = time.perf_counter()
+        jax.block_until_ready(run.evaluate(run.state))
+        epoch = run.steps * seconds + time.perf_counter() - began
+        memory = run.memory * program.lanes.all_devices
+        found.append(Estimate(memory, compile_s, epoch * (program.end - program.after)))
+    return found
 
 
 # ------------------------------------------------------------------------- memory

@@ -102,6 +102,8 @@ class Options:
     """GiB that training may take in all; by default most of what is free"""
     compilation_cache: bool = True
     """keep compiled programs in the user's cache directory"""
+    plan: bool = False
+    """only say what would be trained: trials, programs, lanes, memory, and the time that it would take"""
     debug: bool = False
     """full tracebacks"""
     quiet: bool = False
@@ -414,11 +416,16 @@ def percent(summary: Summary) -> str:
     return f"{100 * summary.mean:.2f}" + ("" if math.isnan(summary.std) else f" ± {100 * summary.std:.2f}") + " %"
 
 
+LINE_SECONDS = 10.0
+
+
 class Display:
     """A progress bar on a terminal, plain lines elsewhere, nothing with `quiet`."""
 
     def __init__(self, examples: int, quiet: bool):
         self._lines = not quiet and not sys.stderr.isatty()
+        self._total, self._done, self._before = examples, 0, 0
+        self._start = self._last = time.perf_counter()
         self._bar = tqdm(
             total=examples,
             unit=" examples",
@@ -428,9 +435,21 @@ class Display:
             leave=False,
         )
 
-    def advance(self, examples: int, note: str) -> None:
+    def advance(self, examples: int, note: str, *, spent: bool = True) -> None:
+        """Counts examples; without `spent` they were trained on before. Where there is no bar, a line now and then."""
+        now = time.perf_counter()
+        self._done += examples
+        if not spent:
+            self._bar.initial += examples
+            self._start, self._before = now, self._done
         self._bar.set_postfix_str(note, refresh=False)
         self._bar.update(examples)
+        if self._lines and now - self._last > LINE_SECONDS and self._done > self._before:
+            speed = (self._done - self._before) / (now - self._start)
+            left = (self._total - self._done) / speed
+            share = self._done / self._total
+            print(f"{share:.0%} done, {left:.0f} s left, {speed:,.0f} examples/s; {note}", flush=True)
+            self._last = now
 
     def line(self, message: str) -> None:
         """A line for where there is no bar."""

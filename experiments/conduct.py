@@ -5,6 +5,7 @@ and tables come out as if it had not stopped. `metrics.jsonl` is written before 
 it leads to, so that no checkpoint is ahead of its records.
 """
 
+import dataclasses
 import json
 import math
 import os
@@ -22,16 +23,19 @@ from command_line import ROOT, Display, Interrupted, Options, percent, signals, 
 
 from cnnjax import data
 from cnnjax.checkpoints import Checkpoint, CheckpointError, Checkpoints, preload
-from cnnjax.config import SweepConfig, TrainConfig, text
+from cnnjax.config import Hparams, SweepConfig, TrainConfig, text
 from cnnjax.data import Dataset
 from cnnjax.judgement import Ranked, rank
 from cnnjax.planning import (
+    Packing,
     choose,
     describe_plan,
+    estimate,
     free_memory,
     in_cache,
     in_chunks,
     largest_of,
+    pack_of,
     parse_lanes,
     read_plan,
     works,
@@ -45,7 +49,7 @@ from cnnjax.records import (
     environment,
     plain,
 )
-from cnnjax.runs import checkpoints_of
+from cnnjax.runs import NETWORKS, checkpoints_of
 from cnnjax.search import Search, Stage, search, work
 from cnnjax.sweeps import (
     Lanes,
@@ -84,6 +88,13 @@ class Outcome(NamedTuple):
     def results(self) -> list[Result]:
         """By trial."""
         return sorted((r for point in self.points for r in point.results), key=lambda r: r.trial.number)
+
+
+def packing(stage: Stage, dataset: Dataset, options: Options) -> Packing:
+    """The packing that is asked for, or the one that promises to take the least time."""
+    if options.pack != "auto":
+        return Packing(options.pack, {})
+    return pack_of(stage.trials, dataset, None if options.lanes == "auto" else parse_lanes(options.lanes))
 
 
 @contextmanager
@@ -128,6 +139,7 @@ def planned(
     options: Options,
     source: Path | None,
     carried: Sequence[Program] = (),
+    pack: str | None = None,
 ) -> tuple[Program, ...]:
     """How a stage is carried out: as `source` says, as the programs in which its trials trained before, or anew."""
     if source and (found := read_plan(source, stage, sweep.search == "all")):
@@ -136,9 +148,60 @@ def planned(
         homes = sorted(_homes([trial.number for trial in stage.trials], carried), key=lambda home: home[0])
         return tuple(compact(parent, members, stage.after, stage.until) for _, parent, members in homes)
     lanes = None if options.lanes == "auto" else parse_lanes(options.lanes)
-    pack = "shapes" if options.pack == "auto" else options.pack
-    programs = [program._replace(until=stage.until) for program in plan(stage.trials, lanes, pack)]
+    pack = pack or ("shapes" if options.pack == "auto" else options.pack)
+    programs = plan(stage.trials, lanes, pack, strict=options.pack != "auto")
+    programs = tuple(program._replace(until=stage.until) for program in programs)
     return tuple(programs if lanes else (in_cache(program, dataset) for program in programs))
+
+
+def show_plan(sweep: SweepConfig, options: Options) -> None:
+    """Prints what a sweep would train, and what it would take, without training."""
+    dataset = data.load(sweep.base.data, options.data_dir)
+    with usage(options.debug):
+        check(sweep, dataset, options)
+        stage = next(search(sweep))
+        pack = packing(stage, dataset, options)
+        programs = planned(sweep, stage, dataset, options, options.plan_from, pack=pack.pack)
+    epochs, here = work(sweep), sum(len(p.trials) * (p.end - p.after) for p in programs)
+    points = len({trial.point for trial in stage.trials})
+    print(f"{len(stage.trials)} trials ({points} points x {sweep.seeds} seeds), {epochs:,} epochs of training in all")
+    for name, why in reasons(sweep, pack.pack).items():
+        print(f"  {name}: {why}")
+    if pack.seconds:
+        print(f"pack {pack.pack}: expected seconds " + ", ".join(f"{k} {v:.0f}" for k, v in pack.seconds.items()))
+    rows = [["program", "trials", "lanes", "micro-batch", "network", "memory", "compile", "train"]]
+    found = estimate(programs, dataset)
+    for number, (program, taken) in enumerate(zip(programs, found, strict=True)):
+        how = [str(number), str(len(program.trials)), str(program.lanes), str(program.micro_batch or "-")]
+        times = [f"{taken.memory / 2**20:.0f} MiB", f"{taken.compile_s:.1f} s", f"{taken.train_s:.1f} s"]
+        rows.append([*how, str(program.config.network), *times])
+    print(aligned(rows))
+    seconds = sum(taken.train_s for taken in found) * epochs / here
+    rest = "" if epochs == here else f", of which {here:,} epochs are the first stage, shown above"
+    compiling = sum(taken.compile_s for taken in found)
+    print(f"training {seconds:.1f} s{rest}; compilation {compiling:.1f} s, programs side by side while others train")
+
+
+def reasons(sweep: SweepConfig, pack: str) -> dict[str, str]:
+    """Why each axis is lanes or programs."""
+    numbers = {field.name for field in dataclasses.fields(Hparams)}
+    widths = {name for network in NETWORKS.values() for name in network.widths} if pack != "shapes" else set()
+    words = {"seeds": "lanes: each point under the same seeds"}
+    for name, _ in sweep.axes:
+        if name in numbers:
+            words[name] = "lanes: a number" + (", 0 a program of its own" if name in ("dropout", "clip_norm") else "")
+        elif name in widths:
+            words[name] = "lanes: widths, embedded in the widest network of a program by zeros"
+        else:
+            words[name] = "programs: it changes a shape or a function"
+    return words
+
+
+def aligned(rows: Sequence[Sequence[str]]) -> str:
+    """Cells in columns."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+    return "\n".join(lines)
 
 
 _FIXED = ("packages", "device", "devices", "source")  # of the environment, while a run goes on
@@ -268,6 +331,8 @@ def conduct(sweep: SweepConfig, dataset: Dataset, folder: RunFolder, options: Op
 
     carried: list[Program] = []  # programs that are finished, by number
     last: dict[int, dict[str, Any]] = {}  # line of each trial
+    before = folder.read_json("plan.json") or {}
+    notes = {name: before[name] for name in ("pack", "timed") if name in before}  # of plan.json, besides the programs
     lines: list[dict[str, Any]] | None = None  # of a run that goes on, until it is where it was
     passed: dict[int, int] = {}
     rows: list[dict[str, Any]] = []
@@ -278,7 +343,9 @@ def conduct(sweep: SweepConfig, dataset: Dataset, folder: RunFolder, options: Op
     while stage := _next(stages, found):
         source = plan_path if plan_path.exists() else options.plan_from
         with usage(options.debug):
-            programs = planned(sweep, stage, dataset, options, source, carried)
+            if not source and "pack" not in notes:
+                notes["pack"] = packing(stage, dataset, options)._asdict()
+            programs = planned(sweep, stage, dataset, options, source, carried, notes.get("pack", {}).get("pack"))
             begun = _Begun(0, None)
             if lines is not None:
                 begun = _begun(programs, len(carried), lines, passed, dataset, stores, options.allow_changes)
@@ -289,9 +356,11 @@ def conduct(sweep: SweepConfig, dataset: Dataset, folder: RunFolder, options: Op
                     _drop_later(folder, len(carried), begun.checkpoint.step if begun.checkpoint else -1)
                     if rows:
                         display.line(f"{folder.path}: goes on after {len(rows)} lines of metrics.jsonl")
-                        display.advance(len(rows) * per_epoch, "")
+                        display.advance(len(rows) * per_epoch, "", spent=False)
         rest = programs[begun.finished :]
-        for program, run in _prepared(rest, dataset, folder, options, display, carried, begun.checkpoint is not None):
+        for program, run in _prepared(
+            rest, dataset, folder, options, display, carried, notes, begun.checkpoint is not None
+        ):
             checkpoint, begun = begun.checkpoint, _Begun(0, None)
             with stores(len(carried), program) as checkpoints, signals.held():
                 if checkpoint:
@@ -430,6 +499,7 @@ def _prepared(
     options: Options,
     display: Display,
     carried: Sequence[Program],
+    notes: dict[str, Any],
     begun: bool,
 ) -> Iterator[tuple[Program, Run]]:
     """Each program with its compiled run; the next ones compile while one trains.
@@ -455,12 +525,11 @@ def _prepared(
             )
 
         started: dict[Program, Future[Run]] = {}
-        notes = folder.read_json("plan.json") or {}
-        if options.lanes == "auto" and not options.plan_from and not notes:
+        if options.lanes == "auto" and not options.plan_from and "timed" not in notes:
             largest = largest_of(programs)
             started = {program: start(program) for program in programs[:ahead] if program is not largest}
             programs, timed = choose(programs, dataset, tuple(started.values()), available)
-            notes = {"timed": [{**trialled._asdict(), "lanes": str(trialled.lanes)} for trialled in timed]}
+            notes["timed"] = [{**trialled._asdict(), "lanes": str(trialled.lanes)} for trialled in timed]
 
         def write(programs: Iterable[Program]) -> None:
             folder.write_json("plan.json", {**describe_plan([*carried, *programs]), **notes}, again=True)

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from command_line import Clock, Options, percent, run
-from conduct import Outcome, conduct, opened, point_name
+from conduct import Outcome, aligned, conduct, opened, point_name, show_plan
 
 from cnnjax import pictures
 from cnnjax.config import SweepConfig, text
@@ -12,6 +12,9 @@ from cnnjax.judgement import Summary, summarize
 
 
 def main(config: SweepConfig, options: Options, preset: str) -> None:
+    if options.plan:
+        show_plan(config, options)
+        return
     clock = Clock()
     with opened(config, options, preset) as (dataset, folder):
         outcome = conduct(config, dataset, folder, options)
@@ -68,9 +71,7 @@ def table(outcome: Outcome, test_accuracy: Summary) -> str:
         test = percent(test_accuracy) if rank == 1 else ""
         values = [text(value) for value in point.values.values()]
         rows.append([str(rank), *values, percent(point.valid_accuracy), test, f"{complete}/{len(point.results)}"])
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
-    return "\n".join(lines)
+    return aligned(rows)
 
 
 if __name__ == "__main__":

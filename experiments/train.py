@@ -1,13 +1,16 @@
 """Trains one network and records the run."""
 
 from command_line import Clock, Options, run
-from conduct import conduct, opened, swept
+from conduct import conduct, opened, show_plan, swept
 
 from cnnjax import pictures
 from cnnjax.config import TrainConfig
 
 
 def main(config: TrainConfig, options: Options, preset: str) -> None:
+    if options.plan:
+        show_plan(swept(config), options)
+        return
     clock = Clock()
     with opened(config, options, preset) as (dataset, folder):
         outcome = conduct(swept(config), dataset, folder, options)
