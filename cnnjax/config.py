@@ -70,7 +70,7 @@ class Hparams:
     warmup: float = option(0.0, "share of all steps in which the rate rises from zero", least=0, below=1)
     clip_norm: float = option(0.0, "global norm above which a gradient is scaled down to it; 0 for none", least=0)
     steps: int = 0  # that the schedule spans, set by `fit`; with 0 the rate stays at its peak
-    dropout: float | None = None  # of the network's `Dropout` layers, set by sweeps; None leaves them as they are
+    dropout_rate: float | None = None  # of the network's `Dropout` layers, set by sweeps; None leaves them as they are
 
 
 @dataclass(frozen=True)

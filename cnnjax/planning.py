@@ -372,7 +372,7 @@ def read_plan(path: Path, stage: Stage, alone: bool = True) -> tuple[Program, ..
                 if (entry.get("after", 0), entry.get("until", 0)) == (stage.after, stage.until)
                 and not trials.keys().isdisjoint(entry["trials"])
             ]
-        programs = tuple(_read_program(entry, trials) for entry in entries)
+        programs = tuple(read_program(entry, trials) for entry in entries)
     except (KeyError, TypeError, AttributeError, IndexError, ValueError, OverflowError) as error:
         raise ValueError(f"plan: {path}: no plan of these {len(trials)} trials: {error!r}") from None
     if not programs and not alone:
@@ -384,7 +384,8 @@ def read_plan(path: Path, stage: Stage, alone: bool = True) -> tuple[Program, ..
     return programs
 
 
-def _read_program(entry: Mapping[str, Any], trials: Mapping[int, Trial]) -> Program:
+def read_program(entry: Mapping[str, Any], trials: Mapping[int, Trial]) -> Program:
+    """A program of a plan, its trials by number."""
     members = tuple(trials[n] for n in entry["trials"])
     network, widths = members[0].config.network, entry.get("widths")
     wide = replace(network, **{name: tuple(map(int, widths[name])) for name in network.widths}) if widths else None

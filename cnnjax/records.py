@@ -13,17 +13,21 @@ import platform
 import subprocess
 import time
 import typing
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 
 from cnnjax.config import Hparams, NetworkConfig, Range, SweepConfig, TrainConfig, from_json, text
 from cnnjax.data import Dataset
 from cnnjax.data.cache import sha256
+from cnnjax.search import Stage, search
+from cnnjax.sweeps import Program, Result, Trial, results
+from cnnjax.training import Progress
 
 PACKAGES = ("cnnjax", "jax", "jaxlib", "flax", "optax", "numpy")
 
@@ -146,24 +150,8 @@ class RunFolder:
             raise OSError(error.errno, error.strerror, str(self._metrics)) from None
 
     def metrics(self) -> list[dict[str, Any]]:
-        """The lines of `metrics.jsonl`, up to one that was not finished.
-
-        Raises:
-          RecordError: a line before the last is damaged.
-        """
-        lines = self._metrics.read_bytes().splitlines(keepends=True)
-        rows = []
-        for number, line in enumerate(lines, 1):
-            try:
-                row = from_json(line)
-                if not isinstance(row, dict) or not line.endswith(b"\n"):
-                    raise ValueError("no whole line")
-            except ValueError as error:
-                if number == len(lines):
-                    break
-                raise RecordError(f"{self._metrics}: line {number} is damaged: {error}") from None
-            rows.append(row)
-        return rows
+        """See `read_metrics`."""
+        return read_metrics(self._metrics)
 
     def cut_metrics(self, lines: int) -> None:
         """Cuts `metrics.jsonl` after so many lines."""
@@ -194,6 +182,38 @@ def read_record(path: Path) -> Any:
     return value
 
 
+def read_metrics(path: Path) -> list[dict[str, Any]]:
+    """The lines of a `metrics.jsonl`, up to one that was not finished.
+
+    Raises:
+      RecordError: a line before the last is damaged, or any has not the fields of an epoch.
+    """
+    lines = path.read_bytes().splitlines(keepends=True)
+    rows = []
+    for number, line in enumerate(lines, 1):
+        try:
+            row = from_json(line)
+            if not isinstance(row, dict) or not line.endswith(b"\n"):
+                raise ValueError("no whole line")
+        except ValueError as error:
+            if number == len(lines):
+                break
+            raise RecordError(f"{path}: line {number} is damaged: {error}") from None
+        if not _whole(row):
+            raise RecordError(f"{path}: line {number} is damaged: not the fields of an epoch")
+        rows.append(row)
+    return rows
+
+
+def _whole(row: Mapping[str, Any]) -> bool:
+    """Whether a line has the fields of one."""
+    counts = [row.get(name) for name in ("trial", "epoch", "step")]
+    means = [row.get(name, "") for name in ("train_loss", "train_accuracy", "valid_loss", "valid_accuracy")]
+    return all(type(count) is int for count in counts) and all(
+        mean is None or type(mean) in (int, float) for mean in means
+    )
+
+
 def plain(value: Any) -> Any:
     """A value as JSON holds it: tuples of numbers as `8,16`, what is not finite as null."""
     if isinstance(value, Mapping):
@@ -220,7 +240,7 @@ def describe(config: TrainConfig | SweepConfig) -> dict[str, Any]:
         zipped = [list(group) for group in config.zipped]
         return {"base": describe(config.base), "axes": axes, **rest, "zipped": zipped}
     hparams = asdict(config.hparams)
-    del hparams["steps"], hparams["dropout"]  # set where they are used
+    del hparams["steps"], hparams["dropout_rate"]  # set where they are used
     return {**asdict(config), "network": _described(config.network), "hparams": hparams}
 
 
@@ -300,6 +320,85 @@ def describe_data(data: Dataset) -> dict[str, Any]:
 def digest(value: Any) -> str:
     """SHA-256 of a plain value, whatever the order of its fields."""
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
+
+
+def epoch_rows(program: Program, progress: Progress) -> list[dict[str, Any]]:
+    """What `metrics.jsonl` says of an epoch, a line for each trial of a program; nulls of one that has diverged."""
+    accuracies = np.asarray(progress.train.accuracy)[program.rows].tolist()
+    return [
+        {
+            "trial": result.trial.number,
+            "epoch": progress.epoch,
+            "step": result.step,
+            "train_loss": result.train_loss,
+            "train_accuracy": math.nan if result.status == "diverged" else accuracy,
+            "valid_loss": result.valid_loss,
+            "valid_accuracy": result.valid_accuracy,
+        }
+        for result, accuracy in zip(results(program, progress), accuracies, strict=True)
+    ]
+
+
+def result_of(trial: Trial, row: Mapping[str, Any], examples: int) -> Result:
+    """A trial's result as its last line in `metrics.jsonl` has it, on so many training examples."""
+    step, epochs = row["step"], row["epoch"]
+    numbers = (math.nan if row[name] is None else row[name] for name in ("train_loss", "valid_loss", "valid_accuracy"))
+    if gone(row):
+        status, epochs = "diverged", step // (examples // trial.config.batch_size)
+    else:
+        status = "complete" if epochs == trial.config.epochs else "stopped"
+    return Result(trial, status, step, epochs, *numbers)
+
+
+def gone(row: Mapping[str, Any] | None) -> bool:
+    """Whether a trial has diverged, by its last line."""
+    return row is not None and row["train_accuracy"] is None
+
+
+def replayed(sweep: SweepConfig, rows: Iterable[Mapping[str, Any]], examples: int) -> Iterator[Stage]:
+    """The stages of a sweep as far as its lines in `metrics.jsonl` lead, the last of which may not be at its end."""
+    rows, stages = list(rows), search(sweep)
+    stage: Stage | None = next(stages)
+    while stage:
+        yield stage
+        last = {row["trial"]: row for row in rows if row["epoch"] <= (stage.until or math.inf)}
+        if not all(ended(last.get(trial.number), trial, stage.until) for trial in stage.trials):
+            return
+        try:
+            stage = stages.send([result_of(trial, last[trial.number], examples) for trial in stage.trials])
+        except StopIteration:
+            return
+
+
+def ended(row: Mapping[str, Any] | None, trial: Trial, until: int = 0) -> bool:
+    """Whether a trial has diverged or come to an epoch, by default its last, by its last line."""
+    return row is not None and (gone(row) or row["epoch"] == (until or trial.config.epochs))
+
+
+def trial_rows(results: Sequence[Result], tests: Mapping[int, tuple[float, float]]) -> list[dict[str, Any]]:
+    """The table of a sweep, a row for each trial: what it was, and what it came to.
+
+    Args:
+      results: of the trials.
+      tests: test accuracy and loss of those that were tested, by number.
+    """
+    nothing = (math.nan, math.nan)
+    return [
+        {
+            "trial": result.trial.number,
+            "status": result.status,
+            "seed": result.trial.config.seed,
+            **dict(result.trial.values),
+            "epochs": result.epochs,
+            "steps": result.step,
+            "train_loss": result.train_loss,
+            "valid_loss": result.valid_loss,
+            "valid_accuracy": result.valid_accuracy,
+            "test_loss": tests.get(result.trial.number, nothing)[1],
+            "test_accuracy": tests.get(result.trial.number, nothing)[0],
+        }
+        for result in results
+    ]
 
 
 def differences(there: Any, here: Any, name: str = "") -> Iterator[str]:

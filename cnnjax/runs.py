@@ -3,6 +3,7 @@
 import csv
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,8 +17,9 @@ from cnnjax.checkpoints import Checkpoints
 from cnnjax.config import Hparams, NetworkConfig, SweepConfig, TrainConfig
 from cnnjax.data import Dataset, Split, Standardize
 from cnnjax.networks import Variables
-from cnnjax.records import RecordError, configuration, digest, read_record
-from cnnjax.sweeps import Lanes, Program, Trial, state_of, trials
+from cnnjax.planning import read_program
+from cnnjax.records import RecordError, configuration, digest, read_metrics, read_record, replayed
+from cnnjax.sweeps import Program, Trial, state_of, states_of
 from cnnjax.training import TrainState, make_task
 
 NETWORKS: Mapping[str, type[NetworkConfig]] = {
@@ -55,6 +57,18 @@ def checkpoints_of(
     return Checkpoints(folder / "checkpoints" / str(number), identity, **options)
 
 
+def configuration_of(folder: Path, networks: Mapping[str, type[NetworkConfig]] = NETWORKS) -> TrainConfig | SweepConfig:
+    """What a run folder was begun with.
+
+    Raises:
+      OSError: `config.json` is not there.
+      RecordError: it is damaged.
+    """
+    path = folder / "config.json"
+    described = read_record(path)
+    return _sound(path, lambda: configuration(described, networks))
+
+
 def load_run(folder: str | Path, trial: int | None = None, networks: Mapping[str, Any] = NETWORKS) -> Trained:
     """The network of a run, from its newest sound checkpoint.
 
@@ -74,25 +88,27 @@ def load_run(folder: str | Path, trial: int | None = None, networks: Mapping[str
     """
     folder = Path(folder)
     described, data, plan = (read_record(folder / f"{name}.json") for name in ("config", "data", "plan"))
-    config, planned = _sound(folder / "config.json", lambda: _planned(configuration(described, networks)))
+    config = configuration_of(folder, networks)
+    planned = _sound(folder / "config.json", lambda: _planned(config, folder, data))
     if trial is None:
         winner = folder / "trials.csv"
         trial = _sound(winner, lambda: _winner(winner)) if isinstance(config, SweepConfig) else 0
     if trial is None:
         raise ValueError(f"trial: say which: {folder} has no winner, since it has not ended or all diverged")
-    if not 0 <= trial < len(planned):
-        raise ValueError(f"trial: {trial}: {folder} has trials 0 to {len(planned) - 1}")
-    place, program = _sound(folder / "plan.json", lambda: _place(plan, planned, trial))
-    stored, like = _sound(folder / "data.json", lambda: _shapes(data, program))
-    numbers = [lane.number for lane in program.trials]
-    store = checkpoints_of(folder, place, numbers, described, data, report=warnings.warn)
-    checkpoint = store.restore(like)
+    if trial not in planned:
+        raise ValueError(f"trial: {trial}: {folder} has trials {min(planned)} to {max(planned)}")
+    checkpoint = None
+    for place, program in reversed(_sound(folder / "plan.json", lambda: _places(plan, planned, trial))):
+        stored, like = _sound(folder / "data.json", partial(_shapes, data, program))
+        numbers = [lane.number for lane in program.trials]
+        store = checkpoints_of(folder, place, numbers, described, data, report=warnings.warn)
+        if checkpoint := store.restore(like):
+            break
     if checkpoint is None:
         raise ValueError(f"trial: {trial}: has no checkpoint in {store.folder}: has it been trained?")
-    lane = numbers.index(trial)
     task = make_task(planned[trial].config, stored)
-    variables = Variables(*jax.tree.map(lambda a: a[lane], (checkpoint.state.params, checkpoint.state.stats)))
-    variables = jax.device_put(variables)
+    state = states_of(program, checkpoint.state, [planned[trial]], stored)[trial]
+    variables = jax.device_put(Variables(state.params, state.stats))
 
     @jax.jit
     def compute(variables: Variables, images: Array) -> Array:
@@ -118,16 +134,24 @@ def _sound(path: Path, read: Callable[[], Any]) -> Any:
         raise RecordError(f"{path}: damaged: {type(error).__name__}: {error}") from None
 
 
-def _planned(config: TrainConfig | SweepConfig) -> tuple[TrainConfig | SweepConfig, tuple[Trial, ...]]:
-    return config, trials(config if isinstance(config, SweepConfig) else SweepConfig(config, axes=(), seeds=1))
+def _planned(config: TrainConfig | SweepConfig, folder: Path, data: Any) -> dict[int, Trial]:
+    """The trials of a run by number, as far as its records lead."""
+    sweep = config if isinstance(config, SweepConfig) else SweepConfig(config, axes=(), seeds=1)
+    single = sweep.search == "all"
+    stages = replayed(sweep, [] if single else read_metrics(folder / "metrics.jsonl"), data["examples"]["train"])
+    return {trial.number: trial for stage in stages for trial in stage.trials}
 
 
-def _place(plan: Any, planned: Sequence[Trial], trial: int) -> tuple[int, Program]:
-    """The program that a trial is a lane of, with its number."""
-    for place, entry in enumerate(plan["programs"]):
-        if trial in entry["trials"]:
-            return place, Program(tuple(planned[number] for number in entry["trials"]), Lanes())
-    raise ValueError(f"no program has trial {trial}")
+def _places(plan: Any, planned: Mapping[int, Trial], trial: int) -> list[tuple[int, Program]]:
+    """The programs that a trial is a lane of, with their numbers, in order."""
+    found = [
+        (place, read_program({**entry, "lanes": "1:1"}, planned))
+        for place, entry in enumerate(plan["programs"])
+        if trial in entry["trials"]
+    ]
+    if not found:
+        raise ValueError(f"no program has trial {trial}")
+    return found
 
 
 def _shapes(data: Any, program: Program) -> tuple[Dataset, TrainState]:

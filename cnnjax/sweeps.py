@@ -138,11 +138,9 @@ class Program(NamedTuple):
 
     @property
     def rows(self) -> list[int]:
-        """The lane of each trial: in order, or where lanes rest dealt out evenly over the devices."""
-        count, devices = len(self.trials) + self.spare, self.lanes.devices
-        if not self.spare or count % devices:
-            return list(range(len(self.trials)))
-        return [i % devices * (count // devices) + i // devices for i in range(len(self.trials))]
+        """The lane of each trial, in order; where lanes rest, evenly spread, so that devices have equally many."""
+        count = len(self.trials)
+        return [i * (count + self.spare) // count for i in range(count)]
 
 
 Point = tuple[tuple[str, Any], ...]
@@ -331,7 +329,9 @@ def _points(program: Program) -> tuple[Array, Hparams]:
     for row, trial in zip(program.rows, program.trials, strict=True):
         configs[row] = trial.config
     keys = jnp.stack([jax.random.key(config.seed) for config in configs])
-    numbers = [replace(config.hparams, dropout=getattr(config.network, "dropout", 0) or None) for config in configs]
+    numbers = [
+        replace(config.hparams, dropout_rate=getattr(config.network, "dropout", 0) or None) for config in configs
+    ]
     return keys, jax.tree.map(lambda *values: np.array(values, np.float32), *numbers)
 
 

@@ -8,7 +8,6 @@ signal.signal(signal.SIGINT, signal.SIG_DFL)  # which would end in a traceback
 
 import contextlib
 import dataclasses
-import difflib
 import hashlib
 import math
 import os
@@ -29,12 +28,12 @@ import tyro
 from tqdm import tqdm
 
 from cnnjax.checkpoints import CheckpointError
-from cnnjax.config import NOT_SWEPT, SEARCHES, Range, SweepConfig, TrainConfig, flat, replace, text
+from cnnjax.config import NOT_SWEPT, SEARCHES, Range, SweepConfig, TrainConfig, flat, replace, suggest, text
 from cnnjax.data import DataError
 from cnnjax.data.cache import default_directory
 from cnnjax.judgement import Summary
 from cnnjax.records import RecordError
-from cnnjax.runs import NETWORKS
+from cnnjax.runs import NETWORKS, configuration_of
 from cnnjax.search import search
 from cnnjax.sweeps import shape_of, shares
 
@@ -102,6 +101,10 @@ class Options:
     """GiB that training may take in all; by default most of what is free"""
     compilation_cache: bool = True
     """keep compiled programs in the user's cache directory"""
+    extend: Path | None = None
+    """take over what this finished run of the same kind has trained already, and train what is missing"""
+    tensorboard: bool = False
+    """of a sweep: a TensorBoard run for each trial, with its HParams page"""
     plan: bool = False
     """only say what would be trained: trials, programs, lanes, memory, and the time that it would take"""
     debug: bool = False
@@ -118,17 +121,23 @@ def presets() -> dict[str, Path]:
 def load_preset(name: str) -> dict[str, Any]:
     """A preset by name, or the path to a file of one's own: the names that the file defines.
 
-    `train` is a TrainConfig; `sweep` a SweepConfig over it, which only a sweep needs.
+    `train` is a TrainConfig; `sweep` a SweepConfig over it, which only a sweep needs. A run folder
+    is a preset as well: what it was begun with.
 
     Raises:
       ValueError: there is no such preset, or the file defines no `train`.
     """
     known = presets()
     path = known.get(name, Path(name))
+    if (path / "config.json").is_file():
+        config = configuration_of(path)
+        train = config if isinstance(config, TrainConfig) else config.base
+        sweep = config if isinstance(config, SweepConfig) else SweepConfig(config, ())
+        return {"train": train, "sweep": sweep, "__doc__": f"What {path} was begun with."}
     if not path.is_file():
-        close = difflib.get_close_matches(name, known, n=1)
-        hint = f"did you mean {close[0]!r}? " if close else ""
-        raise ValueError(f"unknown preset {name!r}: {hint}there are {', '.join(known)}, or give the path to a file")
+        raise ValueError(
+            f"unknown preset {name!r}: {suggest(name, known)}there are {', '.join(known)}, or give the path to a file"
+        )
     try:
         names = runpy.run_path(str(path))
     except Exception as error:
@@ -440,7 +449,6 @@ class Display:
         now = time.perf_counter()
         self._done += examples
         if not spent:
-            self._bar.initial += examples
             self._start, self._before = now, self._done
         self._bar.set_postfix_str(note, refresh=False)
         self._bar.update(examples)

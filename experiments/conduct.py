@@ -14,12 +14,14 @@ from collections import deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
+from importlib import util
 from itertools import takewhile
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 from command_line import ROOT, Display, Interrupted, Options, percent, signals, usage
+from inherit import extend
 
 from cnnjax import data
 from cnnjax.checkpoints import Checkpoint, CheckpointError, Checkpoints, preload
@@ -47,7 +49,10 @@ from cnnjax.records import (
     describe_data,
     differences,
     environment,
+    epoch_rows,
+    gone,
     plain,
+    result_of,
 )
 from cnnjax.runs import NETWORKS, checkpoints_of
 from cnnjax.search import Search, Stage, search, work
@@ -61,11 +66,10 @@ from cnnjax.sweeps import (
     measure_test_of,
     plan,
     prepare,
-    results,
     state_of,
     states_of,
 )
-from cnnjax.training import Progress, Run, TrainState, make_task, measured, parameters, parts, steps_per_epoch
+from cnnjax.training import Run, TrainState, make_task, measured, parameters, parts, steps_per_epoch
 
 
 class Outcome(NamedTuple):
@@ -75,6 +79,8 @@ class Outcome(NamedTuple):
     """Best first."""
     tests: dict[int, tuple[float, float]]
     """Test accuracy and loss of the winner's trials, by number."""
+    state: TrainState | None
+    """The last of the winner's first seed that is complete, in the shapes of its network."""
     parameters: int
     """Trainable numbers of the winner's network."""
     rows: list[dict[str, Any]]
@@ -107,7 +113,19 @@ def opened(config: TrainConfig | SweepConfig, options: Options, preset: str) -> 
         folder = RunFolder(options.runs_dir, options.name, preset, resume=options.resume)
     with folder:
         _begin(folder, config, dataset, options)
+        if options.extend and folder.read_json("plan.json") is None:
+            with usage(options.debug):
+                _extend(folder, sweep, dataset, options, options.extend)
         yield dataset, folder
+
+
+def _extend(folder: RunFolder, sweep: SweepConfig, dataset: Dataset, options: Options, source: Path) -> None:
+    """Takes over what another run has trained, and plans the rest."""
+    taken, missing = extend(folder, sweep, dataset, source, _FIXED, options.allow_changes)
+    stage = Stage(tuple(missing), 0, 0)
+    pack = packing(stage, dataset, options) if missing else Packing("shapes", {})
+    rest = planned(sweep, stage, dataset, options, None, pack=pack.pack)
+    folder.write_json("plan.json", {**describe_plan([*taken, *rest]), "pack": pack._asdict()})
 
 
 def swept(config: TrainConfig | SweepConfig) -> SweepConfig:
@@ -121,6 +139,10 @@ def check(sweep: SweepConfig, dataset: Dataset, options: Options) -> tuple[Progr
     source = begun if options.resume and begun.is_file() else options.plan_from
     if source and source is options.plan_from and options.lanes != "auto":
         raise ValueError(f"lanes: {options.lanes}: the plan {source} says how: give one of both")
+    if options.plan_from and options.extend:
+        raise ValueError(f"extend: {options.extend}: goes without --plan-from, which is for all trials")
+    if options.tensorboard and util.find_spec("tensorboardX") is None:
+        raise ValueError("tensorboard: needs tensorboardX: pip install -e '.[tensorboard]'")
     programs = planned(sweep, next(search(sweep)), dataset, options, source)
     for program in programs:
         make_task(program.config, dataset, split=program.lanes.split)
@@ -258,7 +280,7 @@ def _begun(
     of_any: bool,
 ) -> _Begun:
     """How far the programs of a stage have come; `passed` is told the epochs that each trial has behind it."""
-    gone = {row["trial"]: row["epoch"] for row in lines if _diverged(row)}
+    deaths = {row["trial"]: row["epoch"] for row in lines if gone(row)}
     for finished, program in enumerate(programs):
         checkpoint = stores(before + finished, program).restore(state_of(program, dataset), of_any=of_any)
         if checkpoint is None:
@@ -267,19 +289,11 @@ def _begun(
         epoch, within = divmod(checkpoint.step, length)
         if checkpoint.step > program.end * length:
             raise ValueError(f"epochs: {program.end}: {checkpoint.path} has trained longer already")
-        passed.update((trial.number, min(epoch, gone.get(trial.number, epoch))) for trial in program.trials)
-        all_gone = all(gone.get(trial.number, math.inf) <= epoch for trial in program.trials)
+        passed.update((trial.number, min(epoch, deaths.get(trial.number, epoch))) for trial in program.trials)
+        all_gone = all(deaths.get(trial.number, math.inf) <= epoch for trial in program.trials)
         if within or not (epoch == program.end or all_gone):
             return _Begun(finished, checkpoint)
     return _Begun(len(programs), None)
-
-
-def _lines(folder: RunFolder) -> list[dict[str, Any]]:
-    lines = folder.metrics()
-    for number, row in enumerate(lines, 1):
-        if not _whole(row):
-            raise RecordError(f"{folder.path / 'metrics.jsonl'}: line {number} is damaged: not the fields of an epoch")
-    return lines
 
 
 def _cut(folder: RunFolder, lines: Sequence[dict[str, Any]], passed: Mapping[int, int]) -> list[dict[str, Any]]:
@@ -296,15 +310,6 @@ def _cut(folder: RunFolder, lines: Sequence[dict[str, Any]], passed: Mapping[int
         )
     folder.cut_metrics(len(rows))
     return rows
-
-
-def _whole(row: Mapping[str, Any]) -> bool:
-    """Whether a line has the fields of one."""
-    counts = [row.get(name) for name in ("trial", "epoch", "step")]
-    means = [row.get(name, "") for name in ("train_loss", "train_accuracy", "valid_loss", "valid_accuracy")]
-    return all(type(count) is int for count in counts) and all(
-        mean is None or type(mean) in (int, float) for mean in means
-    )
 
 
 def _length(program: Program, dataset: Dataset) -> int:
@@ -337,8 +342,8 @@ def conduct(sweep: SweepConfig, dataset: Dataset, folder: RunFolder, options: Op
     passed: dict[int, int] = {}
     rows: list[dict[str, Any]] = []
     plan_path = folder.path / "plan.json"
-    if options.resume:
-        lines = _lines(folder)
+    if options.resume or options.extend:
+        lines = folder.metrics()
     stages, found = search(sweep), None
     while stage := _next(stages, found):
         source = plan_path if plan_path.exists() else options.plan_from
@@ -373,18 +378,19 @@ def conduct(sweep: SweepConfig, dataset: Dataset, folder: RunFolder, options: Op
                 for step, state in parts(run, state, step):  # noqa: B020
                     metric, whole = None, step % run.steps == 0
                     if whole:
-                        new = list(_rows(program, measured(run, step, state), last))
+                        epoch = plain(epoch_rows(program, measured(run, step, state)))
+                        new = [row for row in epoch if not gone(last.get(row["trial"]))]
                         folder.append_metrics(new)
                         rows += new
                         last |= {row["trial"]: row for row in new}
-                        metric = max((row["valid_accuracy"] for row in new if not _diverged(row)), default=None)
-                        note = _standing(stage, last, dataset)
+                        metric = max((row["valid_accuracy"] for row in new if not gone(row)), default=None)
+                        note = _standing(stage, last, per_epoch)
                         display.advance(len(program.trials) * per_epoch, note)
                         if not sweep.axes and sweep.seeds == 1:
                             display.line(f"epoch {step // run.steps}/{program.config.epochs}: {note}")
                     stop = signals.pending
-                    gone = all(_diverged(last.get(trial.number)) for trial in program.trials)
-                    over = whole and (step == program.end * run.steps or gone)
+                    rests = all(gone(last.get(trial.number)) for trial in program.trials)
+                    over = whole and (step == program.end * run.steps or rests)
                     due = time.monotonic() - saved >= options.save_seconds and (whole or options.save_seconds > 0)
                     if over or due or stop:
                         checkpoints.save(step, state, metric)
@@ -397,14 +403,15 @@ def conduct(sweep: SweepConfig, dataset: Dataset, folder: RunFolder, options: Op
             carried.append(program)
             if sweep.axes or sweep.seeds > 1:
                 display.line(f"{len(last)} trials so far; {note}")
-        found = [_result(trial, last[trial.number], dataset) for trial in stage.trials]
+        found = [result_of(trial, last[trial.number], per_epoch) for trial in stage.trials]
         everyone = {trial.number: trial for program in carried for trial in program.trials}
     display.close()
-    points = rank([_result(trial, last[number], dataset) for number, trial in everyone.items()])
+    points = rank([result_of(trial, last[number], per_epoch) for number, trial in everyone.items()])
     best = points[0].results[0].trial
-    tests = _tested(points[0], carried, dataset, stores)
+    tests, ends = _tested(points[0], carried, dataset, stores)
+    end = ends[min(ends)] if ends else None
     alone = parameters(state_of(Program((best,), Lanes()), dataset))
-    return Outcome(points, tests, alone, lines if lines is not None else rows)
+    return Outcome(points, tests, end, alone, lines if lines is not None else rows)
 
 
 def _next(stages: Search, found: Sequence[Result] | None) -> Stage | None:
@@ -415,14 +422,14 @@ def _next(stages: Search, found: Sequence[Result] | None) -> Stage | None:
         return None
 
 
-def _standing(stage: Stage, last: Mapping[int, Mapping[str, Any]], dataset: Dataset) -> str:
+def _standing(stage: Stage, last: Mapping[int, Mapping[str, Any]], examples: int) -> str:
     """How a sweep stands: the trials by what has become of them, and the best point so far."""
-    results = [_result(trial, last[trial.number], dataset) for trial in stage.trials if trial.number in last]
+    results = [result_of(trial, last[trial.number], examples) for trial in stage.trials if trial.number in last]
     best = rank(results)[0]
     valid = f"valid {percent(best.valid_accuracy)} {point_name(best)}".strip()
     if len(stage.trials) == 1:
         return f"train loss {results[0].train_loss:.4f}, {valid}"
-    diverged = sum(map(_diverged, last.values()))
+    diverged = sum(map(gone, last.values()))
     alive = len(stage.trials) - sum(result.status == "diverged" for result in results)
     others = len(last.keys() - {trial.number for trial in stage.trials})
     stopped = others - diverged + len(stage.trials) - alive if stage.after else 0
@@ -465,31 +472,18 @@ def _gathered(program: Program, carried: Sequence[Program], dataset: Dataset, st
 
 def _tested(
     winner: Ranked, carried: Sequence[Program], dataset: Dataset, stores: Stores
-) -> dict[int, tuple[float, float]]:
-    """Test accuracy and loss of the winner's complete trials, by number."""
+) -> tuple[dict[int, tuple[float, float]], dict[int, TrainState]]:
+    """Test accuracy and loss of the winner's complete trials, and their last states, by number."""
     tests: dict[int, tuple[float, float]] = {}
+    states: dict[int, TrainState] = {}
     complete = [result.trial.number for result in winner.results if result.status == "complete"]
-    for number, program, _ in _homes(complete, carried):
+    for number, program, members in _homes(complete, carried):
         state = _end(number, program, dataset, stores)
         measured = measure_test_of(program, state, complete, dataset)
         numbers = [trial.number for trial in program.trials if trial.number in complete]
         tests.update(zip(numbers, zip(measured.accuracy.tolist(), measured.loss.tolist(), strict=True), strict=True))
-    return dict(sorted(tests.items()))
-
-
-def _diverged(row: Mapping[str, Any] | None) -> bool:
-    return row is not None and row["train_accuracy"] is None
-
-
-def _result(trial: Trial, row: Mapping[str, Any], dataset: Dataset) -> Result:
-    """A trial's result, from its last line in `metrics.jsonl`."""
-    step, epochs = row["step"], row["epoch"]
-    numbers = (math.nan if row[name] is None else row[name] for name in ("train_loss", "valid_loss", "valid_accuracy"))
-    if _diverged(row):
-        status, epochs = "diverged", step // steps_per_epoch(trial.config.batch_size, dataset.train)
-    else:
-        status = "complete" if epochs == trial.config.epochs else "stopped"
-    return Result(trial, status, step, epochs, *numbers)
+        states |= states_of(program, state, members, dataset)
+    return dict(sorted(tests.items())), states
 
 
 def _prepared(
@@ -561,22 +555,6 @@ def _prepared(
                 write(entry for entry, _ in waiting)
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
-
-
-def _rows(program: Program, progress: Progress, last: Mapping[int, Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
-    """Lines for an epoch: of every trial that had not diverged before."""
-    accuracies = progress.train.accuracy[np.array(program.rows)].tolist()
-    for result, accuracy in zip(results(program, progress), accuracies, strict=True):
-        if not _diverged(last.get(result.trial.number)):
-            yield {
-                "trial": result.trial.number,
-                "epoch": progress.epoch,
-                "step": result.step,
-                "train_loss": result.train_loss,
-                "train_accuracy": None if result.status == "diverged" else accuracy,
-                "valid_loss": result.valid_loss,
-                "valid_accuracy": result.valid_accuracy,
-            }
 
 
 def point_name(point: Ranked) -> str:

@@ -1,14 +1,18 @@
-"""Trains every combination of the given values under several seeds, and ranks the points."""
+"""Trains the points of a sweep under several seeds, ranks them, and says how far the ranking can be trusted."""
 
-from collections.abc import Iterator
+import shlex
+import sys
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from command_line import Clock, Options, percent, run
 from conduct import Outcome, aligned, conduct, opened, point_name, show_plan
+from inherit import winner_folder
 
-from cnnjax import pictures
-from cnnjax.config import SweepConfig, text
-from cnnjax.judgement import Summary, summarize
+from cnnjax import pictures, tensorboard
+from cnnjax.config import Range, SweepConfig, text
+from cnnjax.judgement import Edge, Ranked, Summary, edges, effects, shares, summarize, ties
+from cnnjax.records import RunFolder, trial_rows
 
 
 def main(config: SweepConfig, options: Options, preset: str) -> None:
@@ -18,8 +22,9 @@ def main(config: SweepConfig, options: Options, preset: str) -> None:
     clock = Clock()
     with opened(config, options, preset) as (dataset, folder):
         outcome = conduct(config, dataset, folder, options)
-        folder.write_csv("trials.csv", trial_rows(outcome), again=options.resume)
+        folder.write_csv("trials.csv", trial_rows(outcome.results, outcome.tests), again=options.resume)
         accuracy, loss = tested(outcome)
+        equal, ends = ties(outcome.points), edges(config, outcome.winner)
         best = {
             "point": outcome.winner.values,
             "valid_accuracy": outcome.winner.valid_accuracy._asdict(),
@@ -27,16 +32,40 @@ def main(config: SweepConfig, options: Options, preset: str) -> None:
             "test_accuracy": accuracy._asdict(),
             "test_loss": loss._asdict(),
             "parameters": outcome.parameters,
+            "ties": [point.values for point in equal],
+            "edges": [edge._asdict() for edge in ends],
         }
         statuses = [result.status for result in outcome.results]
         counts = {status: statuses.count(status) for status in ("complete", "stopped", "diverged")}
-        trials = {point_name(point): [result.trial.number for result in point.results] for point in outcome.points}
-        pictures.compare_curves(outcome.rows, trials, folder.figures / "curves.png")
-        pictures.grid([(point.values, point.valid_accuracy) for point in outcome.points], folder.figures / "grid.png")
-        folder.write_json("summary.json", {"best": best, "trials": counts, "seconds": clock.seconds()})
+        means = {
+            name: {value: summary._asdict() for value, summary in values.items()}
+            for name, values in effects(outcome.points).items()
+        }
+        parts = shares(outcome.points)
+        draw(outcome, folder)
+        if outcome.state is not None:
+            first = next(result.trial for result in outcome.winner.results if result.status == "complete")
+            winner_folder(folder, first, outcome.state, outcome.rows, dataset)
+        if options.tensorboard:
+            trials = {r.trial.number: {**dict(r.trial.values), "seed": r.trial.config.seed} for r in outcome.results}
+            tensorboard.write(folder.path / "tensorboard", trials, outcome.rows)
+        summary = {"best": best, "trials": counts, "effects": means, "shares": parts, "seconds": clock.seconds()}
+        folder.write_json("summary.json", summary)
     print(table(outcome, accuracy))
-    print(f"{len(statuses)} trials; {clock}")
+    for line in judged(outcome, equal, ends, parts, f"{folder.path}"):
+        print(line)
+    print(f"{len(statuses)} trials: {', '.join(f'{count} {status}' for status, count in counts.items())}; {clock}")
     print(folder.path)
+
+
+def draw(outcome: Outcome, folder: RunFolder) -> None:
+    """The sweep's pictures."""
+    trials = {point_name(point): [result.trial.number for result in point.results] for point in outcome.points}
+    accuracies = [(point.values, point.valid_accuracy) for point in outcome.points]
+    pictures.compare_curves(outcome.rows, trials, folder.figures / "curves.png")
+    pictures.grid(accuracies, folder.figures / "grid.png")
+    pictures.rate_curves([(point.values, point.valid_loss) for point in outcome.points], folder.figures / "rates.png")
+    pictures.parallel_coordinates(accuracies, folder.figures / "parallel.png")
 
 
 def tested(outcome: Outcome) -> tuple[Summary, Summary]:
@@ -45,33 +74,52 @@ def tested(outcome: Outcome) -> tuple[Summary, Summary]:
     return accuracy, loss
 
 
-def trial_rows(outcome: Outcome) -> Iterator[dict[str, Any]]:
-    """The rows of `trials.csv`; only the winner's trials have test columns."""
-    for result in outcome.results:
-        accuracy, loss = outcome.tests.get(result.trial.number, (None, None))
-        yield {
-            "trial": result.trial.number,
-            "status": result.status,
-            "seed": result.trial.config.seed,
-            **dict(result.trial.values),
-            "epochs": result.epochs,
-            "train_loss": result.train_loss,
-            "valid_loss": result.valid_loss,
-            "valid_accuracy": result.valid_accuracy,
-            "test_loss": loss,
-            "test_accuracy": accuracy,
-        }
-
-
 def table(outcome: Outcome, test_accuracy: Summary) -> str:
     """The points, best first, as aligned columns: mean and standard deviation over seeds."""
     rows = [["rank", *outcome.winner.values, "valid accuracy", "test accuracy", "seeds"]]
     for rank, point in enumerate(outcome.points, 1):
-        complete = sum(result.status == "complete" for result in point.results)
+        healthy = sum(result.status != "diverged" for result in point.results)
+        ended = max(result.epochs for result in point.results)
+        seeds = f"{healthy}/{len(point.results)}" + (f", stopped after {ended} epochs" if _stopped(point) else "")
         test = percent(test_accuracy) if rank == 1 else ""
         values = [text(value) for value in point.values.values()]
-        rows.append([str(rank), *values, percent(point.valid_accuracy), test, f"{complete}/{len(point.results)}"])
+        rows.append([str(rank), *values, percent(point.valid_accuracy), test, seeds])
     return aligned(rows)
+
+
+def _stopped(point: Ranked) -> bool:
+    return any(result.status == "stopped" for result in point.results)
+
+
+def judged(
+    outcome: Outcome, equal: Sequence[Ranked], ends: Sequence[Edge], parts: Mapping[str, float] | None, folder: str
+) -> Iterator[str]:
+    """What the table does not say: ties, effects, and where to look next."""
+    seeds = len(outcome.winner.results)
+    if equal:
+        names = "; ".join(point_name(point) for point in equal)
+        yield f"ties ({seeds} seeds do not separate them from the best, paired t-tests at 5 % by Holm): {names}"
+    if parts:
+        yield "variance: " + ", ".join(f"{name} {share:.0%}" for name, share in parts.items())
+    if ends:
+        which = ", ".join(f"{edge.name} {text(edge.value)} is the {edge.side}" for edge in ends)
+        grid = {edge.name: edge.proposed for edge in ends}
+        yield f"warning: the best lies on the edge of its grid: {which}; next: {next_command(grid, folder)}"
+
+
+def next_command(grid: Mapping[str, Any], folder: str) -> str:
+    """The command of this run with other values, which trains only what is missing."""
+    words: list[str] = []
+    dropped = {"name", "resume", "extend", *grid}
+    skipping = False
+    for word in sys.argv[1:]:
+        if word.startswith("--"):
+            skipping = word[2:].split("=")[0].replace("-", "_") in dropped
+        if not skipping:
+            words.append(shlex.quote(word))
+    for name, values in grid.items():
+        words += [f"--{name.replace('_', '-')}", *map(text, (values,) if isinstance(values, Range) else values)]
+    return " ".join(["python experiments/sweep.py", *words, "--extend", shlex.quote(folder)])
 
 
 if __name__ == "__main__":

@@ -57,8 +57,8 @@ class _Functional:
             module.train()
             if self.axis:
                 module.set_attributes(nnx.BatchNorm, axis_name=self.axis, raise_if_not_found=False)
-            if hparams.dropout is not None:
-                module.set_attributes(Dropout, rate=hparams.dropout, raise_if_not_found=False)
+            if hparams.dropout_rate is not None:
+                module.set_attributes(Dropout, rate=hparams.dropout_rate, raise_if_not_found=False)
         else:
             module.eval()
         logits = module(inputs)

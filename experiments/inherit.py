@@ -1,0 +1,122 @@
+"""What a run folder takes from another: trials that were trained already, and the winner of a sweep."""
+
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from cnnjax.config import SweepConfig
+from cnnjax.data import Dataset
+from cnnjax.planning import describe_plan, read_plan
+from cnnjax.records import RunFolder, describe, differences, ended, read_metrics, read_record
+from cnnjax.runs import checkpoints_of, configuration_of
+from cnnjax.search import search
+from cnnjax.sweeps import Lanes, Program, Trial, assembled, plan, state_of, states_of
+from cnnjax.training import TrainState, steps_per_epoch
+
+
+def extend(
+    folder: RunFolder, sweep: SweepConfig, dataset: Dataset, source: Path, fixed: Sequence[str], allow_changes: bool
+) -> tuple[list[Program], list[Trial]]:
+    """Takes over the trials of a sweep that another run folder has trained to their end: records and checkpoints.
+
+    Args:
+      folder: of the new run, with its configuration, environment and data written down.
+      sweep: what it is to train.
+      dataset: on which.
+      source: the other run folder.
+      fixed: entries of `env.json` that must be the same.
+      allow_changes: whether they may differ.
+
+    Returns:
+      The programs that the trials taken over make, and the trials that are left to train.
+
+    Raises:
+      ValueError: the other run is of another kind, or has none of these trials.
+      RecordError, CheckpointError: one of its files is damaged.
+    """
+    other = configuration_of(source)
+    if not isinstance(other, SweepConfig) or {other.search, sweep.search} != {"all"}:
+        raise ValueError(
+            f"extend: {source}: only a sweep that trains every point to its end can be extended, by its like"
+        )
+    _refuse_changes(source, folder, fixed, allow_changes)
+    trials = {trial.config: trial for trial in next(search(sweep)).trials}
+    lines = read_metrics(source / "metrics.jsonl")
+    last = {row["trial"]: row for row in lines}
+    config, data = (read_record(source / f"{name}.json") for name in ("config", "data"))
+    states: dict[int, TrainState] = {}
+    numbers: dict[int, int] = {}  # theirs to ours
+    for place, program in enumerate(read_plan(source / "plan.json", next(search(other)))):
+        store = checkpoints_of(source, place, [trial.number for trial in program.trials], config, data)
+        members = [t for t in program.trials if t.config in trials and ended(last.get(t.number), t)]
+        checkpoint = store.restore(state_of(program, dataset)) if members else None
+        if checkpoint is None or checkpoint.step % steps_per_epoch(program.config.batch_size, dataset.train):
+            continue
+        for number, state in states_of(program, checkpoint.state, members, dataset).items():
+            numbers[number] = trials[next(trial.config for trial in members if trial.number == number)].number
+            states[numbers[number]] = state
+    if not states:
+        raise ValueError(f"extend: {source}: has trained none of these {len(trials)} trials to its end")
+    rows = sorted(
+        ({**row, "trial": numbers[row["trial"]]} for row in lines if row["trial"] in numbers),
+        key=lambda row: (row["epoch"], row["trial"]),
+    )
+    programs = plan([trial for trial in trials.values() if trial.number in states], Lanes())
+    folder.cut_metrics(0)
+    for place, program in enumerate(programs):
+        ours = {trial.number for trial in program.trials}
+        folder.append_metrics(row for row in rows if row["trial"] in ours)
+        save(folder, place, program, assembled(program, states, dataset), dataset)
+    return list(programs), [trial for trial in trials.values() if trial.number not in states]
+
+
+def _refuse_changes(source: Path, folder: RunFolder, fixed: Sequence[str], allow_changes: bool) -> None:
+    changed = list(differences(read_record(source / "data.json"), folder.read_json("data.json")))
+    if not allow_changes:
+        there, here = (
+            {name: facts.get(name) for name in fixed}
+            for facts in (read_record(source / "env.json"), folder.read_json("env.json"))
+        )
+        changed += differences(there, here)
+    if changed:
+        raise ValueError(f"extend: {source} was trained otherwise: {'; '.join(changed)}")
+
+
+def save(folder: RunFolder, place: int, program: Program, state: TrainState, dataset: Dataset) -> None:
+    """Writes the last checkpoint of a program into a run folder."""
+    config, data = folder.read_json("config.json"), folder.read_json("data.json")
+    numbers = [trial.number for trial in program.trials]
+    with checkpoints_of(folder.path, place, numbers, config, data) as checkpoints:
+        checkpoints.save(program.config.epochs * steps_per_epoch(program.config.batch_size, dataset.train), state)
+
+
+def winner_folder(
+    sweep: RunFolder, trial: Trial, state: TrainState, rows: Sequence[Mapping[str, Any]], dataset: Dataset
+) -> Path | None:
+    """A trial of a sweep as a run folder of its own, `winner`, with which `train.py --resume` can go on.
+
+    Args:
+      sweep: the sweep's folder.
+      trial: complete.
+      state: its last, in the shapes of its own network.
+      rows: the sweep's lines of `metrics.jsonl`.
+      dataset: on which it was trained.
+
+    Returns:
+      The folder; None where there is one that training has gone on with.
+    """
+    path = sweep.path / "winner"
+    if (path / "summary.json").exists():
+        return None
+    shutil.rmtree(path, ignore_errors=True)
+    alone = trial._replace(number=0, point=0)
+    program = Program((alone,), Lanes())
+    with RunFolder(sweep.path, "winner") as folder:
+        folder.write_json("config.json", describe(trial.config))
+        for name in ("env", "data"):
+            folder.write_json(f"{name}.json", sweep.read_json(f"{name}.json"))
+        folder.append_metrics({**row, "trial": 0} for row in rows if row["trial"] == trial.number)
+        save(folder, 0, program, assembled(program, {0: state}, dataset), dataset)
+        folder.write_json("plan.json", describe_plan([program]))
+    return path

@@ -1,0 +1,459 @@
+"""Laws of searches: which points there are, which go on, and that results alone decide it."""
+
+import math
+import sys
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any
+
+import jax
+import numpy as np
+import pytest
+from scipy import stats
+
+from cnnjax import CNNConfig, Hparams, LeNet5Config, MLPConfig, SweepConfig, TrainConfig
+from cnnjax.config import SAMPLERS, SEARCHES, Range
+from cnnjax.data import Dataset
+from cnnjax.search import Stage, rungs, search, work
+from cnnjax.sweeps import (
+    Lanes,
+    Program,
+    Result,
+    Trial,
+    assembled,
+    compact,
+    plan,
+    points,
+    state_of,
+    states_of,
+    trials,
+)
+
+BASE = TrainConfig(MLPConfig(hidden=(4,)), epochs=9)
+NINE = ("learning_rate", tuple(i / 100 for i in range(1, 10)))
+RATE, MOMENTUM = ("learning_rate", Range(1e-4, 1.0, log=True)), ("momentum", Range(0.0, 0.95))
+
+Quality = Callable[[Trial], float]
+
+
+def told(stage: Stage, quality: Quality) -> list[Result]:
+    """Made-up results of a stage: validation accuracies, and NaN for a trial that diverges."""
+    found = []
+    for trial in stage.trials:
+        accuracy, last = quality(trial), trial.config.epochs
+        epochs = stage.until or last
+        status = "diverged" if math.isnan(accuracy) else "complete" if epochs == last else "stopped"
+        found.append(Result(trial, status, 10 * epochs, epochs, 1.0, 1.0, accuracy))
+    return found
+
+
+def stages(sweep: SweepConfig, quality: Quality) -> list[Stage]:
+    """All stages of a search that is told made-up results."""
+    searching, found = search(sweep), []
+    try:
+        found.append(next(searching))
+        while True:
+            found.append(searching.send(told(found[-1], quality)))
+    except StopIteration:
+        return found
+
+
+def best_low(trial: Trial) -> float:
+    """The lower the rate the better, alike under every seed."""
+    return 1 - trial.config.hparams.learning_rate
+
+
+def alive(stage: Stage) -> list[int]:
+    """The points of a stage, each of which has all its seeds."""
+    counts = Counter(trial.point for trial in stage.trials)
+    assert len(set(counts.values())) <= 1
+    return sorted(counts)
+
+
+# ------------------------------------------------------------------------- halving
+
+
+@pytest.mark.parametrize(
+    ("points", "epochs", "factor", "expected"),
+    [
+        (9, 9, 3, [1, 3]),  # 9 until 1, 3 until 3, 1 to the end
+        (27, 81, 3, [3, 9, 27]),
+        (10, 9, 3, [1, 3]),  # 10, 4, 2: epochs end before points do
+        (16, 30, 4, [2, 8]),  # round(7.5) is 8
+        (8, 5, 2, [1, 2]),
+        (4, 100, 2, [25, 50]),
+        (1, 30, 3, []),  # nothing to choose from
+        (9, 1, 3, []),  # nothing to save
+        (9, 2, 3, [1]),
+        (3, 30, 5, [6]),  # a factor above the number of points leaves one
+        (2, 30, 1000, [1]),  # and a rung is an epoch at least
+    ],
+)
+def test_rungs_by_hand(points: int, epochs: int, factor: int, expected: list[int]) -> None:
+    assert rungs(points, epochs, factor) == expected
+
+
+def test_the_best_share_of_the_points_goes_on_with_all_seeds() -> None:
+    sweep = SweepConfig(BASE, (NINE,), seeds=2, search="halving", factor=3)
+    found = stages(sweep, best_low)
+    assert [(alive(stage), stage.after, stage.until) for stage in found] == [
+        (list(range(9)), 0, 1), ([0, 1, 2], 1, 3), ([0], 3, 0),
+    ]  # fmt: skip
+    assert all(len(stage.trials) == 2 * len(alive(stage)) for stage in found)
+
+
+def test_points_are_compared_by_the_mean_over_their_seeds() -> None:
+    """Point 0 has the best seed of all, and point 2 the best mean."""
+    accuracies = {0: (0.9, 0.1), 1: (0.5, 0.5), 2: (0.6, 0.7)}
+    sweep = SweepConfig(BASE, (("momentum", (0.0, 0.5, 0.9)),), seeds=2, search="halving", factor=3)
+    found = stages(sweep, lambda trial: accuracies[trial.point][trial.config.seed])
+    assert [alive(stage) for stage in found] == [[0, 1, 2], [2]]
+
+
+def test_the_share_that_goes_on_is_rounded_up() -> None:
+    sweep = SweepConfig(BASE, (("learning_rate", NINE[1][:5]),), seeds=1, search="halving", factor=3)
+    assert [alive(stage) for stage in stages(sweep, best_low)] == [[0, 1, 2, 3, 4], [0, 1], [0]]
+
+
+@pytest.mark.parametrize("factor", [2, 3, 4, 50])
+@pytest.mark.parametrize("epochs", [1, 2, 5, 9, 30])
+def test_stages_join_up_to_the_last_epoch(factor: int, epochs: int) -> None:
+    sweep = SweepConfig(replace(BASE, epochs=epochs), (NINE,), seeds=2, search="halving", factor=factor)
+    found = stages(sweep, best_low)
+    assert found[0].after == 0
+    assert [stage.until for stage in found[:-1]] == [stage.after for stage in found[1:]]
+    assert all(stage.after < stage.until < epochs for stage in found[:-1])
+    assert found[-1].until == 0
+    assert found[-1].after < epochs
+    for before, stage in zip(found, found[1:], strict=False):
+        assert set(stage.trials) < set(before.trials)
+
+
+def test_a_point_that_diverged_under_every_seed_never_goes_on() -> None:
+    """Two of nine live, where three may go on."""
+    sweep = SweepConfig(BASE, (NINE,), seeds=2, search="halving")
+    found = stages(sweep, lambda trial: best_low(trial) if trial.point in (4, 7) else math.nan)
+    assert [alive(stage) for stage in found] == [list(range(9)), [4, 7], [4]]
+
+
+def test_a_point_with_a_diverged_seed_goes_on_only_where_no_other_can() -> None:
+    """It ranks below all that are whole, however good its other seed is, and goes on with both."""
+    quality = {0: (0.99, math.nan), 1: (0.1, 0.1), 2: (0.2, 0.2)}
+    axes = (("momentum", (0.0, 0.5, 0.9)),)
+    sweep = SweepConfig(BASE, axes, seeds=2, search="halving", factor=2)
+    found = stages(sweep, lambda trial: quality[trial.point][trial.config.seed])
+    assert [alive(stage) for stage in found] == [[0, 1, 2], [1, 2], [2]]
+    others = {**quality, 1: (math.nan, math.nan)}
+    found = stages(sweep, lambda trial: others[trial.point][trial.config.seed])
+    assert [alive(stage) for stage in found] == [[0, 1, 2], [0, 2], [2]]
+
+
+def test_halving_ends_where_all_have_diverged() -> None:
+    sweep = SweepConfig(BASE, (NINE,), seeds=2, search="halving")
+    assert len(stages(sweep, lambda trial: math.nan)) == 1
+
+
+@pytest.mark.parametrize("name", ["all", "halving"])
+def test_the_same_results_give_the_same_stages(name: str) -> None:
+    sweep = SweepConfig(BASE, (RATE, MOMENTUM), seeds=2, points=9, search=name)
+    assert stages(sweep, best_low) == stages(sweep, best_low)
+
+
+def test_one_stage_trains_every_trial_to_its_end() -> None:
+    sweep = SweepConfig(BASE, (NINE,), seeds=2)
+    assert stages(sweep, best_low) == [Stage(trials(sweep), 0, 0)]
+
+
+@pytest.mark.parametrize("name", SEARCHES)
+@pytest.mark.parametrize("seeds", [1, 3])
+def test_work_is_the_epochs_of_all_stages(name: str, seeds: int) -> None:
+    if name in SAMPLERS:
+        pytest.importorskip("optuna")
+    for count, epochs, factor in ((10, 9, 3), (7, 30, 2), (1, 5, 3), (10, 1, 3)):
+        sweep = SweepConfig(
+            replace(BASE, epochs=epochs),
+            (RATE, MOMENTUM),
+            seeds,
+            points=count,
+            search=name,
+            batch_points=4,
+            factor=factor,
+        )
+        try:
+            found = stages(sweep, best_low)
+        except ValueError as error:
+            pytest.skip(str(error))  # cmaes and gp need packages that Optuna does not bring
+        done = sum(len(stage.trials) * ((stage.until or epochs) - stage.after) for stage in found)
+        assert work(sweep) == done
+
+
+def test_work_counts_epochs_that_are_swept() -> None:
+    sweep = SweepConfig(BASE, (("epochs", (2, 5)), ("momentum", (0.0, 0.5, 0.9))), seeds=2)
+    assert work(sweep) == 2 * 3 * (2 + 5)
+
+
+# ------------------------------------------------------------------------- points
+
+
+def test_points_are_combinations_with_the_last_axis_fastest() -> None:
+    sweep = SweepConfig(BASE, (("learning_rate", (0.1, 0.2)), ("momentum", (0.0, 0.9)), ("hidden", ((4,), (8, 4)))))
+    assert [tuple(value for _, value in point) for point in points(sweep)] == [
+        (0.1, 0.0, (4,)), (0.1, 0.0, (8, 4)), (0.1, 0.9, (4,)), (0.1, 0.9, (8, 4)),
+        (0.2, 0.0, (4,)), (0.2, 0.0, (8, 4)), (0.2, 0.9, (4,)), (0.2, 0.9, (8, 4)),
+    ]  # fmt: skip
+
+
+def test_axes_of_a_group_vary_together() -> None:
+    """In its points the axes keep their order; the group varies where its first name stands."""
+    axes = (("learning_rate", (0.1, 0.2)), ("momentum", (0.0, 0.9)), ("weight_decay", (1e-3, 1e-2)))
+    sweep = SweepConfig(BASE, axes, zipped=(("weight_decay", "learning_rate"),))
+    assert [dict(point) for point in points(sweep)] == [
+        {"learning_rate": rate, "momentum": momentum, "weight_decay": decay}
+        for momentum in (0.0, 0.9)
+        for rate, decay in ((0.1, 1e-3), (0.2, 1e-2))
+    ]
+    assert [name for name, _ in points(sweep)[0]] == ["learning_rate", "momentum", "weight_decay"]
+    drawn = points(replace(sweep, points=4))
+    assert set(drawn) == set(points(sweep))
+
+
+def test_a_network_is_an_axis() -> None:
+    networks = (MLPConfig(hidden=(4,)), CNNConfig(filters=(4,)), LeNet5Config())
+    sweep = SweepConfig(BASE, (("network", networks), ("learning_rate", (0.1, 0.2))), seeds=1)
+    found = [(trial.config.network, trial.config.hparams.learning_rate) for trial in trials(sweep)]
+    assert found == [(network, rate) for network in networks for rate in (0.1, 0.2)]
+
+
+def test_drawn_points_are_distinct_and_follow_from_the_base_seed() -> None:
+    axes = (RATE, MOMENTUM, ("nesterov", (False, True)))
+    sweep = SweepConfig(BASE, axes, points=200)
+    drawn = points(sweep)
+    assert len(set(drawn)) == len(drawn) == 200
+    assert points(sweep) == drawn
+    assert points(replace(sweep, base=replace(BASE, seed=1))) != drawn
+    assert points(replace(sweep, points=50)) == drawn[:50]
+    assert [trial.values for trial in trials(replace(sweep, seeds=1))] == drawn
+
+
+def test_as_many_points_as_there_are_can_be_drawn_and_no_more() -> None:
+    axes = (("momentum", (0.0, 0.5, 0.9)), ("batch_size", Range(16, 17)))
+    sweep = SweepConfig(BASE, axes, points=6)
+    assert len(points(sweep)) == 6
+    with pytest.raises(ValueError, match="points: 7: there are only 6 different ones"):
+        points(replace(sweep, points=7))
+
+
+def test_ranges_are_drawn_from_uniformly_or_uniformly_in_the_logarithm() -> None:
+    sweep = SweepConfig(BASE, (RATE, MOMENTUM), points=1000)
+    rates, momenta = np.array([[value for _, value in point] for point in points(sweep)]).T
+    assert stats.kstest(np.log10(rates), stats.uniform(-4, 4).cdf).pvalue > 0.01
+    assert stats.kstest(momenta, stats.uniform(0, 0.95).cdf).pvalue > 0.01
+    assert abs(np.corrcoef(np.log(rates), momenta)[0, 1]) < 0.1
+    for values, range in zip((rates, momenta), (RATE[1], MOMENTUM[1]), strict=True):
+        assert range.low <= values.min()
+        assert values.max() <= range.high
+        assert all(float(f"{value:.4g}") == value for value in values)
+
+
+@pytest.mark.parametrize("log", [False, True])
+def test_an_option_that_counts_is_drawn_as_whole_numbers(log: bool) -> None:
+    sweep = SweepConfig(BASE, (("batch_size", Range(8, 64, log)), MOMENTUM), points=500)
+    sizes = [dict(point)["batch_size"] for point in points(sweep)]
+    assert all(type(size) is int for size in sizes)
+    assert (min(sizes), max(sizes)) == (8, 64)
+    assert (np.median(sizes) < 28) is log  # 22.6 is the middle of the logarithm, 36 of the range
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"axes": (("learning_rate", Range(1.0, 0.1)),), "points": 4}, "learning_rate: uniform:1:0.1: upside down"),
+        ({"axes": (("learning_rate", Range(0.1, 0.1)),), "points": 4}, "learning_rate: uniform:0.1:0.1: upside down"),
+        ({"axes": (("momentum", Range(0.0, 0.9, True)),), "points": 4}, "momentum: log:0:0.9: a logarithm needs"),
+        ({"axes": (("momentum", Range(0.5, 1.0)),), "points": 4}, "momentum: 1.0: must be at least 0 and below 1"),
+        ({"axes": (("learning_rate", Range(-1.0, 1.0)),), "points": 4}, "learning_rate: -1.0: must be at least 0"),
+        ({"axes": (("learning_rate", Range(0.1, math.inf)),), "points": 4}, "learning_rate: inf: must be finite"),
+        ({"axes": (("learning_rate", Range(math.nan, 1.0)),), "points": 4}, "learning_rate: nan: must be finite"),
+        ({"axes": (("learning_rate", Range(0.1, 1.0)),)}, "learning_rate: uniform:0.1:1: points: say how many"),
+        ({"axes": (("hidden", Range(4, 8)),), "points": 4}, "hidden: uniform:4:8: only a number has a range"),
+        ({"axes": (("nesterov", Range(0, 1)),), "points": 4}, "nesterov: uniform:0:1: only a number has a range"),
+        ({"axes": (("momentun", Range(0.1, 0.9)),), "points": 4}, "momentun: no such option; did you mean 'momentum'"),
+        ({"axes": (("momentun", (0.1,)),)}, "momentun: no such option; did you mean 'momentum'"),
+        ({"axes": (("filters", ((4,),)), ("network", (CNNConfig(), MLPConfig())))}, "filters: no such option"),
+        ({"axes": (("network", ("cnn",)),)}, "network: 'cnn': must be a NetworkConfig"),
+        ({"axes": (NINE, NINE)}, "learning_rate: stands twice among the axes"),
+        ({"axes": (("learning_rate", ()),)}, "learning_rate: give at least one value"),
+        ({"axes": (("hidden", ((4,), (8,), (4,))),)}, "hidden: 4 8 4: a value stands twice"),
+        ({"axes": (("seed", Range(0, 9)),), "points": 4}, "seed: cannot be swept"),
+        ({"axes": (), "seeds": 0}, "seeds: 0: must be at least 1"),
+        ({"axes": (), "points": -1}, "points: -1: must be at least 0"),
+        ({"axes": (), "batch_points": 0}, "batch_points: 0: must be at least 1"),
+        ({"axes": (), "factor": 1}, "factor: 1: must be at least 2"),
+        ({"axes": (), "search": "halvin"}, "search: 'halvin': use one of all, halving, tpe"),
+        ({"axes": (("epochs", (1, 2)),), "search": "halving"}, "epochs: cannot be swept by halving"),
+        ({"axes": (NINE,), "search": "tpe"}, "points: say how many points tpe may try"),
+        (
+            {"axes": (("momentum", (0.1, 0.2)), NINE), "zipped": (("momentum", "learning_rate"),)},
+            "zip: momentum,learning_rate: must have equally many values, not momentum 2, learning_rate 9",
+        ),
+        (
+            {"axes": (("momentum", (0.1, 0.2)),), "zipped": (("momentum", "momentun"),)},
+            "zip: momentun: did you mean 'momentum'. must be an axis with a list of values",
+        ),
+        ({"axes": (RATE, MOMENTUM), "points": 4, "zipped": (("momentum", "learning_rate"),)}, "zip: momentum: "),
+        (
+            {"axes": (("momentum", (0.1,)), ("warmup", (0.1,))), "zipped": (("momentum", "warmup"), ("warmup",))},
+            "zip: warmup: stands twice",
+        ),
+    ],
+)
+def test_a_sweep_that_cannot_be_is_refused(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=f"^{message}"):
+        SweepConfig(BASE, **settings)
+
+
+# ------------------------------------------------------------------------- Optuna
+
+
+@pytest.fixture
+def studies(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """Optuna's studies, as searches create them."""
+    optuna = pytest.importorskip("optuna")
+    create, created = optuna.create_study, []
+    monkeypatch.setattr(optuna, "create_study", lambda **options: created.append(create(**options)) or created[-1])
+    return created
+
+
+def proposing(name: str, *axes: tuple, points: int = 24, **settings: Any) -> SweepConfig:
+    return SweepConfig(
+        BASE, axes or (RATE, MOMENTUM), points=points, search=name, **{"seeds": 2, "batch_points": 8, **settings}
+    )
+
+
+def values(found: Sequence[Stage]) -> list[list[tuple]]:
+    return [[trial.values for trial in stage.trials] for stage in found]
+
+
+@pytest.mark.parametrize("name", ["tpe", "qmc"])
+def test_batches_depend_on_seed_and_results_alone(name: str, studies: list[Any]) -> None:
+    sweep = proposing(name)
+    found = stages(sweep, best_low)
+    again = stages(sweep, best_low)
+    assert found == again
+    assert [alive(stage) for stage in found] == [list(range(8)), list(range(8, 16)), list(range(16, 24))]
+    assert [trial.number for stage in found for trial in stage.trials] == list(range(48))
+    assert {(stage.after, stage.until) for stage in found} == {(0, 0)}
+    other = stages(replace(sweep, base=replace(BASE, seed=5)), best_low)
+    assert values(other)[0] != values(found)[0]
+    assert len(studies) == 3
+
+
+def test_other_results_change_later_batches_and_not_the_first(studies: list[Any]) -> None:
+    low, high = (stages(proposing("tpe"), quality) for quality in (best_low, lambda trial: -best_low(trial)))
+    assert low[0] == high[0]
+    assert values(low)[1:] != values(high)[1:]
+    rates = [[math.log10(dict(trial.values)["learning_rate"]) for trial in found[2].trials] for found in (low, high)]
+    assert np.mean(rates[0]) < np.mean(rates[1])
+
+
+def test_a_study_is_told_the_mean_over_seeds_and_failure_where_one_diverged(studies: list[Any]) -> None:
+    def quality(trial: Trial) -> float:
+        return math.nan if (trial.point, trial.config.seed) == (3, 1) else trial.point / 100 + trial.config.seed / 10
+
+    stages(proposing("tpe"), quality)
+    [study] = studies
+    assert [trial.number for trial in study.trials] == list(range(24))
+    assert [trial.number for trial in study.trials if trial.state.name == "FAIL"] == [3]
+    told = [trial.value for trial in study.trials if trial.state.name == "COMPLETE"]
+    np.testing.assert_allclose(told, [i / 100 + 0.05 for i in range(24) if i != 3])
+    assert study.direction.name == "MAXIMIZE"
+
+
+@pytest.mark.parametrize("name", ["tpe", "qmc"])
+def test_proposed_values_are_of_their_axes(name: str, studies: list[Any]) -> None:
+    """Tuples and groups are categories; options that count are whole; numbers have four digits and stay inside."""
+    hidden, decays = ((4,), (8, 4), (16,)), (0.0, 1e-3, 1e-2)
+    axes = (
+        ("learning_rate", Range(0.012345, 0.98765, log=True)),
+        ("hidden", hidden),
+        ("batch_size", Range(8, 32)),
+        ("weight_decay", decays),
+        ("momentum", Range(0.0, 0.95)),
+        ("nesterov", (False, True)),
+    )
+    sweep = proposing(name, *axes, points=32, batch_points=16, zipped=(("hidden", "weight_decay"),))
+    found = [trial for stage in stages(sweep, best_low) for trial in stage.trials]
+    assert [name for name, _ in found[0].values] == [name for name, _ in axes]
+    for point in (dict(trial.values) for trial in found):
+        assert (point["hidden"], point["weight_decay"]) in list(zip(hidden, decays, strict=True))
+        assert type(point["batch_size"]) is int
+        assert 8 <= point["batch_size"] <= 32
+        assert 0.012345 <= point["learning_rate"] <= 0.98765
+        assert float(f"{point['momentum']:.4g}") == point["momentum"]
+        assert type(point["nesterov"]) is bool
+    assert len({trial.config.network.hidden for trial in found}) == 3
+    assert len({trial.config.batch_size for trial in found}) > 8
+
+
+def test_a_search_without_optuna_is_told_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "optuna", None)
+    with pytest.raises(ValueError, match=r"search: tpe needs Optuna: pip install -e '\.\[optuna\]'"):
+        search(proposing("tpe"))
+
+
+# ------------------------------------------------------------------------- programs that go on with fewer
+
+
+def population(lanes: Lanes, count: int = 12, **axes: tuple) -> Program:
+    sweep = SweepConfig(BASE, (("learning_rate", tuple(0.01 * i for i in range(1, count + 1))), *axes.items()), seeds=1)
+    [program] = plan(trials(sweep), lanes, "one")
+    return program
+
+
+@pytest.mark.parametrize("lanes", [Lanes(0), Lanes(4), Lanes(0, 2), Lanes(1), Lanes(1, 2)], ids=str)
+def test_a_program_goes_on_in_a_power_of_two_of_lanes_side_by_side_or_in_all_one_after_the_other(lanes: Lanes) -> None:
+    program = population(lanes)
+    for left in range(1, 13):
+        rest = compact(program, program.trials[:left], 3, 9)
+        assert (rest.trials, rest.after, rest.until) == (program.trials[:left], 3, 9)
+        expected = 12 if lanes.width == 1 else min(12, max(lanes.devices, 2 ** math.ceil(math.log2(left))))
+        assert len(rest.trials) + rest.spare == expected
+        assert compact(rest, rest.trials, 9, 0) == rest._replace(after=9, until=0)
+
+
+@pytest.mark.parametrize("width", [0, 1])
+def test_trials_that_go_on_are_dealt_evenly_over_devices(width: int) -> None:
+    program = population(Lanes(width, 2))
+    for left in range(1, 13):
+        rest = compact(program, program.trials[12 - left :], 3, 9)
+        count = left + rest.spare
+        assert len(set(rest.rows)) == left
+        assert set(rest.rows) <= set(range(count))
+        shares = Counter(row // (count // 2) for row in rest.rows)
+        assert max(shares.values()) - shares.get(1, 0) <= 1
+
+
+def test_states_outlive_the_programs_that_trials_move_through(small: Dataset) -> None:
+    """From a program of two widths into a smaller one, in lanes of other places, and back."""
+    program = population(Lanes(0, 2), 6, hidden=((3,), (5,)))
+    assert program.wide == MLPConfig(hidden=(5,))
+    rng = np.random.default_rng(0)
+    alone = {}
+    for group in plan(program.trials, Lanes(1)):
+        like = state_of(group, small)
+        state = jax.tree.map(lambda array: rng.integers(1, 9, array.shape).astype(array.dtype), like)
+        alone |= states_of(group, state._replace(diverged=np.zeros(len(group.trials), bool)), group.trials, small)
+    rest = compact(program, program.trials[1::4], 3, 9)
+    assert (len(rest.trials), rest.spare) == (3, 1)
+    whole = assembled(program, alone, small)
+    moved = assembled(rest, states_of(program, whole, rest.trials, small), small)
+    back = states_of(rest, moved, rest.trials, small)
+    assert back.keys() == {trial.number for trial in rest.trials}
+    for number, state in back.items():
+        for a, b in zip(jax.tree.leaves(state), jax.tree.leaves(alone[number]), strict=True):
+            np.testing.assert_array_equal(a, b)
+            assert a.dtype == b.dtype
+    resting = sorted(set(range(4)) - set(rest.rows))
+    assert np.flatnonzero(moved.diverged).tolist() == resting
+    assert Hparams().dropout is None
