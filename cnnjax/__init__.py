@@ -17,3 +17,4 @@ from cnnjax.operations import avg_pool as avg_pool
 from cnnjax.operations import conv_general_dilated as conv_general_dilated
 from cnnjax.operations import max_pool as max_pool
 from cnnjax.runs import load_run as load_run
+from cnnjax.runs import sweep as sweep

@@ -25,7 +25,7 @@ import numpy as np
 from cnnjax.config import Hparams, NetworkConfig, Range, SweepConfig, TrainConfig, from_json, text
 from cnnjax.data import Dataset
 from cnnjax.data.cache import sha256
-from cnnjax.search import Stage, search
+from cnnjax.search import Stage, stages
 from cnnjax.sweeps import Program, Result, Trial, results
 from cnnjax.training import Progress
 
@@ -357,16 +357,11 @@ def gone(row: Mapping[str, Any] | None) -> bool:
 
 def replayed(sweep: SweepConfig, rows: Iterable[Mapping[str, Any]], examples: int) -> Iterator[Stage]:
     """The stages of a sweep as far as its lines in `metrics.jsonl` lead, the last of which may not be at its end."""
-    rows, stages = list(rows), search(sweep)
-    stage: Stage | None = next(stages)
-    while stage:
+    rows, last = list(rows), dict[int, Mapping[str, Any]]()
+    for stage in stages(sweep, lambda trial: result_of(trial, last[trial.number], examples)):
         yield stage
-        last = {row["trial"]: row for row in rows if row["epoch"] <= (stage.until or math.inf)}
+        last.update((row["trial"], row) for row in rows if row["epoch"] <= (stage.until or math.inf))
         if not all(ended(last.get(trial.number), trial, stage.until) for trial in stage.trials):
-            return
-        try:
-            stage = stages.send([result_of(trial, last[trial.number], examples) for trial in stage.trials])
-        except StopIteration:
             return
 
 

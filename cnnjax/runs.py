@@ -1,4 +1,4 @@
-"""A trained network out of a run folder, for use in other code."""
+"""Whole runs, for use in other code: a sweep in memory, a trained network out of a run folder."""
 
 import csv
 import warnings
@@ -15,18 +15,108 @@ from jaxtyping import Float, Num
 from cnnjax import networks
 from cnnjax.checkpoints import Checkpoints
 from cnnjax.config import Hparams, NetworkConfig, SweepConfig, TrainConfig
-from cnnjax.data import Dataset, Split, Standardize
+from cnnjax.data import Dataset, Split, Standardize, load
+from cnnjax.judgement import Ranked, rank
 from cnnjax.networks import Variables
 from cnnjax.planning import read_program
-from cnnjax.records import RecordError, configuration, digest, read_metrics, read_record, replayed
-from cnnjax.sweeps import Program, Trial, state_of, states_of
-from cnnjax.training import TrainState, make_task
+from cnnjax.records import (
+    RecordError,
+    configuration,
+    digest,
+    epoch_rows,
+    read_metrics,
+    read_record,
+    replayed,
+    trial_rows,
+)
+from cnnjax.search import stages
+from cnnjax.sweeps import (
+    Program,
+    Result,
+    Trial,
+    assembled,
+    measure_test_of,
+    plan,
+    prepare,
+    proceed,
+    results,
+    state_of,
+    states_of,
+)
+from cnnjax.training import TrainState, make_task, train
 
 NETWORKS: Mapping[str, type[NetworkConfig]] = {
     name: value
     for name, value in vars(networks).items()
     if isinstance(value, type) and issubclass(value, NetworkConfig)
 }
+
+
+class Swept(NamedTuple):
+    """What a sweep came to."""
+
+    points: list[Ranked]
+    """Best first."""
+    results: list[Result]
+    """By trial."""
+    rows: list[dict[str, Any]]
+    """What `metrics.jsonl` of a run folder holds: one for each trial and epoch."""
+    states: dict[int, TrainState]
+    """The last of each trial, by number, in the shapes of its own network."""
+    tests: dict[int, tuple[float, float]]
+    """Test accuracy and loss of the winner's trials, by number."""
+
+    def table(self) -> list[dict[str, Any]]:
+        """A row for each trial, for `pandas.DataFrame`: its values, status, losses and accuracies."""
+        return trial_rows(self.results, self.tests)
+
+    def curves(self, quantity: str = "valid_accuracy") -> Float[np.ndarray, "trials epochs"]:
+        """A quantity of `rows` over epochs, trials as in `results`; NaN where a trial had ended or diverged."""
+        places = {result.trial.number: place for place, result in enumerate(self.results)}
+        values = np.full((len(places), max(row["epoch"] for row in self.rows)), np.nan)
+        for row in self.rows:
+            values[places[row["trial"]], row["epoch"] - 1] = row[quantity]
+        return values
+
+
+def sweep(config: SweepConfig, data: Dataset | None = None, pack: str = "shapes") -> Swept:
+    """Trains a sweep in memory, by its `search`, and tests the winner.
+
+    >>> swept = cnnjax.sweep(SweepConfig(train, (("learning_rate", (0.01, 0.1)),), seeds=3))
+    >>> pandas.DataFrame(swept.table())
+
+    Args:
+      config: what is trained.
+      data: on which; by default what `config` names.
+      pack: which widths share a program, see `sweeps.plan`.
+
+    Raises:
+      ValueError: as of `search.search` and `sweeps.plan`.
+    """
+    data = load(config.base.data) if data is None else data
+    states: dict[int, TrainState] = {}
+    found: dict[int, Result] = {}
+    rows: list[dict[str, Any]] = []
+    carried: list[Program] = []
+    for stage in stages(config, lambda trial: found[trial.number]):
+        programs = proceed(stage.trials, carried, stage.after, stage.until) or plan(stage.trials, pack=pack)
+        for program in programs:
+            program = program._replace(until=stage.until)
+            run = prepare(program, data)
+            state = run.place(assembled(program, states, data)) if program.after else run.state
+            dead = {number for number, result in found.items() if result.status == "diverged"}
+            for progress in train(run, state, program.after * run.steps):
+                now = results(program, progress)
+                rows += [row for row in epoch_rows(program, progress) if row["trial"] not in dead]
+                dead |= {result.trial.number for result in now if result.status == "diverged"}
+                if progress.epoch == program.end:
+                    break
+            states |= states_of(program, progress.state, program.trials, data)
+            found.update((result.trial.number, result) for result in now)
+            carried.append(program)
+    points = rank(list(found.values()))
+    tests = measure_test_of([r.trial for r in points[0].results if r.status == "complete"], states, data)
+    return Swept(points, [found[number] for number in sorted(found)], rows, states, tests)
 
 
 class Trained(NamedTuple):

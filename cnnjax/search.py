@@ -5,7 +5,7 @@ on nothing else. Sent the same results again, as a run that goes on does, it yie
 """
 
 import warnings
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from cnnjax.config import SAMPLERS, Range, SweepConfig, text
@@ -35,6 +35,18 @@ def search(sweep: SweepConfig) -> Search:
     if sweep.search in SAMPLERS:
         return proposed(sweep)
     return halving(sweep) if sweep.search == "halving" else everything(sweep)
+
+
+def stages(sweep: SweepConfig, result: Callable[[Trial], Result]) -> Iterator[Stage]:
+    """The stages of a sweep, one after the other; `result` is asked for those of a stage when the next is wanted."""
+    searching = search(sweep)
+    stage = next(searching)
+    while True:
+        yield stage
+        try:
+            stage = searching.send([result(trial) for trial in stage.trials])
+        except StopIteration:
+            return
 
 
 def everything(sweep: SweepConfig) -> Search:

@@ -21,7 +21,7 @@ from cnnjax import embedding, training
 from cnnjax.config import Hparams, NetworkConfig, Range, SweepConfig, TrainConfig, flat
 from cnnjax.config import replace as replace_values
 from cnnjax.data import Dataset
-from cnnjax.training import Metrics, Progress, Run, Task, TrainState, can_share, make_task, measure_test, train
+from cnnjax.training import Progress, Run, Task, TrainState, can_share, make_task, measure_test, train
 
 _LEAST_IMAGES = 32  # of a batch on a device, where devices share it
 MOST_TRIALS = 100_000
@@ -319,6 +319,22 @@ def compact(program: Program, trials: Sequence[Trial], after: int, until: int) -
     return program._replace(trials=tuple(trials), after=after, until=until, spare=count - len(trials))
 
 
+def proceed(trials: Iterable[Trial], carried: Sequence[Program], after: int, until: int) -> tuple[Program, ...]:
+    """The programs in which trials go on that trained in some of these before; none for epoch 0."""
+    members = homes([trial.number for trial in trials], carried) if after else {}
+    return tuple(compact(carried[place], members[place], after, until) for place in sorted(members))
+
+
+def homes(trials: Collection[int], carried: Sequence[Program]) -> dict[int, list[Trial]]:
+    """The places of the programs in which trials, by number, trained last, and which of them in each."""
+    wanted, found = set(trials), dict[int, list[Trial]]()
+    for place in reversed(range(len(carried))):
+        if members := [trial for trial in carried[place].trials if trial.number in wanted]:
+            wanted -= {trial.number for trial in members}
+            found[place] = members
+    return found
+
+
 def _task(program: Program, data: Dataset) -> Task:
     return make_task(program.config, data, program.micro_batch, program.lanes.split)
 
@@ -430,9 +446,14 @@ def results(program: Program, progress: Progress) -> list[Result]:
     return [Result(trial, status, step, epoch, *row) for trial, status, step, epoch, row in rows]
 
 
-def measure_test_of(program: Program, state: TrainState, numbers: Collection[int], data: Dataset) -> Metrics:
-    """The test metrics [trials] of those of a program's trials, by number, from its last state."""
-    places = zip(program.rows, program.trials, strict=True)
-    rows = np.array([row for row, trial in places if trial.number in numbers], int)
-    states = jax.tree.map(lambda array: np.asarray(array)[rows], state)
-    return measure_test(_task(program._replace(micro_batch=0), data), states, data, program.lanes)
+def measure_test_of(
+    trials: Sequence[Trial], states: Mapping[int, TrainState], data: Dataset
+) -> dict[int, tuple[float, float]]:
+    """Test accuracy and loss of trials, by number, from their last states; to be read once."""
+    found: dict[int, tuple[float, float]] = {}
+    for program in plan(trials):
+        state = assembled(program, states, data)
+        metrics = measure_test(_task(program, data), state, data, program.lanes)
+        for trial, accuracy, loss in zip(program.trials, metrics.accuracy.tolist(), metrics.loss.tolist(), strict=True):
+            found[trial.number] = accuracy, loss
+    return found

@@ -443,9 +443,9 @@ def parts(run: Run, state: TrainState, step: int = 0, seconds: float = 1.0) -> I
         yield step, state
 
 
-def train(run: Run) -> Iterator[Progress]:
-    """Trains a run from its first state, and yields after each epoch."""
-    for step, state in parts(run, run.state):
+def train(run: Run, state: TrainState | None = None, step: int = 0) -> Iterator[Progress]:
+    """Trains a run, by default from its first state, and yields after each epoch."""
+    for step, state in parts(run, run.state if state is None else state, step):  # noqa: B020
         if step % run.steps == 0:
             yield measured(run, step, state)
 

@@ -260,11 +260,14 @@ def parse(script: str, doc: str, argv: Sequence[str], several: bool) -> tuple[Tr
         config=(tyro.conf.OmitArgPrefixes,),
     )
     values = {field.name: getattr(arguments.run, field.name) for field in dataclasses.fields(arguments.run)}
-    with usage(arguments.options.debug):
-        _check(arguments.options)
+    options, folder = arguments.options, Path(argv[0])
+    if options.resume and options.name is None and (folder / "config.json").is_file():
+        options = dataclasses.replace(options, runs_dir=folder.parent, name=folder.resolve().name)
+    with usage(options.debug):
+        _check(options)
         config: TrainConfig | SweepConfig
         config = _sweep(sweep, values) if several else replace(base, values)
-    return config, arguments.options, Path(argv[0]).stem
+    return config, options, Path(argv[0]).stem
 
 
 def _sweep(preset: SweepConfig, values: dict[str, Any]) -> SweepConfig:

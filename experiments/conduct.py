@@ -11,7 +11,7 @@ import math
 import os
 import time
 from collections import deque
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from importlib import util
@@ -55,17 +55,18 @@ from cnnjax.records import (
     result_of,
 )
 from cnnjax.runs import NETWORKS, checkpoints_of
-from cnnjax.search import Search, Stage, search, work
+from cnnjax.search import Stage, search, stages, work
 from cnnjax.sweeps import (
     Lanes,
     Program,
     Result,
     Trial,
     assembled,
-    compact,
+    homes,
     measure_test_of,
     plan,
     prepare,
+    proceed,
     state_of,
     states_of,
 )
@@ -167,8 +168,7 @@ def planned(
     if source and (found := read_plan(source, stage, sweep.search == "all")):
         return found
     if stage.after:
-        homes = sorted(_homes([trial.number for trial in stage.trials], carried), key=lambda home: home[0])
-        return tuple(compact(parent, members, stage.after, stage.until) for _, parent, members in homes)
+        return proceed(stage.trials, carried, stage.after, stage.until)
     lanes = None if options.lanes == "auto" else parse_lanes(options.lanes)
     pack = pack or ("shapes" if options.pack == "auto" else options.pack)
     programs = plan(stage.trials, lanes, pack, strict=options.pack != "auto")
@@ -344,8 +344,9 @@ def conduct(sweep: SweepConfig, dataset: Dataset, folder: RunFolder, options: Op
     plan_path = folder.path / "plan.json"
     if options.resume or options.extend:
         lines = folder.metrics()
-    stages, found = search(sweep), None
-    while stage := _next(stages, found):
+    everyone: dict[int, Trial] = {}
+    for stage in stages(sweep, lambda trial: result_of(trial, last[trial.number], per_epoch)):
+        everyone |= {trial.number: trial for trial in stage.trials}
         source = plan_path if plan_path.exists() else options.plan_from
         with usage(options.debug):
             if not source and "pack" not in notes:
@@ -354,7 +355,7 @@ def conduct(sweep: SweepConfig, dataset: Dataset, folder: RunFolder, options: Op
             begun = _Begun(0, None)
             if lines is not None:
                 begun = _begun(programs, len(carried), lines, passed, dataset, stores, options.allow_changes)
-                last |= {row["trial"]: row for row in lines if row["epoch"] <= passed.get(row["trial"], -1)}
+                last.update((row["trial"], row) for row in lines if row["epoch"] <= passed.get(row["trial"], -1))
                 carried += programs[: begun.finished]
                 if begun.finished < len(programs):
                     rows, lines = _cut(folder, lines, passed), None
@@ -371,7 +372,10 @@ def conduct(sweep: SweepConfig, dataset: Dataset, folder: RunFolder, options: Op
                 if checkpoint:
                     step, state = checkpoint.step, run.place(checkpoint.state)
                 elif program.after:
-                    step, state = program.after * run.steps, run.place(_gathered(program, carried, dataset, stores))
+                    step, state = (
+                        program.after * run.steps,
+                        run.place(assembled(program, _states(program.trials, carried, dataset, stores), dataset)),
+                    )
                 else:
                     step, state = 0, run.state
                 saved = time.monotonic()
@@ -382,7 +386,7 @@ def conduct(sweep: SweepConfig, dataset: Dataset, folder: RunFolder, options: Op
                         new = [row for row in epoch if not gone(last.get(row["trial"]))]
                         folder.append_metrics(new)
                         rows += new
-                        last |= {row["trial"]: row for row in new}
+                        last.update((row["trial"], row) for row in new)
                         metric = max((row["valid_accuracy"] for row in new if not gone(row)), default=None)
                         note = _standing(stage, last, per_epoch)
                         display.advance(len(program.trials) * per_epoch, note)
@@ -403,23 +407,15 @@ def conduct(sweep: SweepConfig, dataset: Dataset, folder: RunFolder, options: Op
             carried.append(program)
             if sweep.axes or sweep.seeds > 1:
                 display.line(f"{len(last)} trials so far; {note}")
-        found = [result_of(trial, last[trial.number], per_epoch) for trial in stage.trials]
-        everyone = {trial.number: trial for program in carried for trial in program.trials}
     display.close()
     points = rank([result_of(trial, last[number], per_epoch) for number, trial in everyone.items()])
     best = points[0].results[0].trial
-    tests, ends = _tested(points[0], carried, dataset, stores)
-    end = ends[min(ends)] if ends else None
+    complete = [result.trial for result in points[0].results if result.status == "complete"]
+    states = _states(complete, carried, dataset, stores)
+    tests = measure_test_of(complete, states, dataset)
     alone = parameters(state_of(Program((best,), Lanes()), dataset))
+    end = states[complete[0].number] if complete else None
     return Outcome(points, tests, end, alone, lines if lines is not None else rows)
-
-
-def _next(stages: Search, found: Sequence[Result] | None) -> Stage | None:
-    """The stage after the one whose results these are; None after the last."""
-    try:
-        return next(stages) if found is None else stages.send(found)
-    except StopIteration:
-        return None
 
 
 def _standing(stage: Stage, last: Mapping[int, Mapping[str, Any]], examples: int) -> str:
@@ -443,15 +439,6 @@ def _drop_later(folder: RunFolder, number: int, step: int) -> None:
             Checkpoints(path, "").drop_after(step if int(path.name) == number else -1)
 
 
-def _homes(trials: Collection[int], carried: Sequence[Program]) -> Iterator[tuple[int, Program, list[Trial]]]:
-    """The programs, with their numbers, in which trials trained last, and which of them."""
-    wanted = set(trials)
-    for number, program in reversed([*enumerate(carried)]):
-        if members := [trial for trial in program.trials if trial.number in wanted]:
-            wanted -= {trial.number for trial in members}
-            yield number, program, members
-
-
 def _end(number: int, program: Program, dataset: Dataset, stores: Stores) -> TrainState:
     """The last state of a program."""
     store = stores(number, program)
@@ -462,28 +449,14 @@ def _end(number: int, program: Program, dataset: Dataset, stores: Stores) -> Tra
     return end.state
 
 
-def _gathered(program: Program, carried: Sequence[Program], dataset: Dataset, stores: Stores) -> TrainState:
-    """The state of a program whose trials trained in others before."""
+def _states(
+    trials: Sequence[Trial], carried: Sequence[Program], dataset: Dataset, stores: Stores
+) -> dict[int, TrainState]:
+    """The last states of trials, by number, from the checkpoints of the programs in which they trained last."""
     states: dict[int, TrainState] = {}
-    for number, parent, members in _homes([trial.number for trial in program.trials], carried):
-        states |= states_of(parent, _end(number, parent, dataset, stores), members, dataset)
-    return assembled(program, states, dataset)
-
-
-def _tested(
-    winner: Ranked, carried: Sequence[Program], dataset: Dataset, stores: Stores
-) -> tuple[dict[int, tuple[float, float]], dict[int, TrainState]]:
-    """Test accuracy and loss of the winner's complete trials, and their last states, by number."""
-    tests: dict[int, tuple[float, float]] = {}
-    states: dict[int, TrainState] = {}
-    complete = [result.trial.number for result in winner.results if result.status == "complete"]
-    for number, program, members in _homes(complete, carried):
-        state = _end(number, program, dataset, stores)
-        measured = measure_test_of(program, state, complete, dataset)
-        numbers = [trial.number for trial in program.trials if trial.number in complete]
-        tests.update(zip(numbers, zip(measured.accuracy.tolist(), measured.loss.tolist(), strict=True), strict=True))
-        states |= states_of(program, state, members, dataset)
-    return dict(sorted(tests.items())), states
+    for place, members in homes([trial.number for trial in trials], carried).items():
+        states |= states_of(carried[place], _end(place, carried[place], dataset, stores), members, dataset)
+    return states
 
 
 def _prepared(

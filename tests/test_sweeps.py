@@ -19,6 +19,7 @@ from cnnjax.sweeps import (
     prepare,
     results,
     run,
+    states_of,
     trials,
 )
 from cnnjax.training import Progress, _advance, _init, evaluate, fit, make_task
@@ -151,9 +152,10 @@ def test_the_winner_s_test_metrics_are_its_own_lanes(small: Dataset) -> None:
     progress = last(program, small)
     winner = rank(results(program, progress))[0]
     assert winner.values["learning_rate"] == 0.1
-    tested = measure_test_of(program, progress.state, {2, 3}, small)
+    trials = [result.trial for result in winner.results]
+    tested = measure_test_of(trials, states_of(program, progress.state, trials, small), small)
     task = make_task(program.config, small)
-    for i, row in enumerate((2, 3)):
+    assert sorted(tested) == [2, 3]
+    for row, numbers in tested.items():
         alone = evaluate(task, lane(progress.state, row), small.test)
-        assert tested.correct[i] == alone.correct
-        assert tested.examples[i] == 50
+        assert numbers == pytest.approx((alone.accuracy, alone.loss))

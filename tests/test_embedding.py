@@ -1,0 +1,506 @@
+"""Laws of embedding: a narrow network in a wide one trains as if it was alone, and lanes of all widths are apart."""
+
+import itertools
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from cnnjax import CNNConfig, Hparams, LeNet5Config, MLPConfig, ResNetConfig, SweepConfig, TrainConfig, training
+from cnnjax.config import NetworkConfig
+from cnnjax.data import Dataset, Split
+from cnnjax.embedding import embed, extract, family, obstacle, rounded, widest, widths
+from cnnjax.networks import ACTIVATIONS, MLP, Variables
+from cnnjax.networks.layers import NOT_ZERO_AT_ZERO
+from cnnjax.optimizers import SCHEDULES
+from cnnjax.sweeps import (
+    Lanes,
+    Program,
+    Trial,
+    assembled,
+    plan,
+    prepare,
+    states_of,
+    trials,
+)
+from cnnjax.training import Run, TrainState, begin, fit, make_task
+
+Figure = Callable[..., None]
+
+EVERY = (training._init, training._advance, training._evaluate)
+WAYS = (Lanes(1, 1), Lanes(0, 1), Lanes(1, 2))
+
+
+@contextmanager
+def hurried(*functions: Any) -> Iterator[None]:
+    """Programs of these functions are compiled quickly, to code that runs slowly, and no other test finds them."""
+    usual = training._compiler_options
+
+    def options(function: Any, lift: Any) -> dict[str, str | int]:
+        return usual(training._init if function in functions else function, lift)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(training, "_compiler_options", options)
+        patch.setattr(training, "_executable", training._executable.__wrapped__)
+        yield
+
+
+def trained(run: Run, state: TrainState, steps: int) -> TrainState:
+    """The state after so many steps, over the ends of epochs."""
+    while steps > 0:
+        state, steps = run.advance(state, steps), steps - min(steps, run.steps - int(np.max(state.step)) % run.steps)
+    return jax.tree.map(np.asarray, state)
+
+
+def sweep(networks: Sequence[NetworkConfig], *axes: tuple, seeds: int = 1, **settings: Any) -> tuple[Trial, ...]:
+    """Trials of every network under the other axes, which vary together."""
+    base = TrainConfig(networks[0], **{"batch_size": 16, "epochs": 2, **settings})
+    zipped = (tuple(name for name, _ in axes),)
+    return trials(SweepConfig(base, (("network", tuple(networks)), *axes), seeds, zipped))
+
+
+def lane(state: TrainState, row: int) -> TrainState:
+    return jax.tree.map(lambda array: array[row], state)
+
+
+def outside(wide: Any, narrow: Any) -> np.ndarray:
+    """The numbers of an array beyond the corner that has the shape of another."""
+    beyond = np.ones(wide.shape, bool)
+    beyond[tuple(map(slice, narrow.shape))] = False
+    return wide[beyond]
+
+
+def equal(a: Any, b: Any) -> bool:
+    return jax.tree.all(jax.tree.map(lambda a, b: np.array_equal(a, b) and np.dtype(a.dtype) == b.dtype, a, b))
+
+
+def alone(trials: Sequence[Trial], data: Dataset, steps: int) -> tuple[dict[int, TrainState], dict[int, TrainState]]:
+    """The first and last states of trials by number, each with those of its own widths only."""
+    first, last = {}, {}
+    for program in plan(trials, Lanes()):
+        assert program.wide is None
+        run = prepare(program, data)
+        first |= states_of(program, run.state, trials, data)
+        last |= states_of(program, trained(run, run.state, steps), trials, data)
+    return first, last
+
+
+# ------------------------------------------------------------------------- the law
+
+NETWORKS: Mapping[str, tuple[NetworkConfig, ...]] = {
+    "dense relu": (MLPConfig(hidden=(3, 9)), MLPConfig(hidden=(6, 4))),
+    "norm, two a block, max, dense": (
+        CNNConfig((3, 6), batch_norm=True, convolutions=2, dense=(5,)),
+        CNNConfig((5, 4), batch_norm=True, convolutions=2, dense=(7,)),
+    ),
+    "norm, average, global, two dense, leaky_relu": (
+        CNNConfig((4, 4), batch_norm=True, pool="average", head="global", dense=(3, 6), activation="leaky_relu"),
+        CNNConfig((4, 8), batch_norm=True, pool="average", head="global", dense=(5, 4), activation="leaky_relu"),
+    ),
+    "no pool, stride, cells of padding, tanh": (
+        CNNConfig((3, 5), pool="none", stride=2, padding=2, activation="tanh"),
+        CNNConfig((5, 3), pool="none", stride=2, padding=2, activation="tanh"),
+    ),
+    "dilation, VALID, elu": (
+        CNNConfig((2,), dilation=2, padding="VALID", activation="elu"),
+        CNNConfig((16,), dilation=2, padding="VALID", activation="elu"),
+    ),
+    "two a block, gelu, three widths": (
+        CNNConfig((1, 1), convolutions=2, activation="gelu", kernel=2),
+        CNNConfig((2, 6), convolutions=2, activation="gelu", kernel=2),
+        CNNConfig((4, 3), convolutions=2, activation="gelu", kernel=2),
+    ),
+    "average, global, silu": (
+        CNNConfig((3, 16), pool="average", head="global", activation="silu", kernel=5),
+        CNNConfig((8, 5), pool="average", head="global", activation="silu", kernel=5),
+    ),
+    "one dimension": (CNNConfig((3, 6), dense=(4,)), CNNConfig((5, 4), dense=(8,))),
+    "three dimensions": (CNNConfig((3, 6), batch_norm=True), CNNConfig((5, 4), batch_norm=True)),
+    "LeNet-5": (LeNet5Config((2, 16), padding=4), LeNet5Config((6, 8), padding=4)),
+    "LeNet-5 of the paper": tuple(
+        LeNet5Config(filters, activation="tanh", pool="average", padding=4) for filters in ((3, 5), (6, 16))
+    ),
+    "ResNet": (
+        ResNetConfig((4, 8, 8), blocks=1),
+        ResNetConfig((8, 8, 16), blocks=1),
+        ResNetConfig((2, 2, 3), blocks=1),
+    ),
+}
+SHAPES = {"one dimension": (12, 2), "three dimensions": (4, 4, 4, 1)}
+RULES = list(itertools.product((False, True), (False, True), ("cross_entropy", "squared_error")))
+NUMBERS = (
+    ("learning_rate", (0.05, 0.1, 0.02)),
+    ("momentum", (0.0, 0.9, 0.8)),
+    ("weight_decay", (1e-2, 0.0, 1e-3)),
+    ("label_smoothing", (0.1, 0.0, 0.2)),
+    ("warmup", (0.0, 0.2, 0.1)),
+)
+
+
+def noise(shape: tuple[int, ...], small: Dataset) -> Dataset:
+    """As many inputs of a shape as a few digits, whose labels they tell of."""
+    rng = np.random.default_rng(0)
+
+    def inputs(split: Split) -> Split:
+        drawn = rng.normal(size=(len(split.labels), *shape)).astype(np.float32)
+        return Split(drawn + split.labels.reshape(-1, *(1,) * len(shape)) / 5, split.labels)
+
+    return Dataset.of("noise", small.classes, *map(inputs, small[2:5]))
+
+
+def check(name: str, small: Dataset, ways: Sequence[Lanes], figure: Figure, hurry: Sequence[Any]) -> None:
+    """Trains every narrow network of a family inside of the wide one and alone, and compares all of the states."""
+    index = list(NETWORKS).index(name)
+    clip, nesterov, loss = RULES[index % len(RULES)]
+    data = noise(SHAPES[name], small) if name in SHAPES else small
+    axes = (*NUMBERS, *([("clip_norm", (0.05, 0.2, 0.1))] if clip else []))
+    settings = {"loss": loss, "nesterov": nesterov, "schedule": list(SCHEDULES)[index % 3]}
+    members = sweep(NETWORKS[name], *axes, **settings)
+    with hurried(*EVERY):
+        first, last = alone(members, data, 20)
+    for lanes in ways:
+        [program] = plan(members, lanes, "one")
+        with hurried(*hurry):
+            run = prepare(program, data, begun=True)
+        state = trained(run, run.place(assembled(program, first, data)), 20)
+        padded = 0
+        for row, trial in enumerate(members):
+            leaves = [*zip(jax.tree.leaves(lane(state, row)), jax.tree.leaves(last[trial.number]), strict=True)]
+            beyond = np.concatenate([outside(wide, narrow) for wide, narrow in leaves])
+            assert not beyond.any(), (lanes, trial.config.network)  # NaN is true as well
+            padded += bool(beyond.size)
+            for wide, narrow in leaves:
+                corner = wide[tuple(map(slice, narrow.shape))]
+                np.testing.assert_allclose(corner, narrow, rtol=1e-5, atol=1e-6, err_msg=f"{lanes} {trial.config}")
+            assert last[trial.number].step == 20
+            assert not equal(last[trial.number].params, first[trial.number].params)
+        assert padded >= len(NUMBERS[0][1])
+        figure("configurations whose padding stays exactly 0.0", padded)
+
+
+@pytest.mark.parametrize("lanes", [Lanes(0, 1), Lanes(1, 2)], ids=str)
+def test_a_narrow_network_trains_as_if_it_was_alone(lanes: Lanes, small: Dataset, figure: Figure) -> None:
+    check("dense relu", small, [lanes], figure, EVERY)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", NETWORKS)
+def test_padding_stays_zero_in_every_layer_under_every_rule(name: str, small: Dataset, figure: Figure) -> None:
+    check(name, small, WAYS, figure, [training._evaluate])
+
+
+def test_the_families_cover_layers_activations_and_rules() -> None:
+    members = [config for configs in NETWORKS.values() for config in configs]
+    used = {getattr(config, "activation", "relu") for config in members}
+    assert used == ACTIVATIONS.keys() - set(NOT_ZERO_AT_ZERO)
+    assert {type(config) for config in members} == set(NetworkConfig.__subclasses__()) - {Plain}
+    assert len(NETWORKS) >= len(RULES)
+
+
+# ------------------------------------------------------------------------- losses, step by step
+
+FILTERS = ((5, 8), (6, 7), (7, 12), (8, 16))
+WIDTHS = tuple(CNNConfig(filters) for filters in FILTERS)
+RATES = ("learning_rate", (0.01, 0.03, 0.1))
+
+
+def losses(program: Program, data: Dataset, steps: int) -> dict[int, np.ndarray]:
+    """The loss of each step of a program's trials, by number."""
+    run = prepare(program, data)
+    state, found = run.state, []
+    nothing = jax.tree.map(np.zeros_like, jax.device_get(state.seen))
+    for _ in range(steps):
+        state = run.advance(run.place(state._replace(seen=nothing)), 1)
+        found.append(np.asarray(state.seen.loss_sum))
+    assert not np.asarray(state.diverged).any()
+    return {trial.number: np.stack(found, 1)[row] for row, trial in zip(program.rows, program.trials, strict=True)}
+
+
+def in_double(tree: Any) -> Any:
+    return jax.tree.map(lambda a: np.asarray(a, np.float64) if jnp.issubdtype(a.dtype, np.floating) else a, tree)
+
+
+@pytest.fixture
+def double(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Runs begin with the numbers of 32 bits that they would have, and go on with 64."""
+    usual = training.prepare
+
+    def prepared(task: Any, key: Any, hparams: Any, data: Any, epochs: int, lift: Any, state: Any = None) -> Run:
+        state = begin(task, key, hparams, data, lift) if state is None else state
+        return usual(task, key, in_double(hparams), data, epochs, lift, in_double(state))
+
+    monkeypatch.setattr(training, "prepare", prepared)
+    with jax.enable_x64(True), hurried(*EVERY):
+        yield
+
+
+def worst(pack: str, members: Sequence[Trial], data: Dataset, expected: Mapping[int, np.ndarray]) -> float:
+    """The largest relative difference of 50 losses between a way of packing and what is expected."""
+    found: dict[int, np.ndarray] = {}
+    for program in plan(members, Lanes(), pack):
+        found |= losses(program, data, 50)
+    assert found.keys() == expected.keys()
+    return max(float(np.max(np.abs(found[number] / expected[number] - 1))) for number in expected)
+
+
+def apart(members: Sequence[Trial], data: Dataset) -> dict[int, np.ndarray]:
+    found: dict[int, np.ndarray] = {}
+    for program in plan(members, Lanes()):
+        found |= losses(program, data, 50)
+    return found
+
+
+@pytest.mark.slow
+def test_losses_are_equal_whatever_the_pack(digits: Dataset) -> None:
+    members = sweep(WIDTHS, RATES, batch_size=64, epochs=10)
+    with hurried(training._evaluate):
+        expected = apart(members, digits)
+        for pack in ("buckets", "one"):
+            difference = worst(pack, members, digits, expected)
+            print(pack, difference)  # noqa: T201
+            assert difference < 1e-5
+
+
+@pytest.mark.slow
+def test_losses_in_64_bits_are_equal_whatever_the_pack(digits: Dataset, double: None) -> None:
+    members = sweep(WIDTHS, RATES, batch_size=64, epochs=10)
+    expected = apart(members, digits)
+    assert all(found.dtype == np.float64 for found in expected.values())
+    for pack in ("buckets", "one"):
+        difference = worst(pack, members, digits, expected)
+        print(pack, difference)  # noqa: T201
+        assert difference < 1e-9
+
+
+# ------------------------------------------------------------------------- parts of the law
+
+
+@dataclass(frozen=True)
+class Plain(NetworkConfig):
+    """A network that does not say which of its fields are widths."""
+
+    module = MLP
+    hidden: tuple[int, ...] = (4,)
+
+
+def test_embedding_and_extracting_undo_each_other() -> None:
+    rng = np.random.default_rng(0)
+    narrow = {
+        "kernel": rng.normal(size=(3, 3, 2, 4)).astype(np.float32),
+        "bias": rng.normal(size=4),
+        "step": np.int32(7),
+    }
+    wide = {"kernel": np.ones((3, 3, 5, 6)), "bias": np.ones(6), "step": np.int32(0)}
+    inside = embed(narrow, wide)
+    assert jax.tree.map(np.shape, inside) == jax.tree.map(np.shape, wide)
+    assert equal(extract(inside, narrow), narrow)
+    assert equal(embed(extract(inside, narrow), wide), inside)
+    assert not any(outside(inside[name], narrow[name]).any() for name in narrow)
+    assert equal(inside["kernel"][:, :, :2, :4], narrow["kernel"])
+
+
+def test_the_widest_network_has_the_largest_width_of_each_layer() -> None:
+    configs = [CNNConfig((3, 9), dense=(7,), kernel=5), CNNConfig((6, 4), dense=(2,), kernel=5)]
+    assert widest(configs) == CNNConfig((6, 9), dense=(7,), kernel=5)
+    assert widest(configs[:1]) == configs[0]
+    assert widths(configs[0]) == ((3, 9), (7,))
+    with pytest.raises(ValueError, match="zip"):
+        widest([MLPConfig((3,)), MLPConfig((3, 4))])
+
+
+def test_widths_are_rounded_up_to_powers_of_two() -> None:
+    counts = (1, 2, 3, 4, 5, 8, 9, 16, 17, 1000)
+    assert rounded(MLPConfig(counts)) == MLPConfig((1, 2, 4, 4, 8, 8, 16, 16, 32, 1024))
+    assert rounded(CNNConfig((3, 5), dense=(6,), stride=3)) == CNNConfig((4, 8), dense=(8,), stride=3)
+
+
+def test_a_family_shares_all_but_widths() -> None:
+    assert family(CNNConfig((3, 5), dense=(4,))) == family(CNNConfig((8, 1), dense=(9,)))
+    different = [CNNConfig((3, 5)), CNNConfig((3,)), CNNConfig((3, 5), dense=(4,)), CNNConfig((3, 5), kernel=5)]
+    different += [MLPConfig((3, 5)), LeNet5Config((3, 5)), ResNetConfig((3, 5)), Plain((4,)), Plain((5,))]
+    assert len(set(map(family, different))) == len(different)
+
+
+def test_activations_that_are_not_zero_at_zero_are_known() -> None:
+    assert set(NOT_ZERO_AT_ZERO) == {name for name, function in ACTIVATIONS.items() if function(jnp.zeros(())) != 0}
+
+
+@pytest.mark.parametrize(
+    ("config", "reason"),
+    [
+        *((CNNConfig(activation=name), f"activation {name}: it is not 0 at 0") for name in ("sigmoid", "softplus")),
+        (MLPConfig(activation="sigmoid"), "activation sigmoid: "),
+        (LeNet5Config(activation="softplus"), "activation softplus: "),
+        (CNNConfig(groups=2), "groups 2: "),
+        (CNNConfig(dropout=0.25), "dropout 0.25: "),
+        (Plain(), "Plain does not say which of its fields are widths"),
+        *((CNNConfig(activation=name, groups=1), "") for name in ACTIVATIONS.keys() - set(NOT_ZERO_AT_ZERO)),
+        (MLPConfig(), ""),
+        (ResNetConfig(), ""),
+    ],
+)
+def test_what_is_in_the_way_of_embedding_is_named(config: NetworkConfig, reason: str) -> None:
+    assert obstacle(config).startswith(reason)
+    assert bool(obstacle(config)) is bool(reason)
+
+
+def lanes_of(members: Sequence[Trial], pack: str, strict: bool = True) -> list[list[tuple[tuple[int, ...], ...]]]:
+    """The widths of each program's trials."""
+    programs = plan(members, Lanes(), pack, strict=strict)
+    return [[widths(trial.config.network) for trial in program.trials] for program in programs]
+
+
+def test_buckets_share_the_powers_of_two_above_their_widths() -> None:
+    members = sweep([MLPConfig((n,)) for n in (4, 5, 7, 8, 9, 3)])
+    assert lanes_of(members, "shapes") == [[((n,),)] for n in (4, 5, 7, 8, 9, 3)]
+    assert lanes_of(members, "buckets") == [[((4,),), ((3,),)], [((5,),), ((7,),), ((8,),)], [((9,),)]]
+    assert lanes_of(members, "one") == [[((n,),) for n in (4, 5, 7, 8, 9, 3)]]
+    assert [program.wide for program in plan(members, Lanes(), "buckets")] == [MLPConfig((4,)), MLPConfig((8,)), None]
+    assert plan(members, Lanes(), "one")[0].config.network == MLPConfig((9,))
+
+
+def test_families_are_programs_of_their_own() -> None:
+    networks = [MLPConfig((4,)), MLPConfig((5,)), MLPConfig((4, 4)), CNNConfig((4,)), CNNConfig((5,), kernel=5)]
+    members = sweep([*networks, Plain((4,)), Plain((5,))])
+    assert [len(program.trials) for program in plan(members, Lanes(), "one")] == [2, 1, 1, 1, 1, 1]
+
+
+@pytest.mark.parametrize("pack", ["buckets", "one"])
+@pytest.mark.parametrize(
+    ("settings", "reason"),
+    [
+        ({"activation": "sigmoid"}, "activation sigmoid: it is not 0 at 0"),
+        ({"groups": 2}, "groups 2: "),
+        ({"dropout": 0.5}, "dropout 0.5: "),
+    ],
+)
+def test_networks_that_cannot_be_embedded_are_refused_or_programs_of_their_own(
+    pack: str, settings: dict[str, Any], reason: str
+) -> None:
+    members = sweep(
+        [CNNConfig((6, 6)), CNNConfig((6, 8)), CNNConfig((6, 6), **settings), CNNConfig((6, 8), **settings)]
+    )
+    with pytest.raises(ValueError, match=f"^pack: {pack}: {reason}.*use auto, which embeds where it can, or shapes"):
+        plan(members, Lanes(), pack)
+    programs = plan(members, Lanes(), pack, strict=False)
+    assert [[trial.number for trial in program.trials] for program in programs] == [[0, 1], [2], [3]]
+    assert [program.wide for program in programs] == [CNNConfig((6, 8)), None, None]
+    assert len(plan(members, Lanes(), "shapes")) == 4
+    assert len(plan(members[:3], Lanes(), pack)) == 2  # a single width needs no embedding
+
+
+def test_initial_values_are_those_of_the_network_alone(small: Dataset) -> None:
+    members = sweep([CNNConfig((3, 6), batch_norm=True), CNNConfig((5, 4), batch_norm=True)], seeds=2)
+    [program] = plan(members, Lanes(0), "one")
+    seen = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(training, "prepare", lambda task, keys, hparams, data, epochs, lift, state: seen.append(state))
+        prepare(program, small)
+    for row, trial in enumerate(members):
+        config = trial.config
+        single = begin(make_task(config, small), jax.random.key(config.seed), config.hparams, small)
+        inside = lane(seen[0], row)
+        assert equal(extract(inside, single), single)
+        assert equal(embed(extract(inside, single), inside), inside)
+
+
+# ------------------------------------------------------------------------- divergence
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("lanes", [Lanes(1, 1), Lanes(0, 1), Lanes(4, 1), Lanes(1, 2), Lanes(0, 2)], ids=str)
+@pytest.mark.parametrize("filters", [((4,),), ((3,), (6,))], ids=["of one width", "of two widths"])
+def test_lanes_beside_16_that_diverge_are_bit_identical(
+    filters: tuple, lanes: Lanes, small: Dataset, figure: Figure
+) -> None:
+    """Of 64 lanes 8 become NaN before the first step, and 8 others infinite before the fourth."""
+    members = sweep(
+        [CNNConfig(counts, batch_norm=True) for counts in filters],
+        ("learning_rate", (0.01, 0.03, 0.05, 0.1)),
+        seeds=16 // len(filters),
+    )
+    rows = np.random.default_rng(0).permutation(64)
+    early, late, rest = rows[:8], rows[8:16], rows[16:]
+    [program] = plan(members, lanes, "one")
+    assert len(program.trials) == 64
+    with hurried(training._evaluate):
+        run = prepare(program, small)
+
+    def poisoned(state: TrainState, rows: np.ndarray, poison: float) -> TrainState:
+        return run.place(
+            state._replace(params=jax.tree.map(lambda a: jnp.asarray(a).at[rows].set(poison), state.params))
+        )
+
+    healthy = trained(run, run.state, 15)
+    sick = trained(run, poisoned(run.state, early, math.nan), 3)
+    sick = trained(run, poisoned(sick, late, math.inf), 12)
+    assert not healthy.diverged.any()
+    assert sorted(np.flatnonzero(sick.diverged)) == sorted([*early, *late])
+    assert sick.step[early].tolist() == [0] * 8
+    assert sick.step[late].tolist() == [3] * 8
+    assert sick.step[rest].tolist() == [15] * 48
+    for row in rest:
+        assert equal(lane(sick, row), lane(healthy, row)), row
+    figure("lanes bit-identical beside 16 that diverge", len(rest))
+
+
+# ------------------------------------------------------------------------- dropout and clipping as numbers
+
+
+def test_rates_of_dropout_are_lanes_but_for_none_at_all(small: Dataset) -> None:
+    networks = [MLPConfig((16,), dropout=rate) for rate in (0.1, 0.0, 0.3)]
+    members = sweep(networks, ("learning_rate", (0.1,)), seeds=2)
+    programs = plan(members, Lanes(0))
+    assert [[trial.config.network.dropout for trial in program.trials] for program in programs] == [
+        [0.1, 0.1, 0.3, 0.3], [0.0, 0.0],
+    ]  # fmt: skip
+    with hurried(*EVERY):
+        run = prepare(programs[0], small)
+        together = trained(run, run.state, 20)
+        for row, trial in enumerate(programs[0].trials):
+            config, key = trial.config, jax.random.key(trial.config.seed)
+            *_, progress = fit(make_task(config, small), key, config.hparams, small, config.epochs)
+            for a, b in zip(jax.tree.leaves(lane(together, row)), jax.tree.leaves(progress.state), strict=True):
+                np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
+    assert len(set(together.seen.loss_sum.tolist())) == 4
+
+
+def test_a_lane_is_clipped_at_its_own_norm(small: Dataset) -> None:
+    """One step on all of the data at once, whose order does not matter then, by hand."""
+    network = MLPConfig((8,))
+    norms, decays = (0.01, 0.3, 1e6), (0.0, 0.1, 0.2)
+    members = sweep([network], ("clip_norm", norms), ("weight_decay", decays), batch_size=160, schedule="constant")
+    [program] = plan(members, Lanes(0))
+    with hurried(*EVERY):
+        run = prepare(program, small)
+        after = trained(run, run.state, 1)
+    task = make_task(replace(program.config, hparams=Hparams()), small)
+    inputs = small.standardize(jax.random.key(0), small.train.inputs, None, train=True)
+
+    def loss(params: Any) -> jax.Array:
+        logits, _ = task.network.apply(Variables(params, {}), inputs, train=True, key=jax.random.key(0))
+        return optax.softmax_cross_entropy_with_integer_labels(logits, small.train.labels).mean()
+
+    gradient = jax.jit(jax.grad(loss))
+
+    def by_hand(params: Any, norm: float, decay: float) -> Any:
+        gradients = gradient(params)
+        length = math.sqrt(sum(float(jnp.square(g).sum()) for g in jax.tree.leaves(gradients)))
+        assert (length > norm) is (norm < 1)
+        clipped, _ = optax.clip_by_global_norm(norm).update(gradients, optax.EmptyState())
+        share = min(1, norm / length)
+        jax.tree.map(lambda a, g: np.testing.assert_allclose(a, share * g, rtol=1e-5, atol=1e-9), clipped, gradients)
+        return jax.tree.map(lambda p, g: p - 0.1 * (g + decay * p * (p.ndim > 1)), params, clipped)
+
+    for row in range(3):
+        expected = by_hand(lane(jax.device_get(run.state), row).params, norms[row], decays[row])
+        jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-6), lane(after, row).params, expected)
+    assert after.step.tolist() == [1, 1, 1]
