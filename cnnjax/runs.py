@@ -99,7 +99,9 @@ def sweep(config: SweepConfig, data: Dataset | None = None, pack: str = "shapes"
     rows: list[dict[str, Any]] = []
     carried: list[Program] = []
     for stage in stages(config, lambda trial: found[trial.number]):
-        programs = proceed(stage.trials, carried, stage.after, stage.until) or plan(stage.trials, pack=pack)
+        programs = proceed(stage.trials, carried, stage.after, stage.until) or plan(
+            stage.trials, pack=pack, capacity=stage.capacity
+        )
         for program in programs:
             program = program._replace(until=stage.until)
             run = prepare(program, data)

@@ -21,6 +21,8 @@ class Stage(NamedTuple):
     """Epochs that they have behind them."""
     until: int
     """Epoch after which the stage ends; 0 is the last of each trial."""
+    capacity: int = 0
+    """Lanes of its programs, where other trials are to follow in the same; see `sweeps.plan`."""
 
 
 Search = Generator[Stage, Sequence[Result], None]
@@ -136,7 +138,7 @@ def _batches(sweep: SweepConfig, optuna: Any) -> Search:
             except ImportError as error:
                 raise ValueError(f"search: {sweep.search} needs more than Optuna: {error}") from None
         points = [_point(sweep, trial.params) for trial in asked]
-        found = yield Stage(trials_of(sweep, points, before), 0, 0)
+        found = yield Stage(trials_of(sweep, points, before), 0, 0, sweep.batch_points * sweep.seeds)
         ranked = {point.results[0].trial.point: point for point in rank(found)}
         for i, trial in enumerate(asked, before):
             if ranked[i].complete:

@@ -266,7 +266,12 @@ PACKS: Mapping[str, Callable[[NetworkConfig], NetworkConfig]] = {
 
 
 def plan(
-    trials: Sequence[Trial], lanes: Lanes | None = None, pack: str = "shapes", *, strict: bool = True
+    trials: Sequence[Trial],
+    lanes: Lanes | None = None,
+    pack: str = "shapes",
+    *,
+    strict: bool = True,
+    capacity: int = 0,
 ) -> tuple[Program, ...]:
     """Groups trials into programs: one for all that differ only in numbers and seed.
 
@@ -275,6 +280,8 @@ def plan(
       lanes: how they are lifted; by default `default_lanes`.
       pack: which widths share a program, the narrow networks embedded in the widest: those that are
         equal (`shapes`), that have the same powers of two above them (`buckets`), or all (`one`).
+      capacity: lanes of every program, so that a later one of the same shape with other trials need
+        not be compiled; fewer where lanes that rest cost time (see `spare_lanes`).
       strict: whether a network that cannot be embedded is an error; else it has a program of its own.
 
     Raises:
@@ -292,14 +299,24 @@ def plan(
         else:
             shape = replace(shape, network=PACKS[pack](shape.network))
         shapes.setdefault(shape, []).append(trial)
-    return tuple(
-        Program(
-            tuple(group),
-            lanes or default_lanes(group[0].config, len(group)),
-            wide=_widest([trial.config.network for trial in group]),
-        )
-        for group in shapes.values()
-    )
+    programs = []
+    for group in shapes.values():
+        lifted = lanes or default_lanes(group[0].config, max(len(group), capacity))
+        spare = spare_lanes(lifted, len(group), capacity)
+        wide = _widest([trial.config.network for trial in group])
+        programs.append(Program(tuple(group), lifted, wide=wide, spare=spare))
+    return tuple(programs)
+
+
+def spare_lanes(lanes: Lanes, trials: int, capacity: int) -> int:
+    """Lanes that may rest beside those of trials, so that few numbers of lanes are compiled.
+
+    Where lanes run one after the other, those that rest cost nothing: up to the capacity. Where they
+    run side by side: up to a power of two.
+    """
+    if lanes.width == 1 or capacity <= trials:
+        return max(0, capacity - trials)
+    return min(capacity, max(lanes.devices, 1 << (trials - 1).bit_length())) - trials
 
 
 def _widest(networks: Sequence[NetworkConfig]) -> NetworkConfig | None:
@@ -307,16 +324,9 @@ def _widest(networks: Sequence[NetworkConfig]) -> NetworkConfig | None:
 
 
 def compact(program: Program, trials: Sequence[Trial], after: int, until: int) -> Program:
-    """The program in which some of its trials go on.
-
-    Where lanes run one after the other, those that rest cost nothing, and the program stays the
-    same; where they run side by side, there are as many as the next power of two, so that few
-    programs are compiled.
-    """
-    count = len(program.trials) + program.spare
-    if program.lanes.width != 1:
-        count = min(count, max(program.lanes.devices, 1 << (len(trials) - 1).bit_length()))
-    return program._replace(trials=tuple(trials), after=after, until=until, spare=count - len(trials))
+    """The program in which some of its trials go on; the lanes of the others rest, or are no more."""
+    spare = spare_lanes(program.lanes, len(trials), len(program.trials) + program.spare)
+    return program._replace(trials=tuple(trials), after=after, until=until, spare=spare)
 
 
 def proceed(trials: Iterable[Trial], carried: Sequence[Program], after: int, until: int) -> tuple[Program, ...]:
@@ -361,9 +371,10 @@ def prepare(program: Program, data: Dataset, begun: bool = False) -> Run:
     state: TrainState | None = None
     if begun or program.after:
         state = state_of(program, data)
-    elif program.wide:
+    elif program.wide or program.spare:
         alone: dict[int, TrainState] = {}
-        for group in plan(program.trials, program.lanes):
+        capacity = len(program.trials) + program.spare if program.spare else 0
+        for group in plan(program.trials, program.lanes, capacity=capacity):
             first = training.begin(_task(group, data), *_points(group), placed, group.lanes)
             alone |= states_of(group, first, group.trials, data)
         state = assembled(program, alone, data)

@@ -171,7 +171,7 @@ def planned(
         return proceed(stage.trials, carried, stage.after, stage.until)
     lanes = None if options.lanes == "auto" else parse_lanes(options.lanes)
     pack = pack or ("shapes" if options.pack == "auto" else options.pack)
-    programs = plan(stage.trials, lanes, pack, strict=options.pack != "auto")
+    programs = plan(stage.trials, lanes, pack, strict=options.pack != "auto", capacity=stage.capacity)
     programs = tuple(program._replace(until=stage.until) for program in programs)
     return tuple(programs if lanes else (in_cache(program, dataset) for program in programs))
 

@@ -70,16 +70,22 @@ def test_every_preset_trains(preset: str, tfds_dir: Path, tmp_path: Path) -> Non
 
 def test_a_sweep_ranks_records_and_draws(tmp_path: Path) -> None:
     arguments = ["--epochs", "2", "--learning-rate", "0.001", "0.1", "1e30", "--filters", "4,8", "6,8", "--seeds", "2"]
-    done = script("sweep", "digits", *arguments, "--name", "s", "--quiet", cwd=tmp_path)
+    done = script("sweep", "digits", *arguments, "--pack", "shapes", "--name", "s", "--quiet", cwd=tmp_path)
     table = done.stdout.splitlines()
-    assert len(table) == 1 + 6 + 2
+    assert table[7].startswith("ties (2 seeds do not separate them from the best, ")
+    assert "learning_rate 0.1 filters 4,8" in table[7]
+    assert table[8].startswith("warning: the best lies on the edge of its grid: filters ")
+    assert "next: python experiments/sweep.py digits --epochs 2 " in table[8]
+    assert table[8].endswith(" --extend runs/s")
+    assert table[9].startswith("12 trials: 8 complete, 0 stopped, 4 diverged; compile ")
     assert [row.split()[-1] for row in table[1:7]] == ["2/2"] * 4 + ["0/2"] * 2
     assert table[1].split()[1] == "0.1"
     assert all(row.split()[1] == "1e+30" for row in table[5:7])
     folder = tmp_path / "runs" / "s"
     rows = list(csv.DictReader((folder / "trials.csv").read_text().splitlines()))
     names = (
-        "trial,status,seed,learning_rate,filters,epochs,train_loss,valid_loss,valid_accuracy,test_loss,test_accuracy"
+        "trial,status,seed,learning_rate,filters,epochs,steps,train_loss,valid_loss,valid_accuracy,test_loss,"
+        "test_accuracy"
     )
     assert list(rows[0]) == names.split(",")
     assert [row["trial"] for row in rows] == [str(i) for i in range(12)]
@@ -93,7 +99,12 @@ def test_a_sweep_ranks_records_and_draws(tmp_path: Path) -> None:
     assert found["best"]["valid_accuracy"]["mean"] == pytest.approx(sum(best) / 2)
     assert [len(program["trials"]) for program in programs_of(folder)] == [6, 6]
     assert len(lines(folder)) == 8 * 2 + 4
-    assert {path.name for path in (folder / "figures").iterdir()} == {"curves.png", "grid.png"}
+    assert {path.name for path in (folder / "figures").iterdir()} == {
+        "curves.png",
+        "grid.png",
+        "rates.png",
+        "parallel.png",
+    }
     config = json.loads((folder / "config.json").read_text())
     assert config["axes"]["filters"] == ["4,8", "6,8"]
 

@@ -158,4 +158,4 @@ def test_the_winner_s_test_metrics_are_its_own_lanes(small: Dataset) -> None:
     assert sorted(tested) == [2, 3]
     for row, numbers in tested.items():
         alone = evaluate(task, lane(progress.state, row), small.test)
-        assert numbers == pytest.approx((alone.accuracy, alone.loss))
+        assert numbers == pytest.approx((float(alone.accuracy), float(alone.loss)), rel=1e-5)
