@@ -271,7 +271,7 @@ class SweepConfig:
         for group in self.zipped:
             for name in group:
                 if name not in values or isinstance(values[name], Range):
-                    hint = suggest(name, names)
+                    hint = suggest(name, [option.name for option, _ in flat(self.base)])
                     raise ValueError(f"zip: {name}: {hint}must be an axis with a list of values")
                 if grouped.count(name) > 1:
                     raise ValueError(f"zip: {name}: stands twice")

@@ -169,15 +169,17 @@ def _values(kind: type) -> Any:
         scale, *ends = words[0].split(":")
         if not ends:
             return kind(words[0])
-        if scale not in ("log", "uniform") or len(ends) != 2:
-            raise ValueError(f"{words[0]}: a range is log:LOW:HIGH or uniform:LOW:HIGH")
-        return Range(float(ends[0]), float(ends[1]), scale == "log")
+        try:
+            low, high = map(float, ends)
+            return Range(low, high, {"log": True, "uniform": False}[scale])
+        except (ValueError, KeyError):
+            return words[0]  # to be told by `_sweep`, since tyro would not pass a message on
 
     return tyro.constructors.PrimitiveConstructorSpec(
         nargs=1,
         metavar=kind.__name__.upper(),
         instance_from_str=read,
-        is_instance=lambda value: isinstance(value, kind | int | Range),
+        is_instance=lambda value: isinstance(value, kind | int | Range | str),
         str_from_instance=lambda value: [text(value)],
     )
 
@@ -280,6 +282,9 @@ def _sweep(preset: SweepConfig, values: dict[str, Any]) -> SweepConfig:
     swept: dict[str, Any] = {}
     for name, many in values.items():
         ranges = [value for value in many if isinstance(value, Range)]
+        for value in many:
+            if isinstance(value, str) and ":" in value:
+                raise ValueError(f"{name}: {value!r}: a range is log:LOW:HIGH or uniform:LOW:HIGH")
         if ranges and len(many) > 1:
             raise ValueError(f"{name}: {' '.join(map(text, many))}: a range stands alone")
         if ranges or len(many) != 1 or (name in axes and not several):

@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from command_line import ROOT, Display, Interrupted, Options, percent, signals, usage
-from inherit import extend
+from inherit import extend, extendable
 
 from cnnjax import data
 from cnnjax.checkpoints import Checkpoint, CheckpointError, Checkpoints, preload
@@ -142,6 +142,8 @@ def check(sweep: SweepConfig, dataset: Dataset, options: Options) -> tuple[Progr
         raise ValueError(f"lanes: {options.lanes}: the plan {source} says how: give one of both")
     if options.plan_from and options.extend:
         raise ValueError(f"extend: {options.extend}: goes without --plan-from, which is for all trials")
+    if options.extend:
+        extendable(options.extend, sweep)
     if options.tensorboard and util.find_spec("tensorboardX") is None:
         raise ValueError("tensorboard: needs tensorboardX: pip install -e '.[tensorboard]'")
     programs = planned(sweep, next(search(sweep)), dataset, options, source)

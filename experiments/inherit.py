@@ -15,6 +15,19 @@ from cnnjax.sweeps import Lanes, Program, Trial, assembled, plan, state_of, stat
 from cnnjax.training import TrainState, steps_per_epoch
 
 
+def extendable(source: Path, sweep: SweepConfig) -> SweepConfig:
+    """The sweep of a run folder, if another can take over its trials.
+
+    Raises:
+      ValueError: one of them is no sweep that trains every point to its end.
+      OSError, RecordError: the folder has no sound `config.json`.
+    """
+    other = configuration_of(source)
+    if not isinstance(other, SweepConfig) or {other.search, sweep.search} != {"all"}:
+        raise ValueError(f"extend: {source}: only a sweep that trains all points can be extended, by another such")
+    return other
+
+
 def extend(
     folder: RunFolder, sweep: SweepConfig, dataset: Dataset, source: Path, fixed: Sequence[str], allow_changes: bool
 ) -> tuple[list[Program], list[Trial]]:
@@ -35,11 +48,7 @@ def extend(
       ValueError: the other run is of another kind, or has none of these trials.
       RecordError, CheckpointError: one of its files is damaged.
     """
-    other = configuration_of(source)
-    if not isinstance(other, SweepConfig) or {other.search, sweep.search} != {"all"}:
-        raise ValueError(
-            f"extend: {source}: only a sweep that trains every point to its end can be extended, by its like"
-        )
+    other = extendable(source, sweep)
     _refuse_changes(source, folder, fixed, allow_changes)
     trials = {trial.config: trial for trial in next(search(sweep)).trials}
     lines = read_metrics(source / "metrics.jsonl")

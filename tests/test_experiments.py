@@ -236,6 +236,29 @@ SWEEP_MISTAKES = {
     "no seed": (["--seeds", "0"], "seeds: 0: must be at least 1"),
     "one bad value": (["--learning-rate", "0.1", "nan"], "learning_rate: nan: must be finite"),
     "one bad shape": (["--filters", "8", "8,8,8,8"], "does not fit"),
+    "upside down": (
+        ["--learning-rate", "log:1:1e-3", "--points", "8"],
+        "learning_rate: log:1:0.001: upside down: the lower end comes first",
+    ),
+    "a range and a value": (["--learning-rate", "log:1e-3:1", "0.1", "--points", "8"], "a range stands alone"),
+    "no range": (["--learning-rate", "linear:0:1", "--points", "8"], "a range is log:LOW:HIGH"),
+    "a range without points": (["--learning-rate", "log:1e-3:1"], "points: say how many are drawn from the range"),
+    "a logarithm of zero": (["--momentum", "log:0:0.9", "--points", "8"], "momentum: log:0:0.9: a logarithm needs"),
+    "too many points": (["--points", "13"], "points: 13: there are only 12 different ones"),
+    "no such axis": (["--learning-rat", "0.1"], "--learning-rate"),
+    "zipped apart": (
+        ["--momentum", "0.5", "0.9", "--zip", "learning-rate,momentum"],
+        "zip: learning_rate,momentum: must have equally many values, not learning_rate 4, momentum 2",
+    ),
+    "zipped with nothing": (["--zip", "learning-rate,momentm"], "zip: momentm: did you mean"),
+    "padding a sigmoid": (
+        ["--pack", "one", "--activation", "sigmoid"],
+        "pack: one: activation sigmoid: it is not 0 at 0, so that padding would not stay zero: use auto",
+    ),
+    "no points for Optuna": (["--search", "tpe"], "points: say how many points tpe may try"),
+    "halving and epochs": (["--search", "halving", "--epochs", "2", "4"], "epochs: cannot be swept by halving"),
+    "a field of another network": (["--network", "cnn", "mlp"], "filters: no such option"),
+    "extends nothing": (["--extend", "nowhere"], "nowhere/config.json"),
 }
 
 
@@ -243,7 +266,8 @@ SWEEP_MISTAKES = {
 @pytest.mark.parametrize("name", SWEEP_MISTAKES)
 def test_a_sweep_s_mistake_is_told_in_one_line(name: str, tmp_path: Path, figure: Callable[..., None]) -> None:
     arguments, message = SWEEP_MISTAKES[name]
-    figure(BAD_INPUT, 1, mistake("sweep", "digits", *arguments, cwd=tmp_path, code=2, message=message))
+    code = 1 if name == "extends nothing" else 2
+    figure(BAD_INPUT, 1, mistake("sweep", "digits", *arguments, cwd=tmp_path, code=code, message=message))
     assert not (tmp_path / "runs").exists()
 
 

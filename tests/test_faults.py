@@ -28,7 +28,14 @@ ONE = ["--lanes", "1:1", "--save-seconds", "0", "--quiet"]
 TRAIN = ["train", "digits", "--filters", "4,8", "--batch-norm", "--dropout", "0.1", "--epochs", "40", *ONE]
 SWEEP = [
     *["sweep", "digits", "--filters", "4", "6", "--learning-rate", "0.01", "0.1", "1e30", "--seeds", "4"],
-    *["--epochs", "12", *ONE],
+    *["--epochs", "12", "--pack", "shapes", *ONE],
+]
+
+
+HALVING = [*SWEEP, "--search", "halving", "--pack", "one"]
+PROPOSED = [
+    *["sweep", "digits", "--learning-rate", "log:1e-3:1", "--filters", "4", "6", "--seeds", "2", "--search", "tpe"],
+    *["--points", "12", "--batch-points", "4", "--epochs", "8", *ONE],
 ]
 
 
@@ -67,11 +74,12 @@ def reference(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[li
     known: dict[str, dict[str, object]] = {}
 
     def uninterrupted(arguments: list[str]) -> dict[str, object]:
-        if arguments[0] not in known:
+        name = " ".join(arguments)
+        if name not in known:
             folder = tmp_path_factory.mktemp("whole")
             script(*arguments, "--name", "r", cwd=folder)
-            known[arguments[0]] = what_remains(folder / "runs" / "r")
-        return known[arguments[0]]
+            known[name] = what_remains(folder / "runs" / "r")
+        return known[name]
 
     return uninterrupted
 
@@ -115,6 +123,17 @@ def test_a_killed_sweep_ends_with_the_same_table(
     assert what_remains(run) == reference(SWEEP)
     rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     assert len({(row["trial"], row["epoch"]) for row in rows}) == len(rows) == 16 * 12 + 8
+
+
+@pytest.mark.parametrize("seed", range(2))
+@pytest.mark.parametrize("search", ["halving", "tpe"])
+def test_a_killed_search_ends_with_the_same_table(
+    search: str, seed: int, tmp_path: Path, reference: Callable[[list[str]], dict[str, object]], figure: Figure
+) -> None:
+    figure("SIGKILLs of a sweep by halving or Optuna: the same table", 5)
+    arguments = {"halving": HALVING, "tpe": PROPOSED}[search]
+    run = killed_and_resumed(arguments, 5, tmp_path, random.Random(seed), 0.8)
+    assert what_remains(run) == reference(arguments)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
