@@ -65,10 +65,14 @@ def step_seconds(runs: Sequence[Run], budget: float = 0.3) -> list[float]:
     return [statistics.median(times) for times in zip(*turns, strict=True)]
 
 
+_compile_seconds: dict[Program, float] = {}  # of what was compiled, since that it is compiled again costs nothing
+
+
 def _compiled(program: Program, data: Dataset) -> tuple[Run, float]:
     """A program's run, and the seconds that compiling it took."""
     began = time.perf_counter()
-    return prepare(program, data), time.perf_counter() - began
+    run = prepare(program, data)
+    return run, _compile_seconds.setdefault(program, time.perf_counter() - began)
 
 
 def in_cache(program: Program, data: Dataset) -> Program:
@@ -203,30 +207,29 @@ class Packing(NamedTuple):
 def pack_of(trials: Sequence[Trial], data: Dataset, lanes: Lanes | None = None) -> Packing:
     """Weighs the time that more programs take to compile against the work that padding adds.
 
-    The program of all widths is compiled and timed; a narrower one is expected to take as long to
-    compile and, for a step, a share of the time: that of its forward pass's floating-point
-    operations. What was compiled is spent either way, and is used if all widths share a program.
+    The programs of the widest networks are compiled, one on each core, and the widest is timed. Of
+    the others each is expected to take as long to compile, and for a step a share of the time: that
+    of its forward pass's floating-point operations. What was compiled serves if widths are not packed.
     """
     ways = {pack: [in_cache(p, data) for p in plan(trials, lanes, pack, strict=False)] for pack in PACKS}
     if len(ways["one"]) == len(ways["shapes"]):
         return Packing("shapes", {})
-    largest = max((program for program in ways["one"] if program.wide), key=lambda program: len(program.trials))
-    run, compile_s = _compiled(largest, data)
+    operations = {p.config.network: 0.0 for programs in ways.values() for p in programs}
+    operations |= {network: _operations(network, trials[0].config, data) for network in operations}
+    ready = sorted(ways["shapes"], key=lambda program: -operations[program.config.network])[: os.cpu_count() or 1]
+    with ThreadPoolExecutor(len(ready)) as pool:
+        compiled = list(pool.map(lambda program: _compiled(program, data), ready))
+    run, compile_s = compiled[0]
     [seconds] = step_seconds([run])
-    operations = {network: _operations(network, largest.config, data) for network in _networks(ways)}
-    per_lane = seconds * run.steps / len(largest.trials) / operations[largest.config.network]
+    per_epoch = seconds * run.steps / len(ready[0].trials) / operations[ready[0].config.network]
 
     def expected(programs: Sequence[Program]) -> float:
-        epochs = sum(len(p.trials) * p.config.epochs * operations.get(p.config.network, 0) * per_lane for p in programs)
-        compilations = [program for program in programs if program != largest]
-        return epochs + compile_s * len(compilations) / min(max(1, len(compilations)), os.cpu_count() or 1)
+        compilations = len(set(programs) - set(ready))
+        work = sum(len(p.trials) * p.config.epochs * operations[p.config.network] for p in programs)
+        return work * per_epoch + compile_s * compilations / max(1, min(compilations, os.cpu_count() or 1))
 
     found = {pack: round(expected(programs), 2) for pack, programs in ways.items()}
     return Packing(min(found, key=lambda pack: found[pack]), found)
-
-
-def _networks(ways: Mapping[str, Sequence[Program]]) -> set[NetworkConfig]:
-    return {program.config.network for programs in ways.values() for program in programs}
 
 
 def _operations(network: NetworkConfig, config: TrainConfig, data: Dataset) -> float:
@@ -298,7 +301,7 @@ def in_chunks(program: Program, needed: int, available: int) -> tuple[Program, .
     if needed <= available:
         return (program,)
     trials, devices = len(program.trials), program.lanes.devices
-    count = -(-trials // devices) * devices  # the last is repeated
+    count = -(-(trials + program.spare) // devices) * devices  # the last is repeated
     most = count * available // needed // devices * devices
     if most < devices:
         size, scale = program.config.batch_size, program.lanes.all_devices / 2**20
@@ -307,7 +310,8 @@ def in_chunks(program: Program, needed: int, available: int) -> tuple[Program, .
             f"{scale * available:.3g} MiB may be used: use a batch of "
             f"{max(1, size * count * available // (needed * devices) // 2)}, or more --memory"
         )
-    return tuple(program._replace(trials=program.trials[i : i + most]) for i in range(0, trials, most))
+    parts = (program.trials[i : i + most] for i in range(0, trials, most))
+    return tuple(program._replace(trials=part, spare=0) for part in parts)
 
 
 # ------------------------------------------------------------------------- a plan on paper

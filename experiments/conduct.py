@@ -5,7 +5,6 @@ and tables come out as if it had not stopped. `metrics.jsonl` is written before 
 it leads to, so that no checkpoint is ahead of its records.
 """
 
-import dataclasses
 import json
 import math
 import os
@@ -14,33 +13,27 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from importlib import util
 from itertools import takewhile
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 from command_line import ROOT, Display, Interrupted, Options, percent, signals, usage
-from inherit import extend, extendable
+from inherit import extend
+from plans import check, packing, planned, swept
 
 from cnnjax import data
 from cnnjax.checkpoints import Checkpoint, CheckpointError, Checkpoints, preload
-from cnnjax.config import Hparams, SweepConfig, TrainConfig, text
+from cnnjax.config import SweepConfig, TrainConfig, text
 from cnnjax.data import Dataset
 from cnnjax.judgement import Ranked, rank
 from cnnjax.planning import (
     Packing,
     choose,
     describe_plan,
-    estimate,
     free_memory,
-    in_cache,
     in_chunks,
     largest_of,
-    pack_of,
-    parse_lanes,
-    read_plan,
-    works,
 )
 from cnnjax.records import (
     RecordError,
@@ -54,8 +47,8 @@ from cnnjax.records import (
     plain,
     result_of,
 )
-from cnnjax.runs import NETWORKS, checkpoints_of
-from cnnjax.search import Stage, search, stages, work
+from cnnjax.runs import checkpoints_of
+from cnnjax.search import Stage, stages, work
 from cnnjax.sweeps import (
     Lanes,
     Program,
@@ -64,13 +57,11 @@ from cnnjax.sweeps import (
     assembled,
     homes,
     measure_test_of,
-    plan,
     prepare,
-    proceed,
     state_of,
     states_of,
 )
-from cnnjax.training import Run, TrainState, make_task, measured, parameters, parts, steps_per_epoch
+from cnnjax.training import Run, TrainState, measured, parameters, parts, steps_per_epoch
 
 
 class Outcome(NamedTuple):
@@ -97,13 +88,6 @@ class Outcome(NamedTuple):
         return sorted((r for point in self.points for r in point.results), key=lambda r: r.trial.number)
 
 
-def packing(stage: Stage, dataset: Dataset, options: Options) -> Packing:
-    """The packing that is asked for, or the one that promises to take the least time."""
-    if options.pack != "auto":
-        return Packing(options.pack, {})
-    return pack_of(stage.trials, dataset, None if options.lanes == "auto" else parse_lanes(options.lanes))
-
-
 @contextmanager
 def opened(config: TrainConfig | SweepConfig, options: Options, preset: str) -> Iterator[tuple[Dataset, RunFolder]]:
     """The data and run folder of a sweep, after every check that needs no training."""
@@ -127,105 +111,6 @@ def _extend(folder: RunFolder, sweep: SweepConfig, dataset: Dataset, options: Op
     pack = packing(stage, dataset, options) if missing else Packing("shapes", {})
     rest = planned(sweep, stage, dataset, options, None, pack=pack.pack)
     folder.write_json("plan.json", {**describe_plan([*taken, *rest]), "pack": pack._asdict()})
-
-
-def swept(config: TrainConfig | SweepConfig) -> SweepConfig:
-    """A single run as a sweep of one trial."""
-    return config if isinstance(config, SweepConfig) else SweepConfig(config, axes=(), seeds=1)
-
-
-def check(sweep: SweepConfig, dataset: Dataset, options: Options) -> tuple[Program, ...]:
-    """The programs of a sweep's first stage; ValueError where one cannot be carried out."""
-    begun = options.runs_dir.expanduser() / (options.name or "") / "plan.json"
-    source = begun if options.resume and begun.is_file() else options.plan_from
-    if source and source is options.plan_from and options.lanes != "auto":
-        raise ValueError(f"lanes: {options.lanes}: the plan {source} says how: give one of both")
-    if options.plan_from and options.extend:
-        raise ValueError(f"extend: {options.extend}: goes without --plan-from, which is for all trials")
-    if options.extend:
-        extendable(options.extend, sweep)
-    if options.tensorboard and util.find_spec("tensorboardX") is None:
-        raise ValueError("tensorboard: needs tensorboardX: pip install -e '.[tensorboard]'")
-    programs = planned(sweep, next(search(sweep)), dataset, options, source)
-    for program in programs:
-        make_task(program.config, dataset, split=program.lanes.split)
-        if source and program.micro_batch and not works(program, dataset):
-            raise ValueError(
-                f"plan: {source}: micro_batch: {program.micro_batch}: must divide a device's part of "
-                f"batch_size {program.config.batch_size}, and the network can have neither batch_norm nor dropout"
-            )
-    return programs
-
-
-def planned(
-    sweep: SweepConfig,
-    stage: Stage,
-    dataset: Dataset,
-    options: Options,
-    source: Path | None,
-    carried: Sequence[Program] = (),
-    pack: str | None = None,
-) -> tuple[Program, ...]:
-    """How a stage is carried out: as `source` says, as the programs in which its trials trained before, or anew."""
-    if source and (found := read_plan(source, stage, sweep.search == "all")):
-        return found
-    if stage.after:
-        return proceed(stage.trials, carried, stage.after, stage.until)
-    lanes = None if options.lanes == "auto" else parse_lanes(options.lanes)
-    pack = pack or ("shapes" if options.pack == "auto" else options.pack)
-    programs = plan(stage.trials, lanes, pack, strict=options.pack != "auto", capacity=stage.capacity)
-    programs = tuple(program._replace(until=stage.until) for program in programs)
-    return tuple(programs if lanes else (in_cache(program, dataset) for program in programs))
-
-
-def show_plan(sweep: SweepConfig, options: Options) -> None:
-    """Prints what a sweep would train, and what it would take, without training."""
-    dataset = data.load(sweep.base.data, options.data_dir)
-    with usage(options.debug):
-        check(sweep, dataset, options)
-        stage = next(search(sweep))
-        pack = packing(stage, dataset, options)
-        programs = planned(sweep, stage, dataset, options, options.plan_from, pack=pack.pack)
-    epochs, here = work(sweep), sum(len(p.trials) * (p.end - p.after) for p in programs)
-    points = len({trial.point for trial in stage.trials})
-    print(f"{len(stage.trials)} trials ({points} points x {sweep.seeds} seeds), {epochs:,} epochs of training in all")
-    for name, why in reasons(sweep, pack.pack).items():
-        print(f"  {name}: {why}")
-    if pack.seconds:
-        print(f"pack {pack.pack}: expected seconds " + ", ".join(f"{k} {v:.0f}" for k, v in pack.seconds.items()))
-    rows = [["program", "trials", "lanes", "micro-batch", "network", "memory", "compile", "train"]]
-    found = estimate(programs, dataset)
-    for number, (program, taken) in enumerate(zip(programs, found, strict=True)):
-        how = [str(number), str(len(program.trials)), str(program.lanes), str(program.micro_batch or "-")]
-        times = [f"{taken.memory / 2**20:.0f} MiB", f"{taken.compile_s:.1f} s", f"{taken.train_s:.1f} s"]
-        rows.append([*how, str(program.config.network), *times])
-    print(aligned(rows))
-    seconds = sum(taken.train_s for taken in found) * epochs / here
-    rest = "" if epochs == here else f", of which {here:,} epochs are the first stage, shown above"
-    compiling = sum(taken.compile_s for taken in found)
-    print(f"training {seconds:.1f} s{rest}; compilation {compiling:.1f} s, programs side by side while others train")
-
-
-def reasons(sweep: SweepConfig, pack: str) -> dict[str, str]:
-    """Why each axis is lanes or programs."""
-    numbers = {field.name for field in dataclasses.fields(Hparams)}
-    widths = {name for network in NETWORKS.values() for name in network.widths} if pack != "shapes" else set()
-    words = {"seeds": "lanes: each point under the same seeds"}
-    for name, _ in sweep.axes:
-        if name in numbers:
-            words[name] = "lanes: a number" + (", 0 a program of its own" if name in ("dropout", "clip_norm") else "")
-        elif name in widths:
-            words[name] = "lanes: widths, embedded in the widest network of a program by zeros"
-        else:
-            words[name] = "programs: it changes a shape or a function"
-    return words
-
-
-def aligned(rows: Sequence[Sequence[str]]) -> str:
-    """Cells in columns."""
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
-    return "\n".join(lines)
 
 
 _FIXED = ("packages", "device", "devices", "source")  # of the environment, while a run goes on

@@ -6,8 +6,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from command_line import Clock, Options, percent, run
-from conduct import Outcome, aligned, conduct, opened, point_name, show_plan
+from conduct import Outcome, conduct, opened, point_name
 from inherit import winner_folder
+from plans import aligned, show_plan
 
 from cnnjax import pictures, tensorboard
 from cnnjax.config import Range, SweepConfig, text

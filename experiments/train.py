@@ -1,7 +1,8 @@
 """Trains one network and records the run."""
 
 from command_line import Clock, Options, run
-from conduct import conduct, opened, show_plan, swept
+from conduct import conduct, opened
+from plans import show_plan, swept
 
 from cnnjax import pictures
 from cnnjax.config import TrainConfig

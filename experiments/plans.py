@@ -1,0 +1,127 @@
+"""How a sweep is going to be carried out: its programs, and what they will take."""
+
+import dataclasses
+from collections.abc import Sequence
+from importlib import util
+from pathlib import Path
+
+from command_line import Options, usage
+from inherit import extendable
+
+from cnnjax import data
+from cnnjax.config import SAMPLERS, Hparams, Range, SweepConfig, TrainConfig, replace
+from cnnjax.data import Dataset
+from cnnjax.planning import Packing, estimate, in_cache, pack_of, parse_lanes, read_plan, works
+from cnnjax.runs import NETWORKS
+from cnnjax.search import Stage, search, work
+from cnnjax.sweeps import Program, columns, plan, proceed
+from cnnjax.training import make_task
+
+
+def swept(config: TrainConfig | SweepConfig) -> SweepConfig:
+    """A single run as a sweep of one trial."""
+    return config if isinstance(config, SweepConfig) else SweepConfig(config, axes=(), seeds=1)
+
+
+def packing(stage: Stage, dataset: Dataset, options: Options) -> Packing:
+    """The packing that is asked for, or the one that promises to take the least time."""
+    if options.pack != "auto":
+        return Packing(options.pack, {})
+    return pack_of(stage.trials, dataset, None if options.lanes == "auto" else parse_lanes(options.lanes))
+
+
+def check(sweep: SweepConfig, dataset: Dataset, options: Options) -> tuple[Program, ...]:
+    """The programs of a sweep's first stage; ValueError where one cannot be carried out."""
+    begun = options.runs_dir.expanduser() / (options.name or "") / "plan.json"
+    source = begun if options.resume and begun.is_file() else options.plan_from
+    if source and source is options.plan_from and options.lanes != "auto":
+        raise ValueError(f"lanes: {options.lanes}: the plan {source} says how: give one of both")
+    if options.plan_from and options.extend:
+        raise ValueError(f"extend: {options.extend}: goes without --plan-from, which is for all trials")
+    if options.extend:
+        extendable(options.extend, sweep)
+    if options.tensorboard and util.find_spec("tensorboardX") is None:
+        raise ValueError("tensorboard: needs tensorboardX: pip install -e '.[tensorboard]'")
+    programs = planned(sweep, next(search(sweep)), dataset, options, source)
+    for names, rows in columns(sweep) if sweep.search in SAMPLERS else ():
+        for row in () if isinstance(rows, Range) else rows:  # of which the first stage need not have each
+            make_task(replace(sweep.base, dict(zip(names, row, strict=True))), dataset)
+    for program in programs:
+        make_task(program.config, dataset, split=program.lanes.split)
+        if source and program.micro_batch and not works(program, dataset):
+            raise ValueError(
+                f"plan: {source}: micro_batch: {program.micro_batch}: must divide a device's part of "
+                f"batch_size {program.config.batch_size}, and the network can have neither batch_norm nor dropout"
+            )
+    return programs
+
+
+def planned(
+    sweep: SweepConfig,
+    stage: Stage,
+    dataset: Dataset,
+    options: Options,
+    source: Path | None,
+    carried: Sequence[Program] = (),
+    pack: str | None = None,
+) -> tuple[Program, ...]:
+    """How a stage is carried out: as `source` says, as the programs in which its trials trained before, or anew."""
+    if source and (found := read_plan(source, stage, sweep.search == "all")):
+        return found
+    if stage.after:
+        return proceed(stage.trials, carried, stage.after, stage.until)
+    lanes = None if options.lanes == "auto" else parse_lanes(options.lanes)
+    pack = pack or ("shapes" if options.pack == "auto" else options.pack)
+    programs = plan(stage.trials, lanes, pack, strict=options.pack != "auto", capacity=stage.capacity)
+    programs = tuple(program._replace(until=stage.until) for program in programs)
+    return tuple(programs if lanes else (in_cache(program, dataset) for program in programs))
+
+
+def show_plan(sweep: SweepConfig, options: Options) -> None:
+    """Prints what a sweep would train, and what it would take, without training."""
+    dataset = data.load(sweep.base.data, options.data_dir)
+    with usage(options.debug):
+        check(sweep, dataset, options)
+        stage = next(search(sweep))
+        pack = packing(stage, dataset, options)
+        programs = planned(sweep, stage, dataset, options, options.plan_from, pack=pack.pack)
+    epochs, here = work(sweep), sum(len(p.trials) * (p.end - p.after) for p in programs)
+    points = len({trial.point for trial in stage.trials})
+    print(f"{len(stage.trials)} trials ({points} points x {sweep.seeds} seeds), {epochs:,} epochs of training in all")
+    for name, why in reasons(sweep, pack.pack).items():
+        print(f"  {name}: {why}")
+    if pack.seconds:
+        print(f"pack {pack.pack}: expected seconds " + ", ".join(f"{k} {v:.0f}" for k, v in pack.seconds.items()))
+    rows = [["program", "trials", "lanes", "micro-batch", "network", "memory", "compile", "train"]]
+    found = estimate(programs, dataset)
+    for number, (program, taken) in enumerate(zip(programs, found, strict=True)):
+        how = [str(number), str(len(program.trials)), str(program.lanes), str(program.micro_batch or "-")]
+        times = [f"{taken.memory / 2**20:.0f} MiB", f"{taken.compile_s:.1f} s", f"{taken.train_s:.1f} s"]
+        rows.append([*how, str(program.config.network), *times])
+    print(aligned(rows))
+    seconds = sum(taken.train_s for taken in found) * epochs / here
+    rest = "" if epochs == here else f", of which {here:,} epochs are the first stage, shown above"
+    compiling = sum(taken.compile_s for taken in found)
+    print(f"training {seconds:.1f} s{rest}; compilation {compiling:.1f} s, programs side by side while others train")
+
+
+def reasons(sweep: SweepConfig, pack: str) -> dict[str, str]:
+    """Why each axis is lanes or programs."""
+    numbers = {field.name for field in dataclasses.fields(Hparams)}
+    widths = {name for network in NETWORKS.values() for name in network.widths} if pack != "shapes" else set()
+    words = {"seeds": "lanes: each point under the same seeds"}
+    for name, _ in sweep.axes:
+        if name in numbers:
+            words[name] = "lanes: a number" + (", 0 a program of its own" if name in ("dropout", "clip_norm") else "")
+        elif name in widths:
+            words[name] = "lanes: widths, embedded in the widest network of a program by zeros"
+        else:
+            words[name] = "programs: it changes a shape or a function"
+    return words
+
+
+def aligned(rows: Sequence[Sequence[str]]) -> str:
+    """Cells in columns."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+    return "\n".join(lines)
