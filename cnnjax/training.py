@@ -200,8 +200,20 @@ def _pick(split: Split, rows: Array) -> Split:
     return Split(*(jnp.asarray(array)[rows] for array in split))
 
 
+def order_of(task: Task, examples: int, key: Key[Array, ""], step: Int[Array, ""]) -> Int[Array, " examples"]:
+    """The order in which a run's examples come in the epoch that a step belongs to."""
+    epoch = step // (examples // task.batch_size)
+    return jax.random.permutation(jax.random.fold_in(jax.random.fold_in(key, _ORDER), epoch), examples)
+
+
 def advance(
-    task: Task, key: Key[Array, ""], state: TrainState, split: Split, hparams: Hparams, n: Int[Array, ""] | int
+    task: Task,
+    key: Key[Array, ""],
+    state: TrainState,
+    split: Split,
+    hparams: Hparams,
+    n: Int[Array, ""] | int,
+    order: Int[Array, " examples"] | None = None,
 ) -> TrainState:
     """At most `n` steps, and not past the end of the epoch; none once the run has diverged.
 
@@ -216,14 +228,15 @@ def advance(
       split: the training examples.
       hparams: the run's numbers.
       n: number of steps; may be a tracer, so that one program serves every number.
+      order: `order_of` the epoch, where it is known.
 
     Returns:
       The state after, whose `seen` counts from the beginning of the epoch.
     """
     length = steps_per_epoch(task.batch_size, split)
-    epoch, start = state.step // length, state.step % length
-    order_key = jax.random.fold_in(jax.random.fold_in(key, _ORDER), epoch)
-    order = jax.random.permutation(order_key, len(split.labels))
+    start = state.step % length
+    if order is None:
+        order = order_of(task, len(split.labels), key, state.step)
     begins = (start == 0) & ~state.diverged
     state = state._replace(seen=jax.tree.map(partial(jnp.where, begins), _nothing(), state.seen))
 
@@ -298,12 +311,24 @@ def _init(task: Task, lift: Lift, key: Array, hparams: Hparams, example: Array) 
 
 @partial(jax.jit, static_argnums=(0, 1))
 def _advance(
-    task: Task, lift: Lift, key: Array, state: TrainState, split: Split, hparams: Hparams, n: Array
+    task: Task,
+    lift: Lift,
+    key: Array,
+    state: TrainState,
+    split: Split,
+    hparams: Hparams,
+    n: Array,
+    order: Array | None = None,
 ) -> TrainState:
-    def one(key: Array, state: TrainState, hparams: Hparams, split: Split, n: Array) -> TrainState:
-        return advance(task, key, state, split, hparams, n)
+    def one(key: Array, state: TrainState, hparams: Hparams, order: Array | None, split: Split, n: Array) -> TrainState:
+        return advance(task, key, state, split, hparams, n, order)
 
-    return lift(one, split, n)(key, state, hparams)
+    return lift(one, split, n)(key, state, hparams, order)
+
+
+@partial(jax.jit, static_argnums=(0, 1, 2))
+def _order(task: Task, lift: Lift, examples: int, key: Array, step: Array) -> Array:
+    return lift(partial(order_of, task, examples))(key, step)
 
 
 @partial(jax.jit, static_argnums=(0, 1))
@@ -413,15 +438,24 @@ def prepare(
     else:
         state = place(state)
     n = np.int32(length)
-    advance = _compiled(_advance, task, lift, key, state, train, hparams, n)
+    order = _order(task._replace(micro_batch=0), lift, len(train.labels), key, np.zeros_like(steps))
+    advance = _compiled(_advance, task, lift, key, state, train, hparams, n, order)
     evaluate = _compiled(_evaluate, task, lift, state, valid)
     memory = max(
         usage.argument_size_in_bytes + usage.output_size_in_bytes + usage.temp_size_in_bytes
         for usage in (program.memory_analysis() for program in (advance, evaluate))
     )
 
+    orders = {0: order}  # of the epoch at hand: drawn once, since sorting many keys takes as long as some steps
+
     def advanced(state: TrainState, n: int) -> TrainState:
-        return place(advance(key, state, train, hparams, np.int32(n)))
+        epoch = int(np.max(np.asarray(state.step))) // length
+        if epoch not in orders:
+            orders.clear()
+            orders[epoch] = _order(
+                task._replace(micro_batch=0), lift, len(train.labels), key, np.full_like(steps, epoch * length)
+            )
+        return place(advance(key, state, train, hparams, np.int32(n), orders[epoch]))
 
     return Run(state, epochs, length, advanced, lambda state: evaluate(state, valid), place, memory)
 

@@ -26,6 +26,7 @@ from cnnjax.sweeps import (
     compact,
     plan,
     points,
+    spare_lanes,
     state_of,
     states_of,
     trials,
@@ -82,6 +83,7 @@ def alive(stage: Stage) -> list[int]:
         (27, 81, 3, [3, 9, 27]),
         (10, 9, 3, [1, 3]),  # 10, 4, 2: epochs end before points do
         (16, 30, 4, [2, 8]),  # round(7.5) is 8
+        (4, 27, 3, [3, 9]),  # 4, 2, 1: shares are rounded up
         (8, 5, 2, [1, 2]),
         (4, 100, 2, [25, 50]),
         (1, 30, 3, []),  # nothing to choose from
@@ -252,6 +254,7 @@ def test_ranges_are_drawn_from_uniformly_or_uniformly_in_the_logarithm() -> None
     assert stats.kstest(np.log10(rates), stats.uniform(-4, 4).cdf).pvalue > 0.01
     assert stats.kstest(momenta, stats.uniform(0, 0.95).cdf).pvalue > 0.01
     assert abs(np.corrcoef(np.log(rates), momenta)[0, 1]) < 0.1
+    assert min(len(set(rates)), len(set(momenta))) > 900
     for values, range in zip((rates, momenta), (RATE[1], MOMENTUM[1]), strict=True):
         assert range.low <= values.min()
         assert values.max() <= range.high
@@ -347,6 +350,7 @@ def test_batches_depend_on_seed_and_results_alone(name: str, studies: list[Any])
     assert [alive(stage) for stage in found] == [list(range(8)), list(range(8, 16)), list(range(16, 24))]
     assert [trial.number for stage in found for trial in stage.trials] == list(range(48))
     assert {(stage.after, stage.until) for stage in found} == {(0, 0)}
+    assert len({trial.values for stage in found for trial in stage.trials}) == 24
     other = stages(replace(sweep, base=replace(BASE, seed=5)), best_low)
     assert values(other)[0] != values(found)[0]
     assert len(studies) == 3
@@ -437,6 +441,16 @@ def test_trials_that_go_on_are_dealt_evenly_over_devices(width: int) -> None:
         assert max(shares.values()) - shares.get(1, 0) <= 1
 
 
+def test_room_is_left_for_trials_to_come_where_resting_lanes_cost_little() -> None:
+    """One after the other for all of them, side by side up to a power of two."""
+    assert [spare_lanes(Lanes(1), trials, 12) for trials in (1, 5, 12, 13)] == [11, 7, 0, 0]
+    assert [spare_lanes(Lanes(0), trials, 12) for trials in (1, 3, 5, 8, 9, 12, 13)] == [0, 1, 3, 0, 3, 0, 0]
+    assert [spare_lanes(Lanes(0, 2), trials, 12) for trials in (1, 3)] == [1, 1]
+    members = population(Lanes(1)).trials[:5]
+    assert [program.spare for program in plan(members, Lanes(1), capacity=12)] == [7]
+    assert [program.spare for program in plan(members, Lanes(1))] == [0]
+
+
 def test_states_outlive_the_programs_that_trials_move_through(small: Dataset) -> None:
     """From a program of two widths into a smaller one, in lanes of other places, and back."""
     program = population(Lanes(0, 2), 6, hidden=((3,), (5,)))
@@ -447,8 +461,8 @@ def test_states_outlive_the_programs_that_trials_move_through(small: Dataset) ->
         like = state_of(group, small)
         state = jax.tree.map(lambda array: rng.integers(1, 9, array.shape).astype(array.dtype), like)
         alone |= states_of(group, state._replace(diverged=np.zeros(len(group.trials), bool)), group.trials, small)
-    rest = compact(program, program.trials[1::4], 3, 9)
-    assert (len(rest.trials), rest.spare) == (3, 1)
+    rest = compact(program, program.trials[1:11:2], 3, 9)
+    assert (len(rest.trials), rest.spare) == (5, 3)
     whole = assembled(program, alone, small)
     moved = assembled(rest, states_of(program, whole, rest.trials, small), small)
     back = states_of(rest, moved, rest.trials, small)
@@ -457,5 +471,5 @@ def test_states_outlive_the_programs_that_trials_move_through(small: Dataset) ->
         for a, b in zip(jax.tree.leaves(state), jax.tree.leaves(alone[number]), strict=True):
             np.testing.assert_array_equal(a, b)
             assert a.dtype == b.dtype
-    resting = sorted(set(range(4)) - set(rest.rows))
+    resting = sorted(set(range(8)) - set(rest.rows))
     assert np.flatnonzero(moved.diverged).tolist() == resting
