@@ -57,7 +57,8 @@ class Checkpoints:
 
     Args:
       folder: made with the first checkpoint.
-      config: a digest of what is trained.
+      config: a digest of what is trained; what was written under another is refused.
+      of_any: whether it is taken all the same.
       latest: how many of the last are kept; at least 2 leave one to fall back to.
       best: how many with the highest metric are kept besides.
       report: called with a line for each checkpoint that is damaged.
@@ -70,7 +71,9 @@ class Checkpoints:
         latest: int = 2,
         best: int = 1,
         report: Callable[[str], None] = lambda line: None,
+        of_any: bool = False,
     ):
+        self.of_any = of_any
         self.folder, self.config, self.latest, self.best, self.report = folder, config, latest, best, report
         self._thread = ThreadPoolExecutor(1)  # which starts with the first save
         self._pending: Future[None] = Future()
@@ -97,10 +100,8 @@ class Checkpoints:
         if sum(array.nbytes for array in arrays.values()) < LARGE:
             self._pending.result()
 
-    def restore(self, like: Any, *, of_any: bool = False) -> Checkpoint | None:
+    def restore(self, like: Any) -> Checkpoint | None:
         """The newest sound checkpoint, as numpy arrays in the structure of `like`; None if there is none.
-
-        One of another `config` is refused, unless `of_any` is set.
 
         Raises:
           CheckpointError: there are checkpoints, and every one is damaged.
@@ -109,7 +110,7 @@ class Checkpoints:
         for step in reversed(steps):
             path = self.folder / str(step)
             try:
-                return load(path, like, None if of_any else self.config)
+                return load(path, like, None if self.of_any else self.config)
             except CheckpointError as error:
                 self.report(f"{error}; {'the one before it is taken' if step != steps[0] else 'no other is left'}")
         if steps:

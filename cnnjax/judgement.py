@@ -145,8 +145,8 @@ def edges(sweep: SweepConfig, best: Ranked) -> list[Edge]:
     """
     options = {option.name: option for option, _ in flat(replace(sweep.base, best.values))}
     zipped = {name for group in sweep.zipped for name in group}
-    found = []
-    for name, values in sweep.axes:
+    found: list[Edge] = []
+    for name, values in sweep.axes if best.complete else ():
         if name in zipped:
             continue
         value = best.values[name]
@@ -313,7 +313,7 @@ def shares(points: Sequence[Ranked]) -> dict[str, float] | None:
         """Over all other axes."""
         return y.mean(tuple(axis for axis in range(y.ndim) if axis not in axes), keepdims=True)
 
-    axes = range(len(names))
+    axes = [axis for axis in range(len(names)) if y.shape[axis] > 1]
     parts = {names[i]: mean(i) for i in axes}
     parts |= {f"{names[i]} x {names[j]}": mean(i, j) - mean(i) - mean(j) for i, j in itertools.combinations(axes, 2)}
     parts |= {"seed": mean(len(names))}

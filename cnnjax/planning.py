@@ -29,8 +29,7 @@ from cnnjax.training import Run, can_share, make_task, separable
 _PAYS = 30  # compilations of the default that a sweep must last before alternatives are tried
 _BETTER = 0.95  # of the default's time: less is taken for noise
 _MICRO_BATCHES = (32, 16)
-_CACHE = 2**22  # bytes of activations above which a batch is worth computing in parts on CPU
-_CACHE = 5 * 2**18  # bytes of activations that a core works on without going to memory
+_CACHE = 5 * 2**18  # bytes of activations above which a batch is worth computing in parts on CPU
 _WIDTHS = {"cpu": (4,), "other": (1, 16, 64)}
 _SHARE = 0.8  # of free memory that a program may take
 

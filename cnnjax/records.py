@@ -30,6 +30,12 @@ from cnnjax.sweeps import Program, Result, Trial, results
 from cnnjax.training import Progress
 
 PACKAGES = ("cnnjax", "jax", "jaxlib", "flax", "optax", "numpy")
+PROPOSING = (
+    "optuna",
+    "scipy",
+    "torch",
+    "cmaes",
+)  # where they are installed: on these an Optuna sampler's points depend
 
 
 class RunFolder:
@@ -152,6 +158,11 @@ class RunFolder:
     def metrics(self) -> list[dict[str, Any]]:
         """See `read_metrics`."""
         return read_metrics(self._metrics)
+
+    def sync_metrics(self) -> None:
+        """Waits until the lines of `metrics.jsonl` are on disk, before what is said to follow them."""
+        with self._metrics.open("rb") as file:
+            os.fsync(file.fileno())
 
     def cut_metrics(self, lines: int) -> None:
         """Cuts `metrics.jsonl` after so many lines."""
@@ -415,13 +426,20 @@ def environment(checkout: Path) -> dict[str, Any]:
     device = jax.devices()[0]
     return {
         "python": platform.python_version(),
-        "packages": {name: metadata.version(name) for name in PACKAGES},
+        "packages": {name: version for name in (*PACKAGES, *PROPOSING) if (version := _version(name))},
         "platform": platform.platform(),
         "device": f"{device.platform}: {device.device_kind}",
         "devices": jax.device_count(),
         "source": _source(),
         "commit": _commit(checkout),
     }
+
+
+def _version(name: str) -> str | None:
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return None
 
 
 def _source() -> str:

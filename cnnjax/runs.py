@@ -14,7 +14,7 @@ from jaxtyping import Float, Num
 
 from cnnjax import networks
 from cnnjax.checkpoints import Checkpoints
-from cnnjax.config import Hparams, NetworkConfig, SweepConfig, TrainConfig
+from cnnjax.config import Hparams, NetworkConfig, SweepConfig, TrainConfig, choose
 from cnnjax.data import Dataset, Split, Standardize, load
 from cnnjax.judgement import Ranked, rank
 from cnnjax.networks import Variables
@@ -31,6 +31,7 @@ from cnnjax.records import (
 )
 from cnnjax.search import stages
 from cnnjax.sweeps import (
+    PACKS,
     Program,
     Result,
     Trial,
@@ -43,13 +44,23 @@ from cnnjax.sweeps import (
     state_of,
     states_of,
 )
-from cnnjax.training import TrainState, make_task, train
+from cnnjax.training import TrainState, make_task, steps_per_epoch, train
 
 NETWORKS: Mapping[str, type[NetworkConfig]] = {
     name: value
     for name, value in vars(networks).items()
     if isinstance(value, type) and issubclass(value, NetworkConfig)
 }
+
+
+def last_state(store: Checkpoints, program: Program, data: Dataset) -> TrainState | None:
+    """A program's state at its end, from its newest sound checkpoint; None if that is of an earlier step."""
+    checkpoint = store.restore(state_of(program, data))
+    if checkpoint is None:
+        return None
+    steps = program.end * steps_per_epoch(program.config.batch_size, data.train)
+    rests = np.asarray(checkpoint.state.diverged)[program.rows].all()
+    return checkpoint.state if checkpoint.step == steps or rests else None
 
 
 class Swept(NamedTuple):
@@ -93,6 +104,7 @@ def sweep(config: SweepConfig, data: Dataset | None = None, pack: str = "shapes"
     Raises:
       ValueError: as of `search.search` and `sweeps.plan`.
     """
+    choose("pack", pack, PACKS)
     data = load(config.base.data) if data is None else data
     states: dict[int, TrainState] = {}
     found: dict[int, Result] = {}

@@ -392,10 +392,11 @@ def state_of(program: Program, data: Dataset) -> TrainState:
 def states_of(program: Program, state: TrainState, trials: Iterable[Trial], data: Dataset) -> dict[int, TrainState]:
     """The states of some of a program's trials, by number, each in the shapes of its own network."""
     state = jax.tree.map(np.asarray, state)
+    wanted = {trial.number for trial in trials}
     shapes: dict[Any, TrainState] = {}
     found: dict[int, TrainState] = {}
     for row, trial in zip(program.rows, program.trials, strict=True):
-        if trial not in trials:
+        if trial.number not in wanted:
             continue
         lane = jax.tree.map(lambda array, row=row: array[row], state)
         if program.wide:

@@ -272,6 +272,12 @@ def parse(script: str, doc: str, argv: Sequence[str], several: bool) -> tuple[Tr
     return config, options, Path(argv[0]).stem
 
 
+def _fields(base: TrainConfig, kind: str) -> set[str]:
+    """The options of a run with a network of a kind."""
+    [network] = [network for network in NETWORKS.values() if network.kind() == kind]
+    return {option.name for option, _ in flat(dataclasses.replace(base, network=network()))}
+
+
 def _sweep(preset: SweepConfig, values: dict[str, Any]) -> SweepConfig:
     """The sweep that parsed values stand for: a field with one value is an axis only if it is the preset's."""
     how = {name: values.pop(name) for name in ("seeds", "points", "search", "factor", "batch_points")}
@@ -280,6 +286,7 @@ def _sweep(preset: SweepConfig, values: dict[str, Any]) -> SweepConfig:
     single = {name: values.pop(name) for name in NOT_SWEPT}
     several = len(networks) != 1 or networks[0] != preset.base.network.kind()
     swept: dict[str, Any] = {}
+    known = [_fields(preset.base, kind) for kind in networks]
     for name, many in values.items():
         ranges = [value for value in many if isinstance(value, Range)]
         for value in many:
@@ -287,6 +294,8 @@ def _sweep(preset: SweepConfig, values: dict[str, Any]) -> SweepConfig:
                 raise ValueError(f"{name}: {value!r}: a range is log:LOW:HIGH or uniform:LOW:HIGH")
         if ranges and len(many) > 1:
             raise ValueError(f"{name}: {' '.join(map(text, many))}: a range stands alone")
+        if several and many == axes.get(name) and not all(name in fields for fields in known):
+            continue  # the preset's, which a network does not have
         if ranges or len(many) != 1 or (name in axes and not several):
             swept[name] = ranges[0] if ranges else many
         else:
@@ -433,7 +442,7 @@ def percent(summary: Summary) -> str:
     return f"{100 * summary.mean:.2f}" + ("" if math.isnan(summary.std) else f" ± {100 * summary.std:.2f}") + " %"
 
 
-LINE_SECONDS = 10.0
+LINE_SECONDS, BAR_SECONDS = 10.0, 0.5
 
 
 class Display:
@@ -452,19 +461,21 @@ class Display:
             leave=False,
         )
 
-    def advance(self, examples: int, note: str, *, spent: bool = True) -> None:
-        """Counts examples; without `spent` they were trained on before. Where there is no bar, a line now and then."""
+    def advance(self, examples: int, note: Callable[[], str], *, spent: bool = True) -> None:
+        """Counts examples; without `spent` they were trained on before. `note` is asked for when it is shown."""
         now = time.perf_counter()
         self._done += examples
         if not spent:
             self._start, self._before = now, self._done
-        self._bar.set_postfix_str(note, refresh=False)
+        if not self._bar.disable and now - self._last > BAR_SECONDS:
+            self._bar.set_postfix_str(note(), refresh=False)
+            self._last = now
         self._bar.update(examples)
         if self._lines and now - self._last > LINE_SECONDS and self._done > self._before:
             speed = (self._done - self._before) / (now - self._start)
             left = (self._total - self._done) / speed
             share = self._done / self._total
-            print(f"{share:.0%} done, {left:.0f} s left, {speed:,.0f} examples/s; {note}", flush=True)
+            print(f"{share:.0%} done, {left:.0f} s left, {speed:,.0f} examples/s; {note()}", flush=True)
             self._last = now
 
     def line(self, message: str) -> None:

@@ -5,6 +5,7 @@ and tables come out as if it had not stopped. `metrics.jsonl` is written before 
 it leads to, so that no checkpoint is ahead of its records.
 """
 
+import dataclasses
 import json
 import math
 import os
@@ -13,11 +14,11 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import partial
 from itertools import takewhile
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
 from command_line import ROOT, Display, Interrupted, Options, percent, signals, usage
 from inherit import extend
 from plans import check, packing, planned, swept
@@ -47,7 +48,7 @@ from cnnjax.records import (
     plain,
     result_of,
 )
-from cnnjax.runs import checkpoints_of
+from cnnjax.runs import checkpoints_of, last_state
 from cnnjax.search import Stage, stages, work
 from cnnjax.sweeps import (
     Lanes,
@@ -106,14 +107,20 @@ def opened(config: TrainConfig | SweepConfig, options: Options, preset: str) -> 
 
 def _extend(folder: RunFolder, sweep: SweepConfig, dataset: Dataset, options: Options, source: Path) -> None:
     """Takes over what another run has trained, and plans the rest."""
-    taken, missing = extend(folder, sweep, dataset, source, _FIXED, options.allow_changes)
+    fixed = [name for name in _FIXED if name != "devices"]  # of which there are as many as trials need
+    taken, missing = extend(folder, sweep, dataset, source, fixed, options.allow_changes, print)
     stage = Stage(tuple(missing), 0, 0)
     pack = packing(stage, dataset, options) if missing else Packing("shapes", {})
     rest = planned(sweep, stage, dataset, options, None, pack=pack.pack)
-    folder.write_json("plan.json", {**describe_plan([*taken, *rest]), "pack": pack._asdict()})
+    plan = {**describe_plan([*taken, *rest]), "pack": pack._asdict()}
+    del plan["timed"]  # as long as nothing was
+    folder.write_json("plan.json", plan)
 
 
 _FIXED = ("packages", "device", "devices", "source")  # of the environment, while a run goes on
+
+
+_POINTS = {field.name for field in dataclasses.fields(SweepConfig)} - {"base"}
 
 
 def _begin(folder: RunFolder, config: TrainConfig | SweepConfig, dataset: Dataset, options: Options) -> None:
@@ -129,6 +136,12 @@ def _begin(folder: RunFolder, config: TrainConfig | SweepConfig, dataset: Datase
         if name == "env" and isinstance(there, dict):
             there, here = ({key: value.get(key) for key in _FIXED} for value in (there, here))
         changed += differences(there, here)
+    if isinstance(config, SweepConfig) and any(line.split(".")[0].split()[0] in _POINTS for line in changed):
+        with usage(options.debug):
+            raise ValueError(
+                f"resume: {folder.path} has other trials: {'; '.join(changed)}: --extend {folder.path} and another "
+                "--name take over those that both have"
+            )
     if changed and not options.allow_changes:
         with usage(options.debug):
             raise ValueError(
@@ -136,7 +149,8 @@ def _begin(folder: RunFolder, config: TrainConfig | SweepConfig, dataset: Datase
             )
     if changed:
         if (summary := folder.path / "summary.json").exists():
-            summary.rename(folder.path / "summary-before.json")
+            before = (folder.path / f"summary-before{number}.json" for number in ("", *range(2, 10**6)))
+            summary.rename(next(path for path in before if not path.exists()))
         for name, here in facts.items():
             folder.write_json(f"{name}.json", here, again=True)
     elif folder.read_json("summary.json") is not None:
@@ -164,12 +178,11 @@ def _begun(
     passed: dict[int, int],
     dataset: Dataset,
     stores: Stores,
-    of_any: bool,
 ) -> _Begun:
     """How far the programs of a stage have come; `passed` is told the epochs that each trial has behind it."""
     deaths = {row["trial"]: row["epoch"] for row in lines if gone(row)}
     for finished, program in enumerate(programs):
-        checkpoint = stores(before + finished, program).restore(state_of(program, dataset), of_any=of_any)
+        checkpoint = stores(before + finished, program).restore(state_of(program, dataset))
         if checkpoint is None:
             return _Begun(finished, None)
         length = _length(program, dataset)
@@ -183,8 +196,8 @@ def _begun(
     return _Begun(len(programs), None)
 
 
-def _cut(folder: RunFolder, lines: Sequence[dict[str, Any]], passed: Mapping[int, int]) -> list[dict[str, Any]]:
-    """The lines up to where the trials have come; what follows is cut."""
+def _lines_of(folder: RunFolder, lines: Sequence[dict[str, Any]], passed: Mapping[int, int]) -> list[dict[str, Any]]:
+    """The lines up to where the trials have come; RecordError where one is missing."""
     rows = list(takewhile(lambda row: row["epoch"] <= passed.get(row["trial"], -1), lines))
     ends: dict[int, int] = {}
     for row in rows:
@@ -195,7 +208,6 @@ def _cut(folder: RunFolder, lines: Sequence[dict[str, Any]], passed: Mapping[int
             f"{folder.path / 'metrics.jsonl'}: lines of trial {wrong[0]} are missing that come before its checkpoint: "
             "remove the run folder and train again"
         )
-    folder.cut_metrics(len(rows))
     return rows
 
 
@@ -219,6 +231,7 @@ def conduct(sweep: SweepConfig, dataset: Dataset, folder: RunFolder, options: Op
     def stores(number: int, program: Program) -> Checkpoints:
         lanes = [trial.number for trial in program.trials]
         keep = {"latest": options.keep_latest, "best": options.keep_best, "report": display.line}
+        keep |= {"of_any": options.allow_changes}
         return checkpoints_of(folder.path, number, lanes, config, data, **keep)
 
     carried: list[Program] = []  # programs that are finished, by number
@@ -241,15 +254,17 @@ def conduct(sweep: SweepConfig, dataset: Dataset, folder: RunFolder, options: Op
             programs = planned(sweep, stage, dataset, options, source, carried, notes.get("pack", {}).get("pack"))
             begun = _Begun(0, None)
             if lines is not None:
-                begun = _begun(programs, len(carried), lines, passed, dataset, stores, options.allow_changes)
-                last.update((row["trial"], row) for row in lines if row["epoch"] <= passed.get(row["trial"], -1))
+                begun = _begun(programs, len(carried), lines, passed, dataset, stores)
+                rows = _lines_of(folder, lines, passed)
+                last.update((row["trial"], row) for row in rows)
                 carried += programs[: begun.finished]
                 if begun.finished < len(programs):
-                    rows, lines = _cut(folder, lines, passed), None
+                    lines = None
+                    folder.cut_metrics(len(rows))
                     _drop_later(folder, len(carried), begun.checkpoint.step if begun.checkpoint else -1)
                     if rows:
                         display.line(f"{folder.path}: goes on after {len(rows)} lines of metrics.jsonl")
-                        display.advance(len(rows) * per_epoch, "", spent=False)
+                        display.advance(len(rows) * per_epoch, str, spent=False)
         rest = programs[begun.finished :]
         for program, run in _prepared(
             rest, dataset, folder, options, display, carried, notes, begun.checkpoint is not None
@@ -275,15 +290,16 @@ def conduct(sweep: SweepConfig, dataset: Dataset, folder: RunFolder, options: Op
                         rows += new
                         last.update((row["trial"], row) for row in new)
                         metric = max((row["valid_accuracy"] for row in new if not gone(row)), default=None)
-                        note = _standing(stage, last, per_epoch)
-                        display.advance(len(program.trials) * per_epoch, note)
-                        if not sweep.axes and sweep.seeds == 1:
-                            display.line(f"epoch {step // run.steps}/{program.config.epochs}: {note}")
+                        standing = partial(_standing, stage, last, per_epoch)
+                        display.advance(len(program.trials) * per_epoch, standing)
+                        if len(everyone) == 1:
+                            display.line(f"epoch {step // run.steps}/{program.config.epochs}: {standing()}")
                     stop = signals.pending
                     rests = all(gone(last.get(trial.number)) for trial in program.trials)
                     over = whole and (step == program.end * run.steps or rests)
                     due = time.monotonic() - saved >= options.save_seconds and (whole or options.save_seconds > 0)
                     if over or due or stop:
+                        folder.sync_metrics()
                         checkpoints.save(step, state, metric)
                         saved = time.monotonic()
                     if over or stop:
@@ -292,8 +308,8 @@ def conduct(sweep: SweepConfig, dataset: Dataset, folder: RunFolder, options: Op
                 where = f"{folder.path}: saved at step {step}: the same command with --resume"
                 raise Interrupted(signals.pending, where)
             carried.append(program)
-            if sweep.axes or sweep.seeds > 1:
-                display.line(f"{len(last)} trials so far; {note}")
+            if len(everyone) > 1 and not options.quiet:
+                display.line(f"{len(last)} trials so far; {standing()}")
     display.close()
     points = rank([result_of(trial, last[number], per_epoch) for number, trial in everyone.items()])
     best = points[0].results[0].trial
@@ -302,7 +318,7 @@ def conduct(sweep: SweepConfig, dataset: Dataset, folder: RunFolder, options: Op
     tests = measure_test_of(complete, states, dataset)
     alone = parameters(state_of(Program((best,), Lanes()), dataset))
     end = states[complete[0].number] if complete else None
-    return Outcome(points, tests, end, alone, lines if lines is not None else rows)
+    return Outcome(points, tests, end, alone, rows)
 
 
 def _standing(stage: Stage, last: Mapping[int, Mapping[str, Any]], examples: int) -> str:
@@ -329,11 +345,10 @@ def _drop_later(folder: RunFolder, number: int, step: int) -> None:
 def _end(number: int, program: Program, dataset: Dataset, stores: Stores) -> TrainState:
     """The last state of a program."""
     store = stores(number, program)
-    end = store.restore(state_of(program, dataset))
-    rests = end is not None and np.asarray(end.state.diverged)[program.rows].all()
-    if end is None or (end.step != program.end * _length(program, dataset) and not rests):
+    state = last_state(store, program, dataset)
+    if state is None:
         raise CheckpointError(f"{store.folder}: its last is damaged: --resume trains from the one before")
-    return end.state
+    return state
 
 
 def _states(
@@ -404,7 +419,7 @@ def _prepared(
                 with usage(options.debug):
                     chunks = (program,) if begun else in_chunks(program, run.memory, available(devices))
                 begun = False
-                if len(chunks) == 1:
+                if chunks == (program,):
                     yield program, run
                     continue
                 waiting.extendleft((chunk, None) for chunk in reversed(chunks))

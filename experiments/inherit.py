@@ -1,7 +1,7 @@
 """What a run folder takes from another: trials that were trained already, and the winner of a sweep."""
 
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,9 +9,9 @@ from cnnjax.config import SweepConfig
 from cnnjax.data import Dataset
 from cnnjax.planning import describe_plan, read_plan
 from cnnjax.records import RunFolder, describe, differences, ended, read_metrics, read_record
-from cnnjax.runs import checkpoints_of, configuration_of
+from cnnjax.runs import checkpoints_of, configuration_of, last_state
 from cnnjax.search import search
-from cnnjax.sweeps import Lanes, Program, Trial, assembled, plan, state_of, states_of
+from cnnjax.sweeps import Lanes, Program, Trial, assembled, plan, states_of
 from cnnjax.training import TrainState, steps_per_epoch
 
 
@@ -29,7 +29,13 @@ def extendable(source: Path, sweep: SweepConfig) -> SweepConfig:
 
 
 def extend(
-    folder: RunFolder, sweep: SweepConfig, dataset: Dataset, source: Path, fixed: Sequence[str], allow_changes: bool
+    folder: RunFolder,
+    sweep: SweepConfig,
+    dataset: Dataset,
+    source: Path,
+    fixed: Sequence[str],
+    allow_changes: bool,
+    report: Callable[[str], None],
 ) -> tuple[list[Program], list[Trial]]:
     """Takes over the trials of a sweep that another run folder has trained to their end: records and checkpoints.
 
@@ -40,6 +46,7 @@ def extend(
       source: the other run folder.
       fixed: entries of `env.json` that must be the same.
       allow_changes: whether they may differ.
+      report: called with a line for each checkpoint that is damaged.
 
     Returns:
       The programs that the trials taken over make, and the trials that are left to train.
@@ -57,14 +64,14 @@ def extend(
     states: dict[int, TrainState] = {}
     numbers: dict[int, int] = {}  # theirs to ours
     for place, program in enumerate(read_plan(source / "plan.json", next(search(other)))):
-        store = checkpoints_of(source, place, [trial.number for trial in program.trials], config, data)
-        members = [t for t in program.trials if t.config in trials and ended(last.get(t.number), t)]
-        checkpoint = store.restore(state_of(program, dataset)) if members else None
-        if checkpoint is None or checkpoint.step % steps_per_epoch(program.config.batch_size, dataset.train):
+        store = checkpoints_of(source, place, [t.number for t in program.trials], config, data, report=report)
+        members = {t.number: t for t in program.trials if t.config in trials and ended(last.get(t.number), t)}
+        state = last_state(store, program, dataset) if members else None
+        if state is None:
             continue
-        for number, state in states_of(program, checkpoint.state, members, dataset).items():
-            numbers[number] = trials[next(trial.config for trial in members if trial.number == number)].number
-            states[numbers[number]] = state
+        for number, alone in states_of(program, state, list(members.values()), dataset).items():
+            numbers[number] = trials[members[number].config].number
+            states[numbers[number]] = alone
     if not states:
         raise ValueError(f"extend: {source}: has trained none of these {len(trials)} trials to its end")
     rows = sorted(
@@ -102,7 +109,7 @@ def save(folder: RunFolder, place: int, program: Program, state: TrainState, dat
 
 def winner_folder(
     sweep: RunFolder, trial: Trial, state: TrainState, rows: Sequence[Mapping[str, Any]], dataset: Dataset
-) -> Path | None:
+) -> Path:
     """A trial of a sweep as a run folder of its own, `winner`, with which `train.py --resume` can go on.
 
     Args:
@@ -113,19 +120,24 @@ def winner_folder(
       dataset: on which it was trained.
 
     Returns:
-      The folder; None where there is one that training has gone on with.
+      The folder: `winner`, or where there is one from before, `winner-2` and so on.
     """
-    path = sweep.path / "winner"
-    if (path / "summary.json").exists():
-        return None
-    shutil.rmtree(path, ignore_errors=True)
     alone = trial._replace(number=0, point=0)
     program = Program((alone,), Lanes())
-    with RunFolder(sweep.path, "winner") as folder:
+    lines = [{**row, "trial": 0} for row in rows if row["trial"] == trial.number]
+    names = ("winner", *(f"winner-{number}" for number in range(2, 10**6)))
+    name = next(name for name in names if not _finished(sweep.path / name))
+    shutil.rmtree(sweep.path / name, ignore_errors=True)  # of a process that was killed
+    with RunFolder(sweep.path, name) as folder:
         folder.write_json("config.json", describe(trial.config))
-        for name in ("env", "data"):
-            folder.write_json(f"{name}.json", sweep.read_json(f"{name}.json"))
-        folder.append_metrics({**row, "trial": 0} for row in rows if row["trial"] == trial.number)
+        for fact in ("env", "data"):
+            folder.write_json(f"{fact}.json", sweep.read_json(f"{fact}.json"))
+        folder.append_metrics(lines)
         save(folder, 0, program, assembled(program, {0: state}, dataset), dataset)
         folder.write_json("plan.json", describe_plan([program]))
-    return path
+    return folder.path
+
+
+def _finished(winner: Path) -> bool:
+    """Whether a folder was written to its end, so that it is its owner's."""
+    return (winner / "plan.json").exists()

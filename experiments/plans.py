@@ -79,11 +79,14 @@ def planned(
 
 def show_plan(sweep: SweepConfig, options: Options) -> None:
     """Prints what a sweep would train, and what it would take, without training."""
+    with usage(options.debug):
+        if options.extend or options.resume:
+            raise ValueError("plan: goes without --extend and --resume: it is of a whole sweep")
     dataset = data.load(sweep.base.data, options.data_dir)
     with usage(options.debug):
         check(sweep, dataset, options)
         stage = next(search(sweep))
-        pack = packing(stage, dataset, options)
+        pack = Packing("shapes", {}) if options.plan_from else packing(stage, dataset, options)
         programs = planned(sweep, stage, dataset, options, options.plan_from, pack=pack.pack)
     epochs, here = work(sweep), sum(len(p.trials) * (p.end - p.after) for p in programs)
     points = len({trial.point for trial in stage.trials})
@@ -107,7 +110,7 @@ def show_plan(sweep: SweepConfig, options: Options) -> None:
 
 def reasons(sweep: SweepConfig, pack: str) -> dict[str, str]:
     """Why each axis is lanes or programs."""
-    numbers = {field.name for field in dataclasses.fields(Hparams)}
+    numbers = {"dropout", *(field.name for field in dataclasses.fields(Hparams))}
     widths = {name for network in NETWORKS.values() for name in network.widths} if pack != "shapes" else set()
     words = {"seeds": "lanes: each point under the same seeds"}
     for name, _ in sweep.axes:

@@ -53,7 +53,7 @@ def main(config: SweepConfig, options: Options, preset: str) -> None:
         summary = {"best": best, "trials": counts, "effects": means, "shares": parts, "seconds": clock.seconds()}
         folder.write_json("summary.json", summary)
     print(table(outcome, accuracy))
-    for line in judged(outcome, equal, ends, parts, f"{folder.path}"):
+    for line in judged(config, outcome, equal, ends, parts, f"{folder.path}"):
         print(line)
     print(f"{len(statuses)} trials: {', '.join(f'{count} {status}' for status, count in counts.items())}; {clock}")
     print(folder.path)
@@ -93,25 +93,36 @@ def _stopped(point: Ranked) -> bool:
 
 
 def judged(
-    outcome: Outcome, equal: Sequence[Ranked], ends: Sequence[Edge], parts: Mapping[str, float] | None, folder: str
+    config: SweepConfig,
+    outcome: Outcome,
+    equal: Sequence[Ranked],
+    ends: Sequence[Edge],
+    parts: Mapping[str, float] | None,
+    folder: str,
 ) -> Iterator[str]:
     """What the table does not say: ties, effects, and where to look next."""
     seeds = len(outcome.winner.results)
-    if equal:
+    if equal and seeds == 1:
+        yield "one seed separates no point from the best: give more --seeds"
+    elif equal:
         names = "; ".join(point_name(point) for point in equal)
         yield f"ties ({seeds} seeds do not separate them from the best, paired t-tests at 5 % by Holm): {names}"
     if parts:
         yield "variance: " + ", ".join(f"{name} {share:.0%}" for name, share in parts.items())
+    if not outcome.winner.complete:
+        yield "warning: every point has a seed that diverged: try lower learning rates"
     if ends:
         which = ", ".join(f"{edge.name} {text(edge.value)} is the {edge.side}" for edge in ends)
         grid = {edge.name: edge.proposed for edge in ends}
-        yield f"warning: the best lies on the edge of its grid: {which}; next: {next_command(grid, folder)}"
+        known = config.search == "all" and not config.points  # so that points come again
+        command = next_command(grid) + (f" --extend {shlex.quote(folder)}" if known else "")
+        yield f"warning: the best lies on the edge of its grid: {which}; next: {command}"
 
 
-def next_command(grid: Mapping[str, Any], folder: str) -> str:
-    """The command of this run with other values, which trains only what is missing."""
+def next_command(grid: Mapping[str, Any]) -> str:
+    """The command of this run with other values."""
     words: list[str] = []
-    dropped = {"name", "resume", "extend", *grid}
+    dropped = {"name", "resume", "extend", "plan_from", "allow_changes", *grid}
     skipping = False
     for word in sys.argv[1:]:
         if word.startswith("--"):
@@ -120,7 +131,7 @@ def next_command(grid: Mapping[str, Any], folder: str) -> str:
             words.append(shlex.quote(word))
     for name, values in grid.items():
         words += [f"--{name.replace('_', '-')}", *map(text, (values,) if isinstance(values, Range) else values)]
-    return " ".join(["python experiments/sweep.py", *words, "--extend", shlex.quote(folder)])
+    return " ".join(["python", shlex.quote(sys.argv[0]), *words])
 
 
 if __name__ == "__main__":

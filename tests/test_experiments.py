@@ -75,7 +75,7 @@ def test_a_sweep_ranks_records_and_draws(tmp_path: Path) -> None:
     assert table[7].startswith("ties (2 seeds do not separate them from the best, ")
     assert "learning_rate 0.1 filters 4,8" in table[7]
     assert table[8].startswith("warning: the best lies on the edge of its grid: filters ")
-    assert "next: python experiments/sweep.py digits --epochs 2 " in table[8]
+    assert "experiments/sweep.py digits --epochs 2 " in table[8]
     assert table[8].endswith(" --extend runs/s")
     assert table[9].startswith("12 trials: 8 complete, 0 stopped, 4 diverged; compile ")
     assert [row.split()[-1] for row in table[1:7]] == ["2/2"] * 4 + ["0/2"] * 2

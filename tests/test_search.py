@@ -422,8 +422,8 @@ def population(lanes: Lanes, count: int = 12, **axes: tuple) -> Program:
 def test_a_program_goes_on_in_a_power_of_two_of_lanes_side_by_side_or_in_all_one_after_the_other(lanes: Lanes) -> None:
     program = population(lanes)
     for left in range(1, 13):
-        rest = compact(program, program.trials[:left], 3, 9)
-        assert (rest.trials, rest.after, rest.until) == (program.trials[:left], 3, 9)
+        rest = compact(program, program.trials[-left:], 3, 9)
+        assert (rest.trials, rest.after, rest.until) == (program.trials[-left:], 3, 9)
         expected = 12 if lanes.width == 1 else min(12, max(lanes.devices, 2 ** math.ceil(math.log2(left))))
         assert len(rest.trials) + rest.spare == expected
         assert compact(rest, rest.trials, 9, 0) == rest._replace(after=9, until=0)
