@@ -106,10 +106,10 @@ def halving(runs: Path, data_dir: Path | None) -> None:
 def optuna(runs: Path, data_dir: Path | None, rounds: int) -> None:
     """TPE and random search with the same budget."""
     space = (
-        "mnist --learning-rate log:1e-3:1 --momentum uniform:0:0.99 --weight-decay log:1e-6:1e-2 "
-        "--filters 2,4 4,8 --epochs 1 --batch-size 128 --seeds 1 --points 64"
+        "digits --data mnist --pool-size 4 --learning-rate log:1e-3:1 --momentum uniform:0:0.99 --weight-decay log:1e-6:1e-2 "
+        "--filters 4,8 8,16 --epochs 1 --batch-size 128 --seeds 1 --points 64"
     )
-    print("optuna: 64 points in batches of 16 of LeNet-5 on MNIST, one epoch, one seed")
+    print("optuna: 64 points in batches of 16, two convolutions with pools of 4x4 on MNIST, one epoch, one seed")
     for turn in range(rounds):
         for name, how in (("tpe", "--search tpe --batch-points 16"), ("random", "--search all")):
             found = ran(f"{name}-{turn}", f"{space} {how} --seed {1000 * turn}", runs, data_dir)
