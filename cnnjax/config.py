@@ -208,7 +208,9 @@ class Range:
         low, high = (self.low, self.high) if not self.log else (math.log(self.low), math.log(self.high))
         value = low + (high - low) * share
         value = math.exp(value) if self.log else value
-        return round(value) if whole else float(f"{value:.4g}")
+        if whole:
+            return min(max(round(value), int(self.low)), int(self.high))
+        return min(max(float(f"{value:.4g}"), self.low), self.high)
 
 
 NOT_SWEPT = ("data", "seed")
@@ -261,7 +263,7 @@ class SweepConfig:
                 continue
             if not choices:
                 raise ValueError(f"{name}: give at least one value")
-            if len(set(choices)) < len(choices):
+            if len(set(map(text, choices))) < len(choices) and not any(name in group for group in self.zipped):
                 raise ValueError(f"{name}: {' '.join(map(text, choices))}: a value stands twice")
         for network in networks if isinstance(networks, tuple) else ():
             if not isinstance(network, NetworkConfig):
@@ -290,6 +292,8 @@ class SweepConfig:
             _check_names(self.base, [name])
         if option is None or type(option.default) not in _LARGEST:
             raise ValueError(f"{name}: {range}: only a number has a range; list the values")
+        if type(option.default) is int and not (float(range.low).is_integer() and float(range.high).is_integer()):
+            raise ValueError(f"{name}: {range}: the ends must be whole numbers")
         for end in (range.low, range.high):
             _check(name, float(end), 0.0, option.metadata["least"], option.metadata["below"])
         if range.low >= range.high:

@@ -28,7 +28,7 @@ def obstacle(config: NetworkConfig) -> str:
     if groups not in (None, 1):
         return f"groups {groups}: which channels a filter sees depends on their number"
     if dropout:
-        return f"dropout {dropout}: its noise is drawn for the shape of the network"
+        return "dropout: its noise is drawn for the shape of the network"
     return ""
 
 

@@ -6,11 +6,12 @@ on nothing else. Sent the same results again, as a run that goes on does, it yie
 
 import warnings
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from importlib import util
 from typing import Any, NamedTuple
 
 from cnnjax.config import SAMPLERS, Range, SweepConfig, text
 from cnnjax.judgement import rank
-from cnnjax.sweeps import Point, Result, Trial, columns, number, trials, trials_of
+from cnnjax.sweeps import MOST_TRIALS, Point, Result, Trial, columns, number, trials, trials_of
 
 
 class Stage(NamedTuple):
@@ -87,7 +88,7 @@ def halving(sweep: SweepConfig) -> Search:
 
 
 def work(sweep: SweepConfig) -> int:
-    """Epochs of training, counted for each trial, if none diverges."""
+    """Epochs of training, counted for each trial, if none diverges and Optuna does not choose them."""
     if sweep.search in SAMPLERS:
         return sweep.points * sweep.seeds * sweep.base.epochs
     planned = trials(sweep)
@@ -108,6 +109,9 @@ _SAMPLERS: Mapping[str, Callable[[Any, int], Any]] = {
 }
 
 
+_NEEDS = {"cmaes": ("cmaes",), "gp": ("torch", "scipy"), "qmc": ("scipy",)}
+
+
 def proposed(sweep: SweepConfig) -> Search:
     """Batches of points that an Optuna sampler asks for, each told the mean validation accuracy over its seeds.
 
@@ -123,6 +127,11 @@ def proposed(sweep: SweepConfig) -> Search:
     except ModuleNotFoundError:
         raise ValueError(f"search: {sweep.search} needs Optuna: pip install -e '.[optuna]'") from None
     optuna.logging.set_verbosity(optuna.logging.ERROR)
+    for package in _NEEDS.get(sweep.search, ()):
+        if util.find_spec(package) is None:
+            raise ValueError(f"search: {sweep.search} needs {package}: pip install {package}")
+    if sweep.points * sweep.seeds > MOST_TRIALS:
+        raise ValueError(f"points: {sweep.points}: at most {MOST_TRIALS} trials are planned at once")
     return _batches(sweep, optuna)
 
 
@@ -132,11 +141,8 @@ def _batches(sweep: SweepConfig, optuna: Any) -> Search:
     for batch, before in enumerate(range(0, sweep.points, sweep.batch_points)):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of experimental samplers
-            try:
-                study.sampler = _SAMPLERS[sweep.search](optuna.samplers, _seed(sweep.base.seed, batch))
-                asked = [study.ask(space) for _ in range(min(sweep.batch_points, sweep.points - before))]
-            except ImportError as error:
-                raise ValueError(f"search: {sweep.search} needs more than Optuna: {error}") from None
+            study.sampler = _SAMPLERS[sweep.search](optuna.samplers, _seed(sweep.base.seed, batch))
+            asked = [study.ask(space) for _ in range(min(sweep.batch_points, sweep.points - before))]
         points = [_point(sweep, trial.params) for trial in asked]
         found = yield Stage(trials_of(sweep, points, before), 0, 0, sweep.batch_points * sweep.seeds)
         ranked = {point.results[0].trial.point: point for point in rank(found)}

@@ -138,7 +138,7 @@ class Program(NamedTuple):
 
     @property
     def rows(self) -> list[int]:
-        """The lane of each trial, in order; where lanes rest, evenly spread, so that devices have equally many."""
+        """The lane of each trial, in order; where lanes rest, evenly spread over the devices."""
         count = len(self.trials)
         return [i * (count + self.spare) // count for i in range(count)]
 

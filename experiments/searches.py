@@ -106,8 +106,8 @@ def halving(runs: Path, data_dir: Path | None) -> None:
 def optuna(runs: Path, data_dir: Path | None, rounds: int) -> None:
     """TPE and random search with the same budget."""
     space = (
-        "digits --data mnist --pool-size 4 --learning-rate log:1e-3:1 --momentum uniform:0:0.99 --weight-decay log:1e-6:1e-2 "
-        "--filters 4,8 8,16 --epochs 1 --batch-size 128 --seeds 1 --points 64"
+        "digits --data mnist --pool-size 4 --learning-rate log:1e-3:1 --momentum uniform:0:0.99 "
+        "--weight-decay log:1e-6:1e-2 --filters 4,8 8,16 --epochs 1 --batch-size 128 --seeds 1 --points 64"
     )
     print("optuna: 64 points in batches of 16, two convolutions with pools of 4x4 on MNIST, one epoch, one seed")
     for turn in range(rounds):
