@@ -4,7 +4,7 @@ python experiments/sweep.py digits
 python experiments/train.py digits
 
 The sweep takes about half a minute on two cores. Its winner, rate 0.03 with 32,64 filters, has a mean
-test accuracy of 98.0 % over five seeds (standard deviation 0.5). A rate of 0.3 is too high: it
+test accuracy of 98.1 % over five seeds (standard deviation 0.4). A rate of 0.3 is too high: it
 overshoots, and most of its networks end at chance.
 """
 

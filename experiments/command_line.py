@@ -465,7 +465,7 @@ class Display:
         """Counts examples; without `spent` they were trained on before. `note` is asked for when it is shown."""
         now = time.perf_counter()
         self._done += examples
-        if not spent:
+        if not spent or self._done == examples:  # before the first, programs were compiled
             self._start, self._before = now, self._done
         if not self._bar.disable and now - self._last > BAR_SECONDS:
             self._bar.set_postfix_str(note(), refresh=False)
