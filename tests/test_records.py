@@ -155,19 +155,25 @@ def test_a_configuration_out_of_range_is_refused() -> None:
         configuration(described, NETWORKS)
 
 
+LINE = {
+    **{"trial": 0, "epoch": 1, "step": 19, "train_loss": 0.5, "train_accuracy": 0.9},
+    **{"valid_loss": 0.6, "valid_accuracy": 0.8},
+}
+
+
 def test_a_folder_is_gone_on_with_only_where_asked(tmp_path: Path) -> None:
     with RunFolder(tmp_path, "r", resume=True) as folder:
-        folder.append_metrics([{"trial": 0, "epoch": 1}])
+        folder.append_metrics([LINE])
         with pytest.raises(BlockingIOError, match="another process is at work in it"):
             RunFolder(tmp_path, "r", resume=True)
     with RunFolder(tmp_path, "r", resume=True) as folder:
-        assert folder.metrics() == [{"trial": 0, "epoch": 1}]
+        assert folder.metrics() == [LINE]
     with pytest.raises(FileExistsError, match="go on with --resume"):
         RunFolder(tmp_path, "r")
 
 
 def test_lines_are_cut_and_a_torn_one_is_left_out(tmp_path: Path) -> None:
-    rows = [{"trial": 0, "epoch": epoch} for epoch in (1, 2, 3)]
+    rows = [{**LINE, "epoch": epoch} for epoch in (1, 2, 3)]
     with RunFolder(tmp_path, "r") as folder:
         folder.append_metrics(rows)
         path = folder.path / "metrics.jsonl"
@@ -180,6 +186,9 @@ def test_lines_are_cut_and_a_torn_one_is_left_out(tmp_path: Path) -> None:
         assert folder.metrics() == rows[:1]
         path.write_bytes(whole[:9] + b"\n" + whole)
         with pytest.raises(RecordError, match=rf"{path}: line 1 is damaged"):
+            folder.metrics()
+        path.write_bytes(b'{"trial": 0, "epoch": 1}\n')
+        with pytest.raises(RecordError, match="line 1 is damaged: not the fields of an epoch"):
             folder.metrics()
 
 
