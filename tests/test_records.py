@@ -156,8 +156,13 @@ def test_a_configuration_out_of_range_is_refused() -> None:
 
 
 LINE = {
-    **{"trial": 0, "epoch": 1, "step": 19, "train_loss": 0.5, "train_accuracy": 0.9},
-    **{"valid_loss": 0.6, "valid_accuracy": 0.8},
+    "trial": 0,
+    "epoch": 1,
+    "step": 19,
+    "train_loss": 0.5,
+    "train_accuracy": 0.9,
+    "valid_loss": 0.6,
+    "valid_accuracy": 0.8,
 }
 
 
