@@ -210,9 +210,10 @@ def pack_of(trials: Sequence[Trial], data: Dataset, lanes: Lanes | None = None) 
     the others each is expected to take as long to compile, and for a step a share of the time: that
     of its forward pass's floating-point operations. What was compiled serves if widths are not packed.
     """
-    ways = {pack: [in_cache(p, data) for p in plan(trials, lanes, pack, strict=False)] for pack in PACKS}
-    if len(ways["one"]) == len(ways["shapes"]):
+    planned = {pack: plan(trials, lanes, pack, strict=False) for pack in PACKS}
+    if len(planned["one"]) == len(planned["shapes"]):
         return Packing("shapes", {})
+    ways = {pack: [in_cache(program, data) for program in programs] for pack, programs in planned.items()}
     operations = {p.config.network: 0.0 for programs in ways.values() for p in programs}
     operations |= {network: _operations(network, trials[0].config, data) for network in operations}
     ready = sorted(ways["shapes"], key=lambda program: -operations[program.config.network])[: os.cpu_count() or 1]

@@ -257,7 +257,7 @@ SWEEP_MISTAKES = {
     ),
     "no points for Optuna": (["--search", "tpe"], "points: say how many points tpe may try"),
     "halving and epochs": (["--search", "halving", "--epochs", "2", "4"], "epochs: cannot be swept by halving"),
-    "a field of another network": (["--network", "cnn", "mlp"], "filters: no such option"),
+    "a field of another network": (["--network", "cnn", "mlp", "--filters", "4", "8"], "filters: no such option"),
     "extends nothing": (["--extend", "nowhere"], "nowhere/config.json"),
 }
 
