@@ -14,6 +14,7 @@ import cnnjax
 from cnnjax import CNNConfig, Hparams, MLPConfig, SweepConfig, TrainConfig
 from cnnjax.data import Dataset
 from cnnjax.records import read_metrics
+from cnnjax.sweeps import Lanes, plan, prepare, trials
 
 BASE = TrainConfig(CNNConfig(filters=(4,)), Hparams(learning_rate=0.1), batch_size=32, epochs=4)
 AXES = (("learning_rate", (0.003, 0.03, 0.1, 1e30)), ("filters", ((2,), (4,))))
@@ -134,8 +135,12 @@ def test_a_plan_beforehand_trains_nothing(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_packed_trials_that_need_more_memory_train_in_chunks(tmp_path: Path) -> None:
+def test_packed_trials_that_need_more_memory_train_in_chunks(digits: Dataset, tmp_path: Path) -> None:
     arguments = ["digits", "--epochs", "1", "--filters", "4", "6", "--seeds", "2", "--pack", "one", "--lanes", "0:1"]
-    done = script("sweep", *arguments, "--memory", "0.012", cwd=tmp_path)
+    base = TrainConfig(CNNConfig(), epochs=1)
+    axes = (("learning_rate", (0.01, 0.03, 0.1, 0.3)), ("filters", ((4,), (6,))))
+    [program] = plan(trials(SweepConfig(base, axes, seeds=2)), Lanes(0, 1), "one")
+    some = 0.6 * prepare(program, digits).memory / 2**30
+    done = script("sweep", *arguments, "--memory", str(some), cwd=tmp_path)
     assert done.stdout.startswith("memory: 16 trials at once take ")
     assert "16 trials: 16 complete" in done.stdout
