@@ -311,6 +311,8 @@ def conduct(sweep: SweepConfig, dataset: Dataset, folder: RunFolder, options: Op
             if len(everyone) > 1 and not options.quiet:
                 display.line(f"{len(last)} trials so far; {standing()}")
     display.close()
+    if lines is not None:  # all was trained before; at most its last line was not finished
+        folder.cut_metrics(len(rows))
     points = rank([result_of(trial, last[number], per_epoch) for number, trial in everyone.items()])
     best = points[0].results[0].trial
     complete = [result.trial for result in points[0].results if result.status == "complete"]

@@ -331,7 +331,7 @@ def test_trials_that_need_more_memory_train_in_chunks(digits: Dataset, tmp_path:
     chunks = [entry["trials"] for entry in programs_of(tmp_path / "runs" / "s")]
     assert len(chunks) > 1
     assert [number for chunk in chunks for number in chunk] == list(range(6))
-    assert done.stdout.count(" trials trained; ") == len(chunks)
+    assert done.stdout.count(" trials so far; ") == len(chunks)
     assert summary(tmp_path / "runs" / "s")["trials"]["complete"] == 6
     assert summary(tmp_path / "runs" / "s")["best"]["test_accuracy"]["n"] == 3
 
