@@ -204,10 +204,13 @@ class Range:
         return f"{'log' if self.log else 'uniform'}:{self.low:g}:{self.high:g}"
 
     def at(self, share: float, whole: bool) -> float:
-        """The number at a share of the way from low to high, to four digits, or to a `whole` number."""
+        """The number at a share of the way from low to high, as `near`."""
         low, high = (self.low, self.high) if not self.log else (math.log(self.low), math.log(self.high))
         value = low + (high - low) * share
-        value = math.exp(value) if self.log else value
+        return self.near(math.exp(value) if self.log else value, whole)
+
+    def near(self, value: float, whole: bool) -> float:
+        """A number to four digits, as it is printed, or to a `whole` one, inside of the range."""
         if whole:
             return min(max(round(value), int(self.low)), int(self.high))
         return min(max(float(f"{value:.4g}"), self.low), self.high)

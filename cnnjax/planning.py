@@ -317,11 +317,16 @@ def in_chunks(program: Program, needed: int, available: int) -> tuple[Program, .
 # ------------------------------------------------------------------------- a plan on paper
 
 
+def describe_timed(timed: Sequence[Trialled]) -> list[dict[str, Any]]:
+    """What was timed, as plain values."""
+    return [{**trialled._asdict(), "lanes": str(trialled.lanes)} for trialled in timed]
+
+
 def describe_plan(programs: Sequence[Program], timed: Sequence[Trialled] = ()) -> dict[str, Any]:
     """A plan as plain values: how trials are lifted, which are lanes of which program, what was timed."""
     return {
         "device": jax.default_backend(),
-        "timed": [{**trialled._asdict(), "lanes": str(trialled.lanes)} for trialled in timed],
+        "timed": describe_timed(timed),
         "programs": list(map(_described, programs)),
     }
 

@@ -29,7 +29,7 @@ from cnnjax.records import (
     replayed,
     trial_rows,
 )
-from cnnjax.search import stages
+from cnnjax.search import programs_of, stages
 from cnnjax.sweeps import (
     PACKS,
     Program,
@@ -37,9 +37,7 @@ from cnnjax.sweeps import (
     Trial,
     assembled,
     measure_test_of,
-    plan,
     prepare,
-    proceed,
     results,
     state_of,
     states_of,
@@ -111,11 +109,7 @@ def sweep(config: SweepConfig, data: Dataset | None = None, pack: str = "shapes"
     rows: list[dict[str, Any]] = []
     carried: list[Program] = []
     for stage in stages(config, lambda trial: found[trial.number]):
-        programs = proceed(stage.trials, carried, stage.after, stage.until) or plan(
-            stage.trials, pack=pack, capacity=stage.capacity
-        )
-        for program in programs:
-            program = program._replace(until=stage.until)
+        for program in programs_of(stage, carried, pack=pack):
             run = prepare(program, data)
             state = run.place(assembled(program, states, data)) if program.after else run.state
             dead = {number for number, result in found.items() if result.status == "diverged"}

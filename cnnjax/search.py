@@ -9,9 +9,24 @@ from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from importlib import util
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from cnnjax.config import SAMPLERS, Range, SweepConfig, text
 from cnnjax.judgement import rank
-from cnnjax.sweeps import MOST_TRIALS, Point, Result, Trial, columns, number, trials, trials_of
+from cnnjax.sweeps import (
+    MOST_TRIALS,
+    Lanes,
+    Program,
+    Result,
+    Trial,
+    columns,
+    plan,
+    point_of,
+    proceed,
+    trials,
+    trials_of,
+    whole,
+)
 
 
 class Stage(NamedTuple):
@@ -50,6 +65,21 @@ def stages(sweep: SweepConfig, result: Callable[[Trial], Result]) -> Iterator[St
             stage = searching.send([result(trial) for trial in stage.trials])
         except StopIteration:
             return
+
+
+def programs_of(
+    stage: Stage,
+    carried: Sequence[Program],
+    lanes: Lanes | None = None,
+    pack: str = "shapes",
+    *,
+    strict: bool = True,
+) -> tuple[Program, ...]:
+    """The programs of a stage: those in which its trials trained before, compacted, or as `sweeps.plan` makes them."""
+    if stage.after:
+        return proceed(stage.trials, carried, stage.after, stage.until)
+    programs = plan(stage.trials, lanes, pack, strict=strict, capacity=stage.capacity)
+    return tuple(program._replace(until=stage.until) for program in programs)
 
 
 def everything(sweep: SweepConfig) -> Search:
@@ -107,8 +137,6 @@ _SAMPLERS: Mapping[str, Callable[[Any, int], Any]] = {
     "cmaes": lambda samplers, seed: samplers.CmaEsSampler(seed=seed),
     "qmc": lambda samplers, seed: samplers.QMCSampler(seed=seed),
 }
-
-
 _NEEDS = {"cmaes": ("cmaes",), "gp": ("torch", "scipy"), "qmc": ("scipy",)}
 
 
@@ -143,7 +171,7 @@ def _batches(sweep: SweepConfig, optuna: Any) -> Search:
             warnings.simplefilter("ignore")  # of experimental samplers
             study.sampler = _SAMPLERS[sweep.search](optuna.samplers, _seed(sweep.base.seed, batch))
             asked = [study.ask(space) for _ in range(min(sweep.batch_points, sweep.points - before))]
-        points = [_point(sweep, trial.params) for trial in asked]
+        points = [point_of(sweep, _rows(sweep, trial.params)) for trial in asked]
         found = yield Stage(trials_of(sweep, points, before), 0, 0, sweep.batch_points * sweep.seeds)
         ranked = {point.results[0].trial.point: point for point in rank(found)}
         for i, trial in enumerate(asked, before):
@@ -154,26 +182,19 @@ def _batches(sweep: SweepConfig, optuna: Any) -> Search:
 
 
 def _seed(seed: int, batch: int) -> int:
-    import numpy as np
-
     return int(np.random.SeedSequence([seed, batch]).generate_state(1)[0])
 
 
 def _distribution(sweep: SweepConfig, names: tuple[str, ...], rows: Any, optuna: Any) -> Any:
     if not isinstance(rows, Range):
         return optuna.distributions.CategoricalDistribution(range(len(rows)))
-    if isinstance(number(sweep, names[0], rows, 0.5), int):
+    if whole(sweep, names[0]):
         return optuna.distributions.IntDistribution(int(rows.low), int(rows.high), log=rows.log)
     return optuna.distributions.FloatDistribution(rows.low, rows.high, log=rows.log)
 
 
-def _point(sweep: SweepConfig, params: Mapping[str, Any]) -> Point:
-    """The values that Optuna's parameters stand for; numbers to four digits, as they are printed."""
-    chosen: dict[str, Any] = {}
+def _rows(sweep: SweepConfig, params: Mapping[str, Any]) -> Iterator[tuple[Any, ...]]:
+    """The rows of `sweeps.columns` that Optuna's parameters stand for."""
     for names, rows in columns(sweep):
         value = params[text(names)]
-        if isinstance(rows, Range):
-            chosen[names[0]] = value if isinstance(value, int) else min(rows.high, max(rows.low, float(f"{value:.4g}")))
-        else:
-            chosen.update(zip(names, rows[value], strict=True))
-    return tuple((name, chosen[name]) for name, _ in sweep.axes)
+        yield (rows.near(value, whole(sweep, names[0])),) if isinstance(rows, Range) else rows[value]

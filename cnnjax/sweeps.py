@@ -169,28 +169,32 @@ def points(sweep: SweepConfig) -> list[Point]:
     """
     grid = columns(sweep)
     if not sweep.points:
-        return [_point(sweep, grid, rows) for rows in itertools.product(*(rows for _, rows in grid))]
+        return [point_of(sweep, rows) for rows in itertools.product(*(rows for _, rows in grid))]
     rng, drawn = np.random.default_rng(sweep.base.seed), dict[Point, None]()
     for _ in range(100 * sweep.points):
         rows = [
-            (number(sweep, names[0], rows, rng.random()),) if isinstance(rows, Range) else rows[rng.integers(len(rows))]
+            (rows.at(rng.random(), whole(sweep, names[0])),)
+            if isinstance(rows, Range)
+            else rows[rng.integers(len(rows))]
             for names, rows in grid
         ]
-        drawn[_point(sweep, grid, rows)] = None
+        drawn[point_of(sweep, rows)] = None
         if len(drawn) == sweep.points:
             return list(drawn)
     raise ValueError(f"points: {sweep.points}: there are only {len(drawn)} different ones")
 
 
-def number(sweep: SweepConfig, name: str, values: Range, share: float) -> float:
-    """The number of an axis at a share of its range."""
-    [default] = [option.default for option, _ in flat(sweep.base) if option.name == name]
-    return values.at(share, isinstance(default, int))
+def whole(sweep: SweepConfig, name: str) -> bool:
+    """Whether an axis counts in whole numbers."""
+    return any(option.name == name and isinstance(option.default, int) for option, _ in flat(sweep.base))
 
 
-def _point(sweep: SweepConfig, grid: Any, rows: Iterable[tuple[Any, ...]]) -> Point:
+def point_of(sweep: SweepConfig, rows: Iterable[tuple[Any, ...]]) -> Point:
+    """The point of one row of each of the `columns`."""
     chosen = {
-        name: value for (names, _), row in zip(grid, rows, strict=True) for name, value in zip(names, row, strict=True)
+        name: value
+        for (names, _), row in zip(columns(sweep), rows, strict=True)
+        for name, value in zip(names, row, strict=True)
     }
     return tuple((name, chosen[name]) for name, _ in sweep.axes)
 
@@ -330,8 +334,8 @@ def compact(program: Program, trials: Sequence[Trial], after: int, until: int) -
 
 
 def proceed(trials: Iterable[Trial], carried: Sequence[Program], after: int, until: int) -> tuple[Program, ...]:
-    """The programs in which trials go on that trained in some of these before; none for epoch 0."""
-    members = homes([trial.number for trial in trials], carried) if after else {}
+    """The programs in which trials go on that trained in some of these before."""
+    members = homes([trial.number for trial in trials], carried)
     return tuple(compact(carried[place], members[place], after, until) for place in sorted(members))
 
 

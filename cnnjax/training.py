@@ -437,25 +437,23 @@ def prepare(
         state = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), state)
     else:
         state = place(state)
+
+    @lru_cache(maxsize=1)  # once an epoch, since sorting many keys takes as long as some steps
+    def order(epoch: int) -> Array:
+        first = np.full_like(steps, epoch * length)
+        return _order(task._replace(micro_batch=0), lift, len(train.labels), key, first)
+
     n = np.int32(length)
-    order = _order(task._replace(micro_batch=0), lift, len(train.labels), key, np.zeros_like(steps))
-    advance = _compiled(_advance, task, lift, key, state, train, hparams, n, order)
+    advance = _compiled(_advance, task, lift, key, state, train, hparams, n, order(0))
     evaluate = _compiled(_evaluate, task, lift, state, valid)
     memory = max(
         usage.argument_size_in_bytes + usage.output_size_in_bytes + usage.temp_size_in_bytes
         for usage in (program.memory_analysis() for program in (advance, evaluate))
     )
 
-    orders = {0: order}  # of the epoch at hand: drawn once, since sorting many keys takes as long as some steps
-
     def advanced(state: TrainState, n: int) -> TrainState:
         epoch = int(np.max(np.asarray(state.step))) // length
-        if epoch not in orders:
-            orders.clear()
-            orders[epoch] = _order(
-                task._replace(micro_batch=0), lift, len(train.labels), key, np.full_like(steps, epoch * length)
-            )
-        return place(advance(key, state, train, hparams, np.int32(n), orders[epoch]))
+        return place(advance(key, state, train, hparams, np.int32(n), order(epoch)))
 
     return Run(state, epochs, length, advanced, lambda state: evaluate(state, valid), place, memory)
 

@@ -39,6 +39,7 @@ from cnnjax.sweeps import shape_of, shares
 
 ROOT = Path(__file__).resolve().parents[1]
 PRESETS = ROOT / "configs"
+KINDS = {network.kind(): network for network in NETWORKS.values()}
 PLATFORMS = {"cpu": "cpu", "gpu": "cuda", "tpu": "tpu"}
 
 
@@ -219,7 +220,7 @@ def _form(train: TrainConfig, sweep: SweepConfig | None) -> Any:
             values = axes.get(option.name, (value,))
             add(option.name, _several(kind), (values,) if isinstance(values, Range) else values, help)
     if sweep is not None:
-        words = Literal[tuple(network.kind() for network in NETWORKS.values())]  # type: ignore[valid-type]
+        words = Literal[tuple(KINDS)]  # type: ignore[valid-type]
         chosen = tuple(network.kind() for network in axes.get("network", (train.network,)))
         add("network", _several(words), chosen, f"{train.network.kind()} with the fields given, others as they come")
         add("seeds", int, sweep.seeds, "number of seeds under each point, counted up from --seed")
@@ -274,8 +275,7 @@ def parse(script: str, doc: str, argv: Sequence[str], several: bool) -> tuple[Tr
 
 def _fields(base: TrainConfig, kind: str) -> set[str]:
     """The options of a run with a network of a kind."""
-    [network] = [network for network in NETWORKS.values() if network.kind() == kind]
-    return {option.name for option, _ in flat(dataclasses.replace(base, network=network()))}
+    return {option.name for option, _ in flat(dataclasses.replace(base, network=KINDS[kind]()))}
 
 
 def _sweep(preset: SweepConfig, values: dict[str, Any]) -> SweepConfig:
@@ -302,9 +302,8 @@ def _sweep(preset: SweepConfig, values: dict[str, Any]) -> SweepConfig:
             single[name] = many[0]
     base = replace(preset.base, single)
     if several:
-        others = {network.kind(): network for network in NETWORKS.values()}
         own = {base.network.kind(): base.network}
-        swept["network"] = tuple(own.get(kind) or others[kind]() for kind in networks)
+        swept["network"] = tuple(own.get(kind) or KINDS[kind]() for kind in networks)
     ordered = {name: swept[name] for name in [*(name for name in axes if name in swept), *swept]}
     return SweepConfig(base, tuple(ordered.items()), zipped=zipped, **how)
 

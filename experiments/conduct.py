@@ -32,6 +32,7 @@ from cnnjax.planning import (
     Packing,
     choose,
     describe_plan,
+    describe_timed,
     free_memory,
     in_chunks,
     largest_of,
@@ -118,8 +119,6 @@ def _extend(folder: RunFolder, sweep: SweepConfig, dataset: Dataset, options: Op
 
 
 _FIXED = ("packages", "device", "devices", "source")  # of the environment, while a run goes on
-
-
 _POINTS = {field.name for field in dataclasses.fields(SweepConfig)} - {"base"}
 
 
@@ -230,9 +229,10 @@ def conduct(sweep: SweepConfig, dataset: Dataset, folder: RunFolder, options: Op
 
     def stores(number: int, program: Program) -> Checkpoints:
         lanes = [trial.number for trial in program.trials]
-        keep = {"latest": options.keep_latest, "best": options.keep_best, "report": display.line}
-        keep |= {"of_any": options.allow_changes}
-        return checkpoints_of(folder.path, number, lanes, config, data, **keep)
+        keep = {"latest": options.keep_latest, "best": options.keep_best}
+        return checkpoints_of(
+            folder.path, number, lanes, config, data, **keep, report=display.line, of_any=options.allow_changes
+        )
 
     carried: list[Program] = []  # programs that are finished, by number
     last: dict[int, dict[str, Any]] = {}  # line of each trial
@@ -400,7 +400,7 @@ def _prepared(
             largest = largest_of(programs)
             started = {program: start(program) for program in programs[:ahead] if program is not largest}
             programs, timed = choose(programs, dataset, tuple(started.values()), available)
-            notes["timed"] = [{**trialled._asdict(), "lanes": str(trialled.lanes)} for trialled in timed]
+            notes["timed"] = describe_timed(timed)
 
         def write(programs: Iterable[Program]) -> None:
             folder.write_json("plan.json", {**describe_plan([*carried, *programs]), **notes}, again=True)

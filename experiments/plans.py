@@ -13,8 +13,8 @@ from cnnjax.config import SAMPLERS, Hparams, Range, SweepConfig, TrainConfig, re
 from cnnjax.data import Dataset
 from cnnjax.planning import Packing, estimate, in_cache, pack_of, parse_lanes, read_plan, works
 from cnnjax.runs import NETWORKS
-from cnnjax.search import Stage, search, work
-from cnnjax.sweeps import Program, columns, plan, proceed
+from cnnjax.search import Stage, programs_of, search, work
+from cnnjax.sweeps import Program, columns
 from cnnjax.training import make_task
 
 
@@ -30,8 +30,8 @@ def packing(stage: Stage, dataset: Dataset, options: Options) -> Packing:
     return pack_of(stage.trials, dataset, None if options.lanes == "auto" else parse_lanes(options.lanes))
 
 
-def check(sweep: SweepConfig, dataset: Dataset, options: Options) -> tuple[Program, ...]:
-    """The programs of a sweep's first stage; ValueError where one cannot be carried out."""
+def check(sweep: SweepConfig, dataset: Dataset, options: Options) -> None:
+    """ValueError where a sweep cannot be carried out, as far as its first stage tells."""
     begun = options.runs_dir.expanduser() / (options.name or "") / "plan.json"
     source = begun if options.resume and begun.is_file() else options.plan_from
     if source and source is options.plan_from and options.lanes != "auto":
@@ -53,7 +53,6 @@ def check(sweep: SweepConfig, dataset: Dataset, options: Options) -> tuple[Progr
                 f"plan: {source}: micro_batch: {program.micro_batch}: must divide a device's part of "
                 f"batch_size {program.config.batch_size}, and the network can have neither batch_norm nor dropout"
             )
-    return programs
 
 
 def planned(
@@ -68,13 +67,10 @@ def planned(
     """How a stage is carried out: as `source` says, as the programs in which its trials trained before, or anew."""
     if source and (found := read_plan(source, stage, sweep.search == "all")):
         return found
-    if stage.after:
-        return proceed(stage.trials, carried, stage.after, stage.until)
     lanes = None if options.lanes == "auto" else parse_lanes(options.lanes)
     pack = pack or ("shapes" if options.pack == "auto" else options.pack)
-    programs = plan(stage.trials, lanes, pack, strict=options.pack != "auto", capacity=stage.capacity)
-    programs = tuple(program._replace(until=stage.until) for program in programs)
-    return tuple(programs if lanes else (in_cache(program, dataset) for program in programs))
+    programs = programs_of(stage, carried, lanes, pack, strict=options.pack != "auto")
+    return programs if lanes or stage.after else tuple(in_cache(program, dataset) for program in programs)
 
 
 def show_plan(sweep: SweepConfig, options: Options) -> None:

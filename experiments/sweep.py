@@ -53,7 +53,7 @@ def main(config: SweepConfig, options: Options, preset: str) -> None:
         summary = {"best": best, "trials": counts, "effects": means, "shares": parts, "seconds": clock.seconds()}
         folder.write_json("summary.json", summary)
     print(table(outcome, accuracy))
-    for line in judged(config, outcome, equal, ends, parts, f"{folder.path}"):
+    for line in judged(config, outcome, equal, ends, parts, str(folder.path)):
         print(line)
     print(f"{len(statuses)} trials: {', '.join(f'{count} {status}' for status, count in counts.items())}; {clock}")
     print(folder.path)

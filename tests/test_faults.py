@@ -105,13 +105,26 @@ def killed_and_resumed(arguments: list[str], kills: int, folder: Path, rng: rand
         shutil.rmtree(run)  # it ended before its kill: another
 
 
-@pytest.mark.parametrize("seed", range(10))
-def test_killed_training_ends_as_if_it_was_not(
-    seed: int, tmp_path: Path, reference: Callable[[list[str]], dict[str, object]], figure: Figure
+SEARCHES = "SIGKILLs of a sweep by halving or Optuna: the same table"
+KILLED = [
+    *(pytest.param(TRAIN, "SIGKILLs while training resumed bit-identical", n, id=f"train-{n}") for n in range(10)),
+    *(pytest.param(HALVING, SEARCHES, n, id=f"halving-{n}") for n in range(2)),
+    *(pytest.param(PROPOSED, SEARCHES, n, id=f"tpe-{n}") for n in range(2)),
+]
+
+
+@pytest.mark.parametrize(("arguments", "words", "seed"), KILLED)
+def test_what_was_killed_ends_as_if_it_was_not(
+    arguments: list[str],
+    words: str,
+    seed: int,
+    tmp_path: Path,
+    reference: Callable[[list[str]], dict[str, object]],
+    figure: Figure,
 ) -> None:
-    figure("SIGKILLs while training resumed bit-identical", 5)
-    run = killed_and_resumed(TRAIN, 5, tmp_path, random.Random(seed), 0.8)
-    assert what_remains(run) == reference(TRAIN)
+    figure(words, 5)
+    run = killed_and_resumed(arguments, 5, tmp_path, random.Random(seed), 0.8)
+    assert what_remains(run) == reference(arguments)
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -123,17 +136,6 @@ def test_a_killed_sweep_ends_with_the_same_table(
     assert what_remains(run) == reference(SWEEP)
     rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     assert len({(row["trial"], row["epoch"]) for row in rows}) == len(rows) == 16 * 12 + 8
-
-
-@pytest.mark.parametrize("seed", range(2))
-@pytest.mark.parametrize("search", ["halving", "tpe"])
-def test_a_killed_search_ends_with_the_same_table(
-    search: str, seed: int, tmp_path: Path, reference: Callable[[list[str]], dict[str, object]], figure: Figure
-) -> None:
-    figure("SIGKILLs of a sweep by halving or Optuna: the same table", 5)
-    arguments = {"halving": HALVING, "tpe": PROPOSED}[search]
-    run = killed_and_resumed(arguments, 5, tmp_path, random.Random(seed), 0.8)
-    assert what_remains(run) == reference(arguments)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
