@@ -19,8 +19,8 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from cnnjax.config import from_json, reason
 from cnnjax.data.cache import sha256
+from cnnjax.options import from_json, reason
 from cnnjax.records import digest
 
 SCHEMA = 1

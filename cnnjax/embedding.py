@@ -9,27 +9,66 @@ noise drawn for the wide shape.
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import lru_cache
 from typing import Any
 
 import jax
 import numpy as np
+from flax import nnx
 
-from cnnjax.config import NetworkConfig
-from cnnjax.networks.layers import NOT_ZERO_AT_ZERO
+from cnnjax.data import Spec
+from cnnjax.networks import CNN, MLP, LeNet5, NetworkConfig, ResNet, cnn, resnet
+from cnnjax.networks.layers import ZERO_AT_ZERO, Activation, Pool
+from cnnjax.optimizers import SGD, Adam, AdamW, Optimizer
+
+# Exactly these, not their subclasses: each was shown to keep padding at zero (tests/test_embedding.py).
+LAYERS = (nnx.Conv, nnx.Linear, nnx.LinearGeneral, nnx.BatchNorm, nnx.List, Activation, Pool)
+NETWORKS = (CNN, LeNet5, MLP, ResNet, cnn.Block, resnet.ResidualBlock)
+OPTIMIZERS = (SGD, Adam, AdamW)
 
 
-def obstacle(config: NetworkConfig) -> str:
-    """Why a network cannot be embedded in a wider one; empty where it can."""
-    activation, groups, dropout = (getattr(config, name, None) for name in ("activation", "groups", "dropout"))
-    if not config.widths:
-        return f"{type(config).__name__} does not say which of its fields are widths"
-    if activation in NOT_ZERO_AT_ZERO:
-        return f"activation {activation}: it is not 0 at 0, so that padding would not stay zero"
-    if groups not in (None, 1):
-        return f"groups {groups}: which channels a filter sees depends on their number"
-    if dropout:
-        return "dropout: its noise is drawn for the shape of the network"
-    return ""
+def obstacle(network: NetworkConfig, optimizer: Optimizer, spec: Spec | None) -> str:
+    """Why a network under an optimizer cannot be embedded in a wider one; empty where it can.
+
+    It can if every layer that it is built of, and the optimizer, is one of those that are known to
+    keep padding at zero.
+    """
+    if not network.widths:
+        return f"network {type(network).__name__}: does not say which of its fields are widths"
+    if type(optimizer) not in OPTIMIZERS:
+        return f"optimizer {type(optimizer).__name__}: not known to keep padding at zero"
+    if spec is None:
+        raise ValueError("spec: widths are packed by what the data is: give a Spec")
+    numbers, structure = jax.tree.flatten(network)
+    return _obstacle(structure, tuple(numbers), spec.shape, spec.outputs)
+
+
+@lru_cache(maxsize=64)
+def _obstacle(structure: Any, numbers: tuple[float, ...], shape: tuple[int, ...], outputs: int) -> str:
+    network, found = jax.tree.unflatten(structure, numbers), list[str]()
+
+    def built(example: jax.Array) -> None:
+        module = network.build(nnx.Rngs(0), example, outputs)
+        found.extend(why for path, layer in nnx.iter_modules(module) if (why := _layer_obstacle(path, layer)))
+
+    jax.eval_shape(built, jax.ShapeDtypeStruct((1, *shape), "float32"))
+    return found[0] if found else ""
+
+
+def _layer_obstacle(path: Sequence[Any], layer: Any) -> str:
+    if isinstance(layer, Activation) and layer.name not in ZERO_AT_ZERO * layer.known:
+        return f"activation {layer.name}: not known to be 0 at 0, so that padding might not stay zero"
+    if isinstance(layer, nnx.Conv) and layer.feature_group_count != 1:
+        return f"groups {layer.feature_group_count}: which channels a filter sees depends on their number"
+    if type(layer) in LAYERS + NETWORKS:
+        return ""
+    name = ".".join(map(str, path))
+    return f"layer {name + ': ' if name else ''}{type(layer).__name__}: not known to keep padding at zero"
+
+
+def as_wide(narrow: NetworkConfig, wide: NetworkConfig) -> NetworkConfig:
+    """A network with the widths of another of its family."""
+    return replace(narrow, **{name: getattr(wide, name) for name in wide.widths})
 
 
 def family(config: NetworkConfig) -> NetworkConfig:

@@ -1,6 +1,5 @@
 """What a sweep says: points ranked by their seeds, and how far the ranking can be trusted."""
 
-import dataclasses
 import itertools
 import math
 from collections.abc import Iterator, Mapping, Sequence
@@ -8,7 +7,9 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
-from cnnjax.config import Range, SweepConfig, flat, replace, text
+from cnnjax.config import Range, SweepConfig
+from cnnjax.metrics import Accuracy, Metric
+from cnnjax.options import Option, options, text
 from cnnjax.sweeps import Result
 
 
@@ -33,7 +34,7 @@ class Ranked(NamedTuple):
 
     values: Mapping[str, Any]
     results: tuple[Result, ...]
-    valid_accuracy: Summary
+    valid_metric: Summary
     valid_loss: Summary
 
     @property
@@ -41,8 +42,8 @@ class Ranked(NamedTuple):
         return all(result.status == "complete" for result in self.results)
 
 
-def rank(results: Sequence[Result]) -> list[Ranked]:
-    """Points, best first: by mean validation accuracy, ties by mean validation loss.
+def rank(results: Sequence[Result], metric: Metric = Accuracy()) -> list[Ranked]:  # noqa: B008 - a frozen value
+    """Points, best first: by the mean of the validation metric, ties by mean validation loss.
 
     Points all of whose seeds are complete come first; then those that were stopped, the longer a
     point was trained the higher; then those with a diverged seed.
@@ -50,14 +51,14 @@ def rank(results: Sequence[Result]) -> list[Ranked]:
     ranked = []
     for _, group in itertools.groupby(sorted(results, key=lambda r: r.trial.number), lambda r: r.trial.point):
         seeds = tuple(group)
-        accuracy, loss = (summarize([getattr(r, name) for r in seeds]) for name in ("valid_accuracy", "valid_loss"))
-        ranked.append(Ranked(dict(seeds[0].trial.values), seeds, accuracy, loss))
+        score, loss = (summarize([getattr(r, name) for r in seeds]) for name in ("valid_metric", "valid_loss"))
+        ranked.append(Ranked(dict(seeds[0].trial.values), seeds, score, loss))
 
     def badness(point: Ranked) -> tuple[int, float, float, float]:
-        accuracy, loss = point.valid_accuracy.mean, point.valid_loss.mean
-        if math.isnan(accuracy):
+        score, loss = point.valid_metric.mean, point.valid_loss.mean
+        if math.isnan(score):
             return 3, 0, math.inf, math.inf
-        quality = -round(accuracy, 9), loss  # rounded, so that equal counts tie
+        quality = metric.cost(round(score, 9)), loss  # rounded, so that equal counts tie
         if point.complete:
             return 0, 0, *quality
         if any(result.status == "diverged" for result in point.results):
@@ -68,9 +69,9 @@ def rank(results: Sequence[Result]) -> list[Ranked]:
 
 
 def ties(points: Sequence[Ranked], level: float = 0.05) -> list[Ranked]:
-    """The complete points that the seeds do not tell from the best; `points` best first, as `rank` gives them.
+    """The complete points that do not differ significantly from the best; `points` best first, as `rank` gives them.
 
-    Each is compared with the best by the differences in validation accuracy under the seeds that both
+    Each is compared with the best by the differences in the validation metric under the seeds that both
     have: two-sided paired t-test (Student 1908), p-values corrected for the number of comparisons
     (Holm 1979). It is a tie where the corrected p is at least `level`. A single seed tells nothing
     apart; differences that are all the same do, unless they are zero. The best was chosen by these
@@ -89,7 +90,7 @@ def ties(points: Sequence[Ranked], level: float = 0.05) -> list[Ranked]:
 def _paired_p(a: Ranked, b: Ranked) -> float:
     from scipy.special import stdtr  # type: ignore[import-untyped]
 
-    first, second = ({r.trial.config.seed: r.valid_accuracy for r in point.results} for point in (a, b))
+    first, second = ({r.trial.config.seed: r.valid_metric for r in point.results} for point in (a, b))
     # Rounded as in `rank`, so that equal differences of counts are equal.
     differences = [round(first[seed] - second[seed], 9) for seed in first.keys() & second.keys()]
     n = len(differences)
@@ -113,16 +114,17 @@ class Edge(NamedTuple):
 
 class _Limits(NamedTuple):
     least: float | None
+    most: float | None
     below: float | None
     whole: bool
 
     @classmethod
-    def of(cls, option: dataclasses.Field[Any], lowest: float) -> "_Limits":
+    def of(cls, option: Option, lowest: float) -> "_Limits":
         """Those of an option; where it names no least value, an axis without negative numbers gets none."""
-        least, below = (option.metadata.get(name) for name in ("least", "below"))
+        least, most, below = (option.metadata.get(name) for name in ("least", "most", "below"))
         if least is None and lowest >= 0:
             least = 0
-        return cls(least, below, not isinstance(option.default, float))
+        return cls(least, most, below, option.whole or (option.kind == "static" and type(lowest) is int))
 
     def nearer(self, value: float) -> float:
         """Half the way from a value to the bound that it must stay below."""
@@ -143,20 +145,21 @@ def edges(sweep: SweepConfig, best: Ranked) -> list[Edge]:
     outer tenths; proposed is one of about its width around the best value. Axes that are zipped have
     no ends of their own.
     """
-    options = {option.name: option for option, _ in flat(replace(sweep.base, best.values))}
+    run, _ = sweep.run({**dict.fromkeys(sweep.paths), **best.values})
+    own = {option.path: option for option in options(run)}
     zipped = {name for group in sweep.zipped for name in group}
     found: list[Edge] = []
     for name, values in sweep.axes if best.complete else ():
-        if name in zipped:
+        if name in zipped or name not in best.values:
             continue
-        value = best.values[name]
+        value, option = best.values[name], own[sweep.paths[name]]
         if isinstance(values, Range):
-            next_range = _moved(values, value, _Limits.of(options[name], values.low))
+            next_range = _moved(values, value, _Limits.of(option, values.low))
             if next_range:
                 found.append(Edge(name, value, "lowest" if next_range.low < values.low else "highest", next_range))
         elif (ordered := _ordered(values)) and value in (ordered[0], ordered[-1]):
             upward, count = value == ordered[-1], max(3, len(values))
-            beyond = list(itertools.islice(_beyond(ordered, upward, options[name]), count // 2))
+            beyond = list(itertools.islice(_beyond(ordered, upward, option), count // 2))
             known = count - count // 2
             if beyond and upward:
                 found.append(Edge(name, value, "highest", (*ordered[-known:], *beyond)))
@@ -180,7 +183,7 @@ def _ordered(values: Sequence[Any]) -> list[Any]:
     return ordered if grow else []
 
 
-def _beyond(ordered: Sequence[Any], upward: bool, option: dataclasses.Field[Any]) -> Iterator[Any]:
+def _beyond(ordered: Sequence[Any], upward: bool, option: Option) -> Iterator[Any]:
     """The values that go on from an end of an axis, as far as the option's range allows."""
     end = value = ordered[-1 if upward else 0]
     if isinstance(end, tuple):
@@ -193,6 +196,8 @@ def _beyond(ordered: Sequence[Any], upward: bool, option: dataclasses.Field[Any]
         new = _further(ordered, end, steps if upward else -steps, limits.whole)
         if not upward and limits.least is not None:
             new = max(new, limits.least)
+        if upward and limits.most is not None:
+            new = min(new, limits.most)
         if upward and limits.below is not None:
             new = min(new, limits.below - 1 if limits.whole else limits.nearer(value))
         new = round(new) if limits.whole else float(new)
@@ -230,7 +235,7 @@ def _further(ordered: Sequence[float], end: float, steps: int, whole: bool) -> f
 def _moved(range: Range, best: float, limits: _Limits) -> Range | None:
     """A range with the best value in its middle; None where that is not at an end, or nothing lies beyond."""
     low, high, width = range.low, range.high, range.high - range.low
-    least, below, whole = limits
+    least, most, below, whole = limits
     place = math.log(best / low) / math.log(high / low) if range.log else (best - low) / width
     if 0.1 < place < 0.9:
         return None
@@ -245,6 +250,8 @@ def _moved(range: Range, best: float, limits: _Limits) -> Range | None:
         low = max(low, 1) if range.log else low
     if least is not None and low <= least:
         low = least
+    if most is not None:
+        high = min(high, most)
     if below is not None:
         high = min(high, below - 1 if whole else limits.nearer(range.high))
     beyond = low < range.low if place < 0.5 else high > range.high
@@ -269,7 +276,7 @@ def _series(value: float) -> list[float]:
 
 
 def effects(points: Sequence[Ranked]) -> dict[str, dict[str, Summary]]:
-    """What each value of each axis comes to: the mean accuracies of the complete points that have it.
+    """What each value of each axis comes to: the mean metrics of the complete points that have it.
 
     By the axis's name and the value's `text`, values in the order of the sweep. An axis's main
     effect is what its means differ by; where not every combination is there and complete, other axes
@@ -280,23 +287,25 @@ def effects(points: Sequence[Ranked]) -> dict[str, dict[str, Summary]]:
         for name, value in point.values.items():
             means = found.setdefault(name, {}).setdefault(text(value), [])
             if point.complete:
-                means.append(point.valid_accuracy.mean)
+                means.append(point.valid_metric.mean)
     return {name: {value: summarize(means) for value, means in by.items()} for name, by in found.items()}
 
 
 def shares(points: Sequence[Ranked]) -> dict[str, float] | None:
-    """The parts of the variance of the trials' validation accuracies: analysis of variance (Fisher 1925).
+    """The parts of the variance of the trials' validation metrics: analysis of variance (Fisher 1925).
 
     Shares of the total sum of squares, which add up to 1: each axis's main effect by its name, each
     pair's interaction as `learning_rate x filters`, what the seeds have in common under all points as
     `seed`, and the `rest`. None unless every combination of the values was trained to its end under
-    the same seeds, or where all accuracies are equal.
+    the same seeds, or where all metrics are equal.
     """
     if not points or not all(point.complete for point in points):
         return None
     names = list(points[0].values)
+    if any(list(point.values) != names for point in points):
+        return None
     rows = [
-        ((*point.values.values(), result.trial.config.seed), result.valid_accuracy)
+        ((*point.values.values(), result.trial.config.seed), result.valid_metric)
         for point in points
         for result in point.results
     ]

@@ -1,33 +1,74 @@
 """Losses of single examples, before any mean."""
 
-from collections.abc import Callable, Mapping
-
 import jax
 import jax.numpy as jnp
 import optax
 from jax import Array
-from jaxtyping import Float, Int
+from jaxtyping import Float, Num
 
-from cnnjax.config import Hparams
+from cnnjax.options import Config, config, number
 
 
-def cross_entropy(
-    logits: Float[Array, "batch classes"], labels: Int[Array, " batch"], hparams: Hparams
-) -> Float[Array, " batch"]:
-    """-sum(target * log softmax(logits)), in nats; the target is smoothed by `label_smoothing`.
+@config
+class Loss(Config):
+    """The base of losses.
 
-    Smoothing after Szegedy et al. 2016 ("Rethinking the Inception architecture", section 7).
+    A subclass implements `__call__(logits, labels)`, which returns one loss an example, [batch].
+    `logits` are what the network returns. `labels` are as the data set stores them, one row an example;
+    an augmentation that mixes classes makes them [batch, classes].
     """
-    targets = optax.smooth_labels(jax.nn.one_hot(labels, logits.shape[-1]), hparams.label_smoothing)
-    return optax.softmax_cross_entropy(logits, targets)
+
+    def __call__(
+        self, logits: Float[Array, "batch *outputs"], labels: Num[Array, "batch *label"]
+    ) -> Float[Array, " batch"]:
+        raise NotImplementedError(f"{type(self).__name__}: a loss implements __call__(logits, labels)")
+
+    def for_evaluation(self) -> "Loss":
+        """The loss that is reported of validation and test splits: without what only regularizes training."""
+        return self
 
 
-def squared_error(
-    logits: Float[Array, "batch classes"], labels: Int[Array, " batch"], hparams: Hparams
-) -> Float[Array, " batch"]:
-    """1/2 sum((target - softmax(logits))^2); the target is smoothed as for `cross_entropy`."""
-    targets = optax.smooth_labels(jax.nn.one_hot(labels, logits.shape[-1]), hparams.label_smoothing)
-    return 0.5 * jnp.square(targets - jax.nn.softmax(logits)).sum(-1)
+def targets(logits: Float[Array, "batch classes"], labels: Num[Array, "batch *mixed"]) -> Float[Array, "batch classes"]:
+    """Labels as a distribution over classes: one-hot, unless they are one already."""
+    return labels if labels.shape == logits.shape else jax.nn.one_hot(labels, logits.shape[-1])
 
 
-LOSSES: Mapping[str, Callable[..., Array]] = {"cross_entropy": cross_entropy, "squared_error": squared_error}
+@config
+class CrossEntropy(Loss):
+    """-sum(target * log softmax(logits)), in nats.
+
+    The target is smoothed after Szegedy et al. 2016 ("Rethinking the Inception architecture",
+    section 7), in training only.
+
+    >>> CrossEntropy()(jnp.zeros((1, 4)), jnp.array([2]))  # log 4
+    Array([1.3862944], dtype=float32)
+    """
+
+    label_smoothing: float = number(0.0, "share of the target spread over all classes", least=0, below=1)
+
+    def __call__(
+        self, logits: Float[Array, "batch classes"], labels: Num[Array, "batch *mixed"]
+    ) -> Float[Array, " batch"]:
+        smoothed = optax.smooth_labels(targets(logits, labels), self.label_smoothing)
+        return optax.softmax_cross_entropy(logits, smoothed)
+
+    def for_evaluation(self) -> Loss:
+        """Without smoothing."""
+        return CrossEntropy()
+
+
+@config
+class SquaredError(Loss):
+    """1/2 sum((target - softmax(logits))^2); the target is smoothed as for `CrossEntropy`."""
+
+    label_smoothing: float = number(0.0, "share of the target spread over all classes", least=0, below=1)
+
+    def __call__(
+        self, logits: Float[Array, "batch classes"], labels: Num[Array, "batch *mixed"]
+    ) -> Float[Array, " batch"]:
+        smoothed = optax.smooth_labels(targets(logits, labels), self.label_smoothing)
+        return 0.5 * jnp.square(smoothed - jax.nn.softmax(logits)).sum(-1)
+
+    def for_evaluation(self) -> Loss:
+        """Without smoothing."""
+        return SquaredError()

@@ -10,8 +10,9 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from cnnjax.config import text
 from cnnjax.judgement import Summary
+from cnnjax.metrics import Accuracy, Metric
+from cnnjax.options import text
 
 CURVES = 6
 COMBINATIONS = 8
@@ -20,7 +21,75 @@ _FEW = 8  # values of a number that all have a label
 _LINE = 40  # characters of a line in a legend
 
 Points: TypeAlias = Sequence[tuple[Mapping[str, Any], Summary]]
-"""Values by field, and what they came to."""
+"""Values by field, and what they came to. A point lacks the fields that its parts do not have."""
+
+
+class _Lacking:
+    """In place of a value that a point lacks."""
+
+    def __str__(self) -> str:
+        return "-"
+
+
+_LACKING = _Lacking()
+_ACCURACY = Accuracy()
+
+
+def _fields(points: Points) -> dict[str, list[Any]]:
+    """The swept fields with a value for each point; in the order of the points, each after what precedes it there."""
+    names: list[str] = []
+    for values, _ in points:
+        place = 0
+        for name in values:
+            if name not in names:
+                names.insert(place, name)
+            place = names.index(name) + 1
+    return {name: [values.get(name, _LACKING) for values, _ in points] for name in names}
+
+
+def _cost(metric: Metric, mean: float) -> float:
+    """Less is better; infinite where there is no value."""
+    return math.inf if math.isnan(mean) else metric.cost(mean)
+
+
+class _Scale:
+    """How values of a metric are shown: in percent or as they are, and from which to which there are colours."""
+
+    def __init__(self, metric: Metric, means: Iterable[float]):
+        self.metric, self.factor = metric, 100 if metric.percent else 1
+        self.quantity = _name(metric.name)
+        self.label = f"validation {self.quantity}" + (" (%)" if metric.percent else "")
+        costs = sorted(self.cost(mean) for mean in means if math.isfinite(mean))
+        self.best, self.span = (costs[0], self._span(costs)) if costs else (metric.cost(self.factor), SPAN)
+
+    def _span(self, costs: Sequence[float]) -> float:
+        """`SPAN` percent points; else twice the way from the best to the median: a few bad values hide nothing."""
+        best, worst = costs[0], costs[-1]
+        if self.metric.percent:
+            return SPAN
+        return min(2 * (float(np.median(costs)) - best), worst - best) or worst - best or abs(best) / 20 or 1.0
+
+    def colours(self) -> Any:
+        """A colour for each value, the brightest for the best."""
+        from matplotlib.cm import ScalarMappable
+
+        higher = self.metric.higher_is_better
+        ends = [self.metric.cost(cost) for cost in (self.best, self.best + self.span)]  # a cost's cost is its value
+        shades = ScalarMappable(cmap="viridis" if higher else "viridis_r")
+        shades.set_clim(min(ends), max(ends))
+        return shades
+
+    def bar(self, axis: Any, shades: Any) -> None:
+        """A bar that tells the colours."""
+        axis.figure.colorbar(shades, ax=axis, label=self.label, extend="min" if self.metric.higher_is_better else "max")
+
+    def cost(self, mean: float) -> float:
+        """As `_cost`, in the numbers that are shown."""
+        return _cost(self.metric, self.factor * mean)
+
+    def write(self, value: float, digits: int = 4) -> str:
+        """A value with two places in percent, else with so many digits."""
+        return f"{self.factor * value:.2f}" if self.metric.percent else f"{value:.{digits}g}"
 
 
 def _subplots(columns: int, width: float = 4.6, height: float = 3.6) -> Any:
@@ -39,35 +108,39 @@ def _save(figure: Any, path: Path) -> None:
     pyplot.close(figure)
 
 
-def learning_curves(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
-    """Loss and accuracy of one trial over epochs, on the training and the validation split.
+def learning_curves(rows: Sequence[Mapping[str, Any]], path: Path, metric: Metric = _ACCURACY) -> None:
+    """Loss and metric of one trial over epochs, on the training and the validation split.
 
     Args:
       rows: lines of `metrics.jsonl`.
       path: of the PNG.
+      metric: whose columns the rows have.
     """
     figure, axes = _subplots(2)
-    for axis, quantity in zip(axes, ("loss", "accuracy"), strict=True):
+    for axis, quantity in zip(axes, ("loss", metric.name), strict=True):
         for split in ("train", "valid"):
             _curve(axis, [[row[f"{split}_{quantity}"] for row in rows]], split)
-        axis.set(xlabel="epoch", ylabel=quantity)
+        axis.set(xlabel="epoch", ylabel=_name(quantity))
     axes[1].legend()
     _save(figure, path)
 
 
-def compare_curves(rows: Sequence[Mapping[str, Any]], points: Mapping[str, Sequence[int]], path: Path) -> None:
-    """Validation loss and accuracy over epochs, a curve for each point with one deviation around it.
+def compare_curves(
+    rows: Sequence[Mapping[str, Any]], points: Mapping[str, Sequence[int]], path: Path, metric: Metric = _ACCURACY
+) -> None:
+    """Validation loss and metric over epochs, a curve for each point with one deviation around it.
 
     Args:
       rows: lines of `metrics.jsonl`.
       points: trials by the name of their point; the first `CURVES` are drawn.
       path: of the PNG.
+      metric: whose columns the rows have.
     """
     figure, axes = _subplots(2)
-    for axis, quantity in zip(axes, ("loss", "accuracy"), strict=True):
+    for axis, quantity in zip(axes, ("loss", metric.name), strict=True):
         for name, trials in list(points.items())[:CURVES]:
             _curve(axis, [[row[f"valid_{quantity}"] for row in rows if row["trial"] == t] for t in trials], name)
-        axis.set(xlabel="epoch", ylabel=f"validation {quantity}")
+        axis.set(xlabel="epoch", ylabel=f"validation {_name(quantity)}")
     if len(points) > 1:
         axes[1].legend(fontsize="small", title=f"best {CURVES} of {len(points)}" if len(points) > CURVES else None)
     _save(figure, path)
@@ -85,40 +158,49 @@ def _curve(axis: Any, runs: Sequence[Sequence[float | None]], label: str) -> Non
     axis.grid(alpha=0.3)
 
 
-def grid(points: Points, path: Path, quantity: str = "validation accuracy") -> None:
-    """A map of one quantity over the first two swept fields: columns, then rows.
+def grid(points: Points, path: Path, metric: Metric = _ACCURACY) -> None:
+    """A map of a metric over the first two swept fields: columns, then rows.
 
-    Colours span the best `SPAN` percent points, so that a bad corner does not hide the rest.
+    Colours span the best `SPAN` percent points (of a metric that is no share: twice the way from the
+    best value to the median), so that a bad corner does not hide the rest. Fields that a point lacks
+    are `-`.
 
     Args:
-      points: values by field, and mean and deviation of the quantity as a share of 1; a NaN is
-        marked `diverged`. Of points that differ only in further fields the best is shown.
+      points: values by field, and mean and deviation of the metric; a NaN is marked `diverged`. Of
+        points that differ only in further fields the best is shown.
       path: of the PNG.
-      quantity: what the numbers are; drawn in percent.
+      metric: what the numbers are.
     """
-    names = [*points[0][0]][:2]
-    columns, rows = ([_ordered(values[name] for values, _ in points) for name in names] + [[""], [""]])[:2]
+    fields = list(_fields(points).items())[:2]
+    ordered = [{_key(value): value for value in _ordered(column)} for _, column in fields] + [{"": ""}] * 2
+    columns, rows = ([*order] for order in ordered[:2])
+    places = [[_key(value) for value in column] for _, column in fields] + [[""] * len(points)] * 2
+    best: dict[tuple[int, int], Summary] = {}
+    for (_, summary), column, row in zip(points, *places[:2], strict=True):
+        cell = rows.index(row), columns.index(column)
+        if cell not in best or _cost(metric, summary.mean) < _cost(metric, best[cell].mean):
+            best[cell] = summary
+    scale = _Scale(metric, [summary.mean for summary in best.values()])
     table = np.full((len(rows), len(columns)), np.nan)
-    words = {}
-    for values, summary in points:
-        column, row = ([order.index(values[n]) for order, n in zip((columns, rows), names, strict=False)] + [0, 0])[:2]
-        if (row, column) not in words or 100 * summary.mean > np.nan_to_num(table[row, column], nan=-1):
-            table[row, column] = 100 * summary.mean
-            words[row, column] = "diverged" if math.isnan(summary.mean) else f"{100 * summary.mean:.2f}"
-            if not math.isnan(summary.std):
-                words[row, column] += f"\n± {100 * summary.std:.2f}"
+    for cell, summary in best.items():
+        table[cell] = scale.factor * summary.mean
+    words = [[textwrap.wrap(_label(value, _LINE), 16) for value in order.values()] for order in ordered[:2]]
     figure, axis = _subplots(1)
-    best = np.nanmax(table) if np.isfinite(table).any() else 100.0
-    picture = axis.imshow(table, aspect="auto", cmap="viridis", vmin=best - SPAN, vmax=best)
-    for (row, column), word in words.items():
-        number = table[row, column]
-        dark = number < best - SPAN / 3  # False for NaN
-        weight = "bold" if number == best else "normal"
-        axis.text(column, row, word, ha="center", va="center", color="w" if dark else "k", weight=weight)
-    axis.set_xticks(range(len(columns)), [text(value) for value in columns])
-    axis.set_yticks(range(len(rows)), [text(value) for value in rows])
-    axis.set(**{f"{letter}label": _name(name) for letter, name in zip("xy", names, strict=False)})
-    figure.colorbar(picture, label=f"{quantity} (%)", extend="min")
+    shades = scale.colours()
+    axis.imshow(table, aspect="auto", cmap=shades.cmap, norm=shades.norm)
+    means = ["diverged" if math.isnan(mean) else scale.write(mean) for mean, *_ in best.values()]
+    stds = ["" if math.isnan(std) else f"\n± {scale.write(std, 2 if std < 100 else 4)}" for _, std, _ in best.values()]
+    longest = max(map(len, means + stds))
+    font = {"ha": "center", "va": "center", "fontsize": max(5, min(10, 320 / len(columns) / longest))}
+    for (row, column), summary, mean, std in zip(best, best.values(), means, stds, strict=True):
+        cost = scale.cost(summary.mean)
+        dark = scale.best + scale.span / 3 < cost < math.inf
+        weight = "bold" if cost == scale.best else "normal"
+        axis.text(column, row, mean + std, color="w" if dark else "k", weight=weight, **font)
+    axis.set_xticks(range(len(columns)), ["\n".join(lines) for lines in words[0]])
+    axis.set_yticks(range(len(rows)), ["\n".join(lines) for lines in words[1]])
+    axis.set(**{f"{letter}label": _name(name) for letter, (name, _) in zip("xy", fields, strict=False)})
+    scale.bar(axis, shades)
     _save(figure, path)
 
 
@@ -134,12 +216,12 @@ def rate_curves(points: Points, path: Path) -> None:
         cross at the upper edge. Of combinations the best `COMBINATIONS` are drawn.
       path: of the PNG.
     """
-    fields = {name: [values[name] for values, _ in points] for name in points[0][0]}
-    fields = {name: column for name, column in fields.items() if len(_ordered(column)) > 1}
+    # A field with a single value that some points lack goes with the part that has it.
+    fields = {name: column for name, column in _fields(points).items() if len(_ordered(_had(column))) > 1}
     numbers = [name for name, column in fields.items() if _numeric(column)]
     if not numbers:
         return
-    rate = "learning_rate" if "learning_rate" in numbers else numbers[0]
+    rate = next((name for name in numbers if name.split(".")[-1] == "learning_rate"), numbers[0])
     others = [name for name in fields if name != rate]
     groups = _grouped(points, others)
     if alone := 2 * sum(len(group) == 1 for group in groups) > len(groups):
@@ -150,7 +232,7 @@ def rate_curves(points: Points, path: Path) -> None:
         colours = _shades(axis, others[0], fields[others[0]])
     else:
         colours = _kinds(axis, {name: fields[name] for name in others}, groups)
-    across, ticks = _places(fields[rate], 0.09, log=rate == "learning_rate" or None)
+    across, ticks = _places(fields[rate], 0.09, log=rate.endswith("learning_rate") or None)
     if not alone:
         groups = [sorted(group, key=lambda i: across[i]) for group in groups[:COMBINATIONS]]
         for group in groups:
@@ -167,7 +249,7 @@ def _grouped(points: Points, names: Sequence[str]) -> list[list[int]]:
     """The points, by index, that agree in the named fields; the group with the least loss first."""
     groups: dict[tuple[str, ...], list[int]] = {}
     for i, (values, _) in enumerate(points):
-        groups.setdefault(tuple(text(values[name]) for name in names), []).append(i)
+        groups.setdefault(tuple(_key(values.get(name, _LACKING)) for name in names), []).append(i)
 
     def least(group: list[int]) -> float:
         return min((points[i][1].mean for i in group if math.isfinite(points[i][1].mean)), default=math.inf)
@@ -243,38 +325,40 @@ def _losses(axis: Any, across: Any, losses: Sequence[Summary], colours: Any) -> 
         axis.set_title("× diverged", fontsize="small", loc="right")
 
 
-def parallel_coordinates(points: Points, path: Path) -> None:
-    """A line for each point through an axis for each swept field, to its validation accuracy.
+def parallel_coordinates(points: Points, path: Path, metric: Metric = _ACCURACY) -> None:
+    """A line for each point through an axis for each swept field, to its validation metric, whose best is on top.
 
-    Colours span the best `SPAN` percent points, as in `grid`; the best point is thick, and one that
-    diverged is dashed and grey. Without a swept field nothing is drawn.
+    Colours span all points as `grid` its cells; the best point is thick, and one that diverged is dashed and grey.
+    Without a swept field nothing is drawn.
 
     Args:
-      points: values by field, and mean and deviation of the accuracy as a share of 1; of equal
-        ones the first is the best.
+      points: values by field, and mean and deviation of the metric; of equal ones the first is the best.
       path: of the PNG.
+      metric: what the numbers are.
     """
-    from matplotlib.cm import ScalarMappable
     from matplotlib.collections import LineCollection
     from matplotlib.patheffects import withStroke
 
-    names = [*points[0][0]]
-    if not names:
+    fields = _fields(points)
+    if not fields:
         return
-    accuracy = np.array([100 * summary.mean for _, summary in points])
-    finite = np.isfinite(accuracy)
-    order = [i for i in np.argsort(-accuracy, kind="stable")[::-1] if finite[i]]  # the best is drawn last
-    columns = [_places([values[name] for values, _ in points], 0.05) for name in names]
+    scale = _Scale(metric, [summary.mean for _, summary in points])
+    means = np.array([summary.mean for _, summary in points])
+    costs = np.array([scale.cost(mean) for mean in means])
+    finite = np.isfinite(costs)
+    order = [i for i in np.argsort(costs, kind="stable")[::-1] if finite[i]]  # the best is drawn last
+    columns = [_places(column, 0.05) for column in fields.values()]
     last = np.full(len(points), -0.1)
-    last[finite], ticks = _places(accuracy[finite].tolist(), 0.05, log=False)
+    log = False if metric.percent or metric.higher_is_better else None
+    last[finite], ticks = _places((scale.factor * means[finite]).tolist(), 0.05, log=log)
+    if not metric.higher_is_better:
+        last[finite], ticks = 1 - last[finite], [(1 - height, label) for height, label in ticks]
     for best in order[-1:]:
-        ticks = [tick for tick in ticks if tick[0] < last[best] - 0.05] + [(last[best], f"{accuracy[best]:.2f}")]
+        ticks = [tick for tick in ticks if tick[0] < last[best] - 0.05] + [(last[best], scale.write(means[best]))]
     columns.append((last, ticks if finite.all() else [(-0.1, "diverged"), *ticks]))
     figure, axis = _subplots(1, max(4.6, 1.2 * len(columns) + 1), 4)
-    shades = ScalarMappable(cmap="viridis")
-    highest = accuracy[order[-1]] if order else 100.0
-    shades.set_clim(highest - SPAN, highest)
-    colours = shades.to_rgba(accuracy)
+    shades = scale.colours()
+    colours = shades.to_rgba(scale.factor * means)
     lines = np.stack([[(place, height) for height in heights] for place, (heights, _) in enumerate(columns)], 1)
     width, alpha = (1.5, 1.0) if len(order) < 100 else (0.9, 0.6)
     axis.add_collection(LineCollection([*lines[~finite]], colors="0.6", linestyles="dashed", linewidths=0.7))
@@ -284,15 +368,15 @@ def parallel_coordinates(points: Points, path: Path) -> None:
         axis.plot(*lines[best].T, color=colours[best], linewidth=3, solid_capstyle="round", path_effects=outline)
     box = {"facecolor": "w", "edgecolor": "none", "alpha": 0.85, "pad": 0.6}
     small = {"va": "center", "fontsize": "x-small", "bbox": box, "zorder": 5}
-    for place, (name, (_, ticks)) in enumerate(zip([*names, "validation accuracy (%)"], columns, strict=True)):
+    for place, (name, (_, ticks)) in enumerate(zip([*fields, scale.label], columns, strict=True)):
         axis.vlines(place, 0, 1, color="k", linewidth=0.8, zorder=4)
         axis.text(place, 1.06, _name(name).replace(" ", "\n"), ha="center", va="bottom", fontsize="small")
         for height, label in ticks:
             axis.plot(place, height, "_k", markersize=5, zorder=4)
             axis.annotate(label, (place, height), (4, 0), textcoords="offset points", **small)
     axis.set_axis_off()
-    axis.set(xlim=(-0.1, len(names) + 0.1), ylim=(-0.05 if finite.all() else -0.15, 1.05))
-    figure.colorbar(shades, ax=axis, label="validation accuracy (%)", extend="min")
+    axis.set(xlim=(-0.1, len(fields) + 0.1), ylim=(-0.05 if finite.all() else -0.15, 1.05))
+    scale.bar(axis, shades)
     _save(figure, path)
 
 
@@ -301,8 +385,25 @@ def _places(values: Sequence[Any], gap: float, log: bool | None = None) -> tuple
 
     What is no number lies by its order. Numbers from zero up lie by their logarithm, with zero a
     little below the others, if that is asked for, or if they span over a decade and crowd at its
-    lower end.
+    lower end. What is off or lacking lies below the numbers.
     """
+    below = [value for value in _ordered(values) if not isinstance(value, Real)] if _numeric(values) else []
+    if not below:
+        return _spread(values, gap, log)
+    step = min(0.15, 0.5 / len(below))
+    start = step * len(below)  # where the numbers begin
+    here = {_key(value): step * i for i, value in enumerate(below)}
+    ticks = [(step * i, _label(value)) for i, value in enumerate(below)]
+    inner, marks = _spread([value for value in values if _key(value) not in here], gap / (1 - start), log)
+    if len(marks) == 1:
+        inner, marks = np.ones(len(inner)), [(1.0, marks[0][1])]
+    above = iter(start + (1 - start) * inner)
+    places = [here[_key(value)] if _key(value) in here else next(above) for value in values]
+    return np.array(places), ticks + [(start + (1 - start) * at, label) for at, label in marks]
+
+
+def _spread(values: Sequence[Any], gap: float, log: bool | None) -> tuple[Any, list[tuple[float, str]]]:
+    """The places of values all of which are numbers, or none need be."""
     different = _ordered(values)
     if not different:
         return np.zeros(0), []
@@ -310,8 +411,8 @@ def _places(values: Sequence[Any], gap: float, log: bool | None = None) -> tuple
         numbers = np.array([*values], float)
         marks = [(float(value), _label(value)) for value in different]
     else:
-        ranks = {text(value): rank for rank, value in enumerate(different)}
-        numbers = np.array([ranks[text(value)] for value in values], float)
+        ranks = {_key(value): rank for rank, value in enumerate(different)}
+        numbers = np.array([ranks[_key(value)] for value in values], float)
         marks = [(rank, _label(value)) for rank, value in enumerate(different)]
     low, high = numbers.min(), numbers.max()
     least = numbers[numbers > 0].min(initial=math.inf)
@@ -354,7 +455,14 @@ def _round(low: float, high: float, logarithmic: bool) -> list[float]:
 
 
 def _numeric(values: Iterable[Any]) -> bool:
-    return all(isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value) for value in values)
+    """Whether there are numbers, and nothing else but what is off or lacking."""
+    rest = [value for value in values if value is not None and value is not _LACKING]
+    finite = (isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value) for value in rest)
+    return bool(rest) and all(finite)
+
+
+def _had(values: Iterable[Any]) -> list[Any]:
+    return [value for value in values if value is not _LACKING]
 
 
 def _name(field: str) -> str:
@@ -371,12 +479,19 @@ def _label(value: Any, longest: int = 16) -> str:
     return word.replace("$", r"\$")
 
 
+def _key(value: Any) -> str:
+    """What tells values of a field apart."""
+    return "" if value is _LACKING else text(value)
+
+
 def _ordered(values: Iterable[Any]) -> list[Any]:
-    """Each value once: numbers, then tuples, then words and whatever else there is."""
+    """Each value once: what is lacking or off, then numbers, tuples, words and whatever else there is."""
 
     def order(value: Any) -> tuple[int, Any]:
+        if value is None or value is _LACKING:
+            return -1, value is None
         if isinstance(value, Real):
             return 0, value
         return (1, [order(entry) for entry in value]) if isinstance(value, tuple) else (2, text(value))
 
-    return sorted({text(value): value for value in values}.values(), key=order)
+    return sorted({_key(value): value for value in values}.values(), key=order)

@@ -11,19 +11,20 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import replace
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from cnnjax import embedding
-from cnnjax.config import NetworkConfig, TrainConfig, from_json
-from cnnjax.data import Dataset
+from cnnjax.config import TrainConfig
+from cnnjax.data import Dataset, Spec
+from cnnjax.networks import NetworkConfig, functional
+from cnnjax.options import from_json
 from cnnjax.search import Stage
-from cnnjax.sweeps import PACKS, Lanes, Program, Trial, plan, prepare, shape_of
+from cnnjax.sweeps import PACKS, Lanes, Program, Trial, plan, prepare, structure, task_of
 from cnnjax.training import Run, can_share, make_task, separable
 
 _PAYS = 30  # compilations of the default that a sweep must last before alternatives are tried
@@ -74,26 +75,24 @@ def _compiled(program: Program, data: Dataset) -> tuple[Run, float]:
     return run, _compile_seconds.setdefault(program, time.perf_counter() - began)
 
 
-def in_cache(program: Program, data: Dataset) -> Program:
+def in_cache(program: Program, spec: Spec) -> Program:
     """The program in micro-batches, on CPU where a batch's activations outgrow the cache.
 
-    Only where nothing but rounding changes: without dropout and running statistics. And only where
+    Only where nothing but rounding changes: without noise and running statistics. And only where
     parameters are fewer than the activations of a micro-batch, since gradients are added up for each.
     """
     config, part, size = program.config, program.config.batch_size // program.lanes.split, min(_MICRO_BATCHES)
     if jax.default_backend() != "cpu" or not config.network.per_example or part % size:
         return program
-    task = make_task(config, data)
+    network = make_task(config, spec).functions
 
-    def traced(key: Any, image: Any) -> Any:
-        inputs = task.prepare(key, image, config.hparams, train=True)
-        shapes = jax.eval_shape(task.network.init, key, inputs)
+    def traced(key: Any, inputs: Any) -> Any:
+        shapes = jax.eval_shape(network.init, key, inputs)
         variables = jax.tree.map(lambda shape: jnp.zeros(shape.shape, shape.dtype), shapes)
-        return variables, task.network.apply(variables, inputs, train=True, key=key)
+        return variables, network.apply(variables, inputs, train=True, key=key)
 
-    layers, (variables, _) = jax.make_jaxpr(traced, return_shape=True)(
-        jax.random.key(0), np.asarray(data.train.inputs[:1])
-    )
+    inputs = jnp.zeros((1, *spec.shape))
+    layers, (variables, _) = jax.make_jaxpr(traced, return_shape=True)(jax.random.key(0), inputs)
     values = [value.aval for layer in layers.eqns for value in layer.outvars]
     activations = sum(value.size * value.dtype.itemsize for value in values if value.ndim > 1 and value.shape[0] == 1)
     parameters = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(variables.params))
@@ -107,7 +106,7 @@ def alternatives(program: Program, data: Dataset) -> Iterator[Program]:
     count, size, lanes = len(program.trials), program.config.batch_size, program.lanes
     part = size // lanes.split
     micro = [m for m in (0, *_MICRO_BATCHES) if m < part and part % (m or part) == 0 and m != program.micro_batch]
-    if micro and separable(make_task(program.config, data), data):
+    if micro and separable(task_of(program, data.spec)):
         yield from (program._replace(micro_batch=m) for m in micro)
     if lanes.devices > 1:
         yield program._replace(lanes=replace(lanes, devices=1))
@@ -118,7 +117,7 @@ def alternatives(program: Program, data: Dataset) -> Iterator[Program]:
             yield program._replace(lanes=replace(lanes, width=width))
 
 
-def works(program: Program, data: Dataset) -> bool:
+def works(program: Program, spec: Spec) -> bool:
     """Whether a program's batches can be computed in its parts with the same outcome."""
     split, micro_batch = program.lanes.split, program.micro_batch
     if not can_share(program.config, split):
@@ -126,7 +125,7 @@ def works(program: Program, data: Dataset) -> bool:
     if micro_batch == 0:
         return True
     divides = micro_batch > 0 and program.config.batch_size // split % micro_batch == 0
-    return divides and separable(make_task(program.config, data), data)
+    return divides and separable(make_task(program.config, spec))
 
 
 def largest_of(programs: Sequence[Program]) -> Program:
@@ -187,7 +186,7 @@ def choose(
         if len(program.trials) >= best.lanes.devices and can_share(program.config, best.lanes.split):
             program = program._replace(lanes=best.lanes)
         best_parts = program._replace(micro_batch=best.micro_batch)
-        return best_parts if works(best_parts, data) else program
+        return best_parts if works(best_parts, data.spec) else program
 
     return tuple(map(carried, programs)), timed
 
@@ -210,35 +209,40 @@ def pack_of(trials: Sequence[Trial], data: Dataset, lanes: Lanes | None = None) 
     the others each is expected to take as long to compile, and for a step a share of the time: that
     of its forward pass's floating-point operations. What was compiled serves if widths are not packed.
     """
-    planned = {pack: plan(trials, lanes, pack, strict=False) for pack in PACKS}
+    planned = {pack: plan(trials, lanes, pack, spec=data.spec, strict=False) for pack in PACKS}
     if len(planned["one"]) == len(planned["shapes"]):
         return Packing("shapes", {})
-    ways = {pack: [in_cache(program, data) for program in programs] for pack, programs in planned.items()}
-    operations = {p.config.network: 0.0 for programs in ways.values() for p in programs}
-    operations |= {network: _operations(network, trials[0].config, data) for network in operations}
-    ready = sorted(ways["shapes"], key=lambda program: -operations[program.config.network])[: os.cpu_count() or 1]
+    ways = {pack: [in_cache(program, data.spec) for program in programs] for pack, programs in planned.items()}
+    of = {p: _operations(p.config, data.spec) for programs in ways.values() for p in programs}
+    ready = sorted(ways["shapes"], key=lambda program: -of[program])[: os.cpu_count() or 1]
     with ThreadPoolExecutor(len(ready)) as pool:
         compiled = list(pool.map(lambda program: _compiled(program, data), ready))
     run, compile_s = compiled[0]
     [seconds] = step_seconds([run])
-    per_epoch = seconds * run.steps / len(ready[0].trials) / operations[ready[0].config.network]
+    per_epoch = seconds * run.steps / len(ready[0].trials) / of[ready[0]]
 
     def expected(programs: Sequence[Program]) -> float:
         compilations = len(set(programs) - set(ready))
-        work = sum(len(p.trials) * p.config.epochs * operations[p.config.network] for p in programs)
+        work = sum(len(p.trials) * p.config.epochs * of[p] for p in programs)
         return work * per_epoch + compile_s * compilations / max(1, min(compilations, os.cpu_count() or 1))
 
     found = {pack: round(expected(programs), 2) for pack, programs in ways.items()}
     return Packing(min(found, key=lambda pack: found[pack]), found)
 
 
-def _operations(network: NetworkConfig, config: TrainConfig, data: Dataset) -> float:
+def _operations(config: TrainConfig, spec: Spec) -> float:
     """Floating-point operations of a forward pass."""
-    task = make_task(replace(config, network=network), data)
-    inputs = jax.eval_shape(partial(task.prepare, train=True), jax.random.key(0), data.train.inputs[:1], config.hparams)
-    variables = jax.eval_shape(task.network.init, jax.random.key(0), inputs)
-    forward = jax.jit(partial(task.network.apply, train=True, key=jax.random.key(0)))
-    costs = forward.lower(variables, inputs).cost_analysis()
+    numbers, kind = jax.tree.flatten(config.network)
+    return _counted(kind, tuple(numbers), spec.shape, spec.outputs)
+
+
+@lru_cache(maxsize=256)
+def _counted(kind: Any, numbers: tuple[float, ...], shape: tuple[int, ...], outputs: int) -> float:
+    network: NetworkConfig = jax.tree.unflatten(kind, numbers)
+    pure, key = functional(lambda rngs, example: network.build(rngs, example, outputs)), jax.random.key(0)
+    inputs = jax.ShapeDtypeStruct((1, *shape), "float32")
+    variables = jax.eval_shape(pure.init, key, inputs)
+    costs = jax.jit(partial(pure.apply, train=True, key=key)).lower(variables, inputs).cost_analysis()
     assert costs
     return float(costs["flops"])
 
@@ -354,12 +358,13 @@ def parse_lanes(words: str) -> Lanes:
     return Lanes(width, *(devices or [jax.device_count()]))
 
 
-def read_plan(path: Path, stage: Stage, alone: bool = True) -> tuple[Program, ...]:
+def read_plan(path: Path, stage: Stage, spec: Spec, alone: bool = True) -> tuple[Program, ...]:
     """The programs of an earlier plan, for trials that group in the same way.
 
     Args:
       path: of `plan.json`.
       stage: what is to be trained.
+      spec: what the data is.
       alone: whether the plan must be of no other trials; else what it says of others is passed over,
         and there are no programs where it says nothing of these.
 
@@ -386,7 +391,7 @@ def read_plan(path: Path, stage: Stage, alone: bool = True) -> tuple[Program, ..
         raise ValueError(f"plan: {path}: no plan of these {len(trials)} trials: {error!r}") from None
     if not programs and not alone:
         return ()
-    if any(not _fits(program) for program in programs):
+    if any(not _fits(program, spec) for program in programs):
         raise ValueError(f"plan: {path}: puts trials of different shapes into one program")
     if sorted(trial.number for program in programs for trial in program.trials) != sorted(trials):
         raise ValueError(f"plan: {path}: plans other trials than the {len(trials)} of this run")
@@ -402,9 +407,10 @@ def read_program(entry: Mapping[str, Any], trials: Mapping[int, Trial]) -> Progr
     return Program(members, parse_lanes(str(entry["lanes"])), int(entry["micro_batch"]), wide, **stretch)
 
 
-def _fits(program: Program) -> bool:
+def _fits(program: Program, spec: Spec) -> bool:
     """Whether a program's trials are lanes of it."""
     if program.wide is None:
-        return len(set(map(shape_of, program.trials))) == 1
+        return len({structure(trial.config) for trial in program.trials}) == 1
     networks = [trial.config.network for trial in program.trials]
-    return len(plan(program.trials, pack="one")) == 1 and embedding.widest([*networks, program.wide]) == program.wide
+    one = plan(program.trials, pack="one", spec=spec, strict=False)
+    return len(one) == 1 and embedding.widest([*networks, program.wide]) == program.wide

@@ -2,7 +2,7 @@
 
 import contextlib
 import csv
-import dataclasses
+import enum
 import hashlib
 import io
 import itertools
@@ -12,9 +12,7 @@ import os
 import platform
 import subprocess
 import time
-import typing
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -22,12 +20,17 @@ from typing import Any
 import jax
 import numpy as np
 
-from cnnjax.config import Hparams, NetworkConfig, Range, SweepConfig, TrainConfig, from_json, text
+from cnnjax.config import Range, SweepConfig
 from cnnjax.data import Dataset
-from cnnjax.data.cache import sha256
+from cnnjax.data.cache import describe_spec, sha256
+from cnnjax.metrics import Metric
+from cnnjax.options import Config, from_json, text
 from cnnjax.search import Stage, stages
 from cnnjax.sweeps import Program, Result, Trial, results
 from cnnjax.training import Progress
+
+FORMAT = 2
+_WRITTEN_BY = {1: "cnnjax 0.1"}
 
 PACKAGES = ("cnnjax", "jax", "jaxlib", "flax", "optax", "numpy")
 PROPOSING = (
@@ -41,13 +44,15 @@ PROPOSING = (
 class RunFolder:
     """The folder `runs_dir/name`; its files are written once, `metrics.jsonl` line by line.
 
+    Every JSON file bears the version of the folder's format.
+
     One process at a time has it: a lock goes with the process that holds it.
 
     Args:
       runs_dir: made if it does not exist.
       name: of the folder; it must be free.
       default: what an unnamed run's folder begins with; the time follows, and a number if need be.
-      resume: a folder of that name is gone on with, if there is one.
+      resume: a folder of that name is continued, if there is one.
 
     Raises:
       FileExistsError: the name is taken.
@@ -83,7 +88,7 @@ class RunFolder:
         except FileExistsError:
             if path.is_dir():
                 raise FileExistsError(
-                    f"run folder {path} exists: choose another --name, go on with --resume, or remove it"
+                    f"run folder {path} exists: choose another --name, continue it with --resume, or remove it"
                 ) from None
             raise
         return path
@@ -121,9 +126,9 @@ class RunFolder:
         except FileNotFoundError:
             return None
 
-    def write_json(self, name: str, value: Any, *, again: bool = False) -> None:
+    def write_json(self, name: str, value: Mapping[str, Any], *, again: bool = False) -> None:
         """Writes a new file, or with `again` replaces it; numbers that are not finite become null."""
-        self._write(name, json.dumps(plain(value), indent=2) + "\n", again)
+        self._write(name, json.dumps({"format": FORMAT, **plain(value)}, indent=2) + "\n", again)
 
     def write_csv(self, name: str, rows: Iterable[Mapping[str, Any]], *, again: bool = False) -> None:
         """Writes a new file with a header; what does not exist is empty."""
@@ -182,14 +187,25 @@ class RecordError(Exception):
     """A record that is damaged; the message names the file and the line."""
 
 
-def read_record(path: Path) -> Any:
-    """What a JSON file of a run folder holds; RecordError where it is damaged."""
+def read_record(path: Path) -> dict[str, Any]:
+    """What a JSON file of a run folder holds.
+
+    Raises:
+      OSError: it is not there.
+      RecordError: it is damaged, or of another format.
+    """
     try:
         value = from_json(path.read_bytes())
     except ValueError as error:
         raise RecordError(f"{path}: damaged: {error}") from None
-    if value is None:
-        raise RecordError(f"{path}: damaged: null")
+    if not isinstance(value, dict):
+        raise RecordError(f"{path}: damaged: no record, but {type(value).__name__}")
+    found = value.pop("format", 1)
+    if found != FORMAT:
+        by = _WRITTEN_BY.get(found, "another version") if isinstance(found, int) else "another version"
+        raise RecordError(
+            f"{path}: format {found}, written by {by}: read it with that version; this one reads format {FORMAT}"
+        )
     return value
 
 
@@ -218,10 +234,13 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
 
 def _whole(row: Mapping[str, Any]) -> bool:
     """Whether a line has the fields of one."""
-    counts = [row.get(name) for name in ("trial", "epoch", "step")]
-    means = [row.get(name, "") for name in ("train_loss", "train_accuracy", "valid_loss", "valid_accuracy")]
-    return all(type(count) is int for count in counts) and all(
-        mean is None or type(mean) in (int, float) for mean in means
+    counts = [row.get(name, "") for name in ("trial", "epoch", "step")]
+    losses = [row.get(name, "") for name in ("train_loss", "valid_loss")]
+    rest = [value for name, value in row.items() if name.startswith(("train_", "valid_"))]
+    return (
+        all(type(count) is int for count in counts)
+        and len(rest) == 4
+        and all(mean is None or type(mean) in (int, float) for mean in losses + rest)
     )
 
 
@@ -231,87 +250,13 @@ def plain(value: Any) -> Any:
         return {str(key): plain(entry) for key, entry in value.items()}
     if isinstance(value, tuple):
         return text(value)
-    if isinstance(value, NetworkConfig | Range):
+    if isinstance(value, Config | Range):
         return str(value)
     if isinstance(value, list):
         return [plain(entry) for entry in value]
     if isinstance(value, float) and not math.isfinite(value):
         return None
-    return value
-
-
-def describe(config: TrainConfig | SweepConfig) -> dict[str, Any]:
-    """A configuration as plain values, enough to run it again."""
-    if isinstance(config, SweepConfig):
-        axes = {
-            name: asdict(values) if isinstance(values, Range) else [_described(value) for value in values]
-            for name, values in config.axes
-        }
-        rest = {field.name: getattr(config, field.name) for field in dataclasses.fields(config)[2:]}
-        zipped = [list(group) for group in config.zipped]
-        return {"base": describe(config.base), "axes": axes, **rest, "zipped": zipped}
-    hparams = asdict(config.hparams)
-    del hparams["steps"], hparams["dropout_rate"]  # set where they are used
-    return {**asdict(config), "network": _described(config.network), "hparams": hparams}
-
-
-def _described(value: Any) -> Any:
-    return {"kind": type(value).__name__, **asdict(value)} if isinstance(value, NetworkConfig) else value
-
-
-def configuration(described: Any, networks: Mapping[str, type[NetworkConfig]]) -> TrainConfig | SweepConfig:
-    """The configuration that `describe` wrote.
-
-    Args:
-      described: as read from `config.json`.
-      networks: the classes that may be named, by name.
-
-    Raises:
-      ValueError: it is no such description, or a value is out of range.
-    """
-    try:
-        if "axes" in described:
-            base = configuration(described["base"], networks)
-            assert isinstance(base, TrainConfig)
-            kinds = {name: kind for part in (base.hparams, base.network, base) for name, kind in _kinds(part).items()}
-            axes = {
-                name: Range(**values)
-                if isinstance(values, Mapping)
-                else tuple(
-                    _network(value, networks) if name == "network" else _value(kinds[name], value) for value in values
-                )
-                for name, values in described["axes"].items()
-            }
-            rest = {name: value for name, value in described.items() if name not in ("base", "axes", "zipped")}
-            return SweepConfig(base, tuple(axes.items()), zipped=tuple(map(tuple, described["zipped"])), **rest)
-        rest = dict(described)
-        parts = {
-            "network": _network(rest.pop("network"), networks),
-            "hparams": _built(Hparams, rest.pop("hparams")),
-        }
-        return _built(TrainConfig, rest, **parts)
-    except (KeyError, TypeError, AttributeError, AssertionError) as error:
-        raise ValueError(f"no configuration: {type(error).__name__}: {error}") from None
-
-
-def _network(described: Mapping[str, Any], networks: Mapping[str, type[NetworkConfig]]) -> NetworkConfig:
-    values = dict(described)
-    return _built(networks[values.pop("kind")], values)
-
-
-def _kinds(part: Any) -> dict[str, Any]:
-    return typing.get_type_hints(part if isinstance(part, type) else type(part))
-
-
-def _value(kind: Any, value: Any) -> Any:
-    if kind == tuple[int, ...] and isinstance(value, str):
-        return () if value == "none" else tuple(map(int, value.split(",")))
-    return value
-
-
-def _built(kind: Any, values: Mapping[str, Any], **more: Any) -> Any:
-    kinds = _kinds(kind)
-    return kind(**{name: _value(kinds[name], value) for name, value in values.items()}, **more)
+    return text(value) if isinstance(value, enum.Enum) or callable(value) else value
 
 
 def describe_data(data: Dataset) -> dict[str, Any]:
@@ -319,11 +264,10 @@ def describe_data(data: Dataset) -> dict[str, Any]:
     splits = {"train": data.train, "valid": data.valid, "test": data.test}
     return {
         "name": data.name,
-        "classes": list(data.classes),
-        "shape": list(data.train.inputs.shape[1:]),
-        "dtype": data.train.inputs.dtype.name,
+        **{
+            name: list(value) if isinstance(value, tuple) else value for name, value in describe_spec(data.spec).items()
+        },
         "examples": {name: len(split.labels) for name, split in splits.items()},
-        "standardize": {name: list(values) for name, values in dataclasses.asdict(data.standardize).items()},
         "sha256": digest([sha256(array) for split in splits.values() for array in split]),
     }
 
@@ -335,25 +279,27 @@ def digest(value: Any) -> str:
 
 def epoch_rows(program: Program, progress: Progress) -> list[dict[str, Any]]:
     """What `metrics.jsonl` says of an epoch, a line for each trial of a program; nulls of one that has diverged."""
-    accuracies = np.asarray(progress.train.accuracy)[program.rows].tolist()
+    train = np.asarray(progress.train.metric)[program.rows].tolist()
+    name = program.config.metric.name
     return [
         {
             "trial": result.trial.number,
             "epoch": progress.epoch,
             "step": result.step,
             "train_loss": result.train_loss,
-            "train_accuracy": math.nan if result.status == "diverged" else accuracy,
+            f"train_{name}": math.nan if result.status == "diverged" else value,
             "valid_loss": result.valid_loss,
-            "valid_accuracy": result.valid_accuracy,
+            f"valid_{name}": result.valid_metric,
         }
-        for result, accuracy in zip(results(program, progress), accuracies, strict=True)
+        for result, value in zip(results(program, progress), train, strict=True)
     ]
 
 
 def result_of(trial: Trial, row: Mapping[str, Any], examples: int) -> Result:
     """A trial's result as its last line in `metrics.jsonl` has it, on so many training examples."""
     step, epochs = row["step"], row["epoch"]
-    numbers = (math.nan if row[name] is None else row[name] for name in ("train_loss", "valid_loss", "valid_accuracy"))
+    names = ("train_loss", "valid_loss", f"valid_{trial.config.metric.name}")
+    numbers = (math.nan if row[name] is None else row[name] for name in names)
     if gone(row):
         status, epochs = "diverged", step // (examples // trial.config.batch_size)
     else:
@@ -363,7 +309,7 @@ def result_of(trial: Trial, row: Mapping[str, Any], examples: int) -> Result:
 
 def gone(row: Mapping[str, Any] | None) -> bool:
     """Whether a trial has diverged, by its last line."""
-    return row is not None and row["train_accuracy"] is None
+    return row is not None and row["valid_loss"] is None
 
 
 def replayed(sweep: SweepConfig, rows: Iterable[Mapping[str, Any]], examples: int) -> Iterator[Stage]:
@@ -381,12 +327,16 @@ def ended(row: Mapping[str, Any] | None, trial: Trial, until: int = 0) -> bool:
     return row is not None and (gone(row) or row["epoch"] == (until or trial.config.epochs))
 
 
-def trial_rows(results: Sequence[Result], tests: Mapping[int, tuple[float, float]]) -> list[dict[str, Any]]:
+def trial_rows(
+    results: Sequence[Result], tests: Mapping[int, tuple[float, float]], metric: Metric, axes: Sequence[str] = ()
+) -> list[dict[str, Any]]:
     """The table of a sweep, a row for each trial: what it was, and what it came to.
 
     Args:
       results: of the trials.
-      tests: test accuracy and loss of those that were tested, by number.
+      tests: test metric and loss of those that were tested, by number.
+      metric: whose values they are.
+      axes: names of the swept values; NaN where a trial has none, since its parts lack the field.
     """
     nothing = (math.nan, math.nan)
     return [
@@ -394,24 +344,33 @@ def trial_rows(results: Sequence[Result], tests: Mapping[int, tuple[float, float
             "trial": result.trial.number,
             "status": result.status,
             "seed": result.trial.config.seed,
-            **dict(result.trial.values),
+            **dict.fromkeys(axes, math.nan),
+            **{name: "none" if value is None else value for name, value in result.trial.values},
             "epochs": result.epochs,
             "steps": result.step,
             "train_loss": result.train_loss,
             "valid_loss": result.valid_loss,
-            "valid_accuracy": result.valid_accuracy,
+            f"valid_{metric.name}": result.valid_metric,
             "test_loss": tests.get(result.trial.number, nothing)[1],
-            "test_accuracy": tests.get(result.trial.number, nothing)[0],
+            f"test_{metric.name}": tests.get(result.trial.number, nothing)[0],
         }
         for result in results
     ]
 
 
 def differences(there: Any, here: Any, name: str = "") -> Iterator[str]:
-    """What differs between two plain values, as `hparams.momentum 0.9 there, 0.8 here`."""
+    """What differs between two plain values, as `optimizer.momentum 0.9 there, 0.8 here`."""
     if isinstance(there, Mapping) and isinstance(here, Mapping):
         for key in [*there, *(key for key in here if key not in there)]:
             yield from differences(there.get(key), here.get(key), f"{name}.{key}" if name else key)
+    elif (
+        isinstance(there, list)
+        and isinstance(here, list)
+        and len(there) == len(here)
+        and any(isinstance(entry, dict) for entry in there)
+    ):
+        for i, pair in enumerate(zip(there, here, strict=True)):
+            yield from differences(*pair, f"{name}.{i}")
     elif there != here:
         yield f"{name} {_short(there)} there, {_short(here)} here"
 
@@ -432,6 +391,14 @@ def environment(checkout: Path) -> dict[str, Any]:
         "devices": jax.device_count(),
         "source": _source(),
         "commit": _commit(checkout),
+    }
+
+
+def compared(facts: Mapping[str, Any], names: Iterable[str]) -> dict[str, Any]:
+    """The entries of an environment that must not change while a run lasts: of a preset its contents, not its path."""
+    found = {name: facts.get(name) for name in names}
+    return {
+        name: fact["sha256"] if isinstance(fact, Mapping) and "sha256" in fact else fact for name, fact in found.items()
     }
 
 

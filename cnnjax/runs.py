@@ -2,7 +2,7 @@
 
 import csv
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -12,16 +12,18 @@ import numpy as np
 from jax import Array
 from jaxtyping import Float, Num
 
-from cnnjax import networks
 from cnnjax.checkpoints import Checkpoints
-from cnnjax.config import Hparams, NetworkConfig, SweepConfig, TrainConfig, choose
-from cnnjax.data import Dataset, Split, Standardize, load
+from cnnjax.config import SweepConfig, TrainConfig
+from cnnjax.data import Dataset, Spec, load
+from cnnjax.data.cache import read_spec
+from cnnjax.descriptions import UnknownClassError, configuration
 from cnnjax.judgement import Ranked, rank
+from cnnjax.metrics import Metric
 from cnnjax.networks import Variables
+from cnnjax.options import choose
 from cnnjax.planning import read_program
 from cnnjax.records import (
     RecordError,
-    configuration,
     digest,
     epoch_rows,
     read_metrics,
@@ -41,24 +43,19 @@ from cnnjax.sweeps import (
     results,
     state_of,
     states_of,
+    task_of,
 )
-from cnnjax.training import TrainState, make_task, steps_per_epoch, train
-
-NETWORKS: Mapping[str, type[NetworkConfig]] = {
-    name: value
-    for name, value in vars(networks).items()
-    if isinstance(value, type) and issubclass(value, NetworkConfig)
-}
+from cnnjax.training import Task, TrainState, as_arrays, make_task, steps_per_epoch, train, validate
 
 
 def last_state(store: Checkpoints, program: Program, data: Dataset) -> TrainState | None:
-    """A program's state at its end, from its newest sound checkpoint; None if that is of an earlier step."""
-    checkpoint = store.restore(state_of(program, data))
+    """A program's state at its end, from its most recent valid checkpoint; None if that is of an earlier step."""
+    checkpoint = store.restore(state_of(program, data.spec))
     if checkpoint is None:
         return None
     steps = program.end * steps_per_epoch(program.config.batch_size, data.train)
-    rests = np.asarray(checkpoint.state.diverged)[program.rows].all()
-    return checkpoint.state if checkpoint.step == steps or rests else None
+    over = np.asarray(checkpoint.state.diverged)[program.rows].all()
+    return checkpoint.state if checkpoint.step == steps or over else None
 
 
 class Swept(NamedTuple):
@@ -73,13 +70,19 @@ class Swept(NamedTuple):
     states: dict[int, TrainState]
     """The last of each trial, by number, in the shapes of its own network."""
     tests: dict[int, tuple[float, float]]
-    """Test accuracy and loss of the winner's trials, by number."""
+    """Test metric and loss of the winner's trials, by number."""
+    config: SweepConfig
+
+    @property
+    def metric(self) -> Metric:
+        """What points are ranked by."""
+        return self.config.base.metric
 
     def table(self) -> list[dict[str, Any]]:
-        """A row for each trial, for `pandas.DataFrame`: its values, status, losses and accuracies."""
-        return trial_rows(self.results, self.tests)
+        """A row for each trial, for `pandas.DataFrame`: its values, status, losses and metrics."""
+        return trial_rows(self.results, self.tests, self.metric, [name for name, _ in self.config.axes])
 
-    def curves(self, quantity: str = "valid_accuracy") -> Float[np.ndarray, "trials epochs"]:
+    def curves(self, quantity: str = "valid_loss") -> Float[np.ndarray, "trials epochs"]:
         """A quantity of `rows` over epochs, trials as in `results`; NaN where a trial had ended or diverged."""
         places = {result.trial.number: place for place, result in enumerate(self.results)}
         values = np.full((len(places), max(row["epoch"] for row in self.rows)), np.nan)
@@ -100,7 +103,7 @@ def sweep(config: SweepConfig, data: Dataset | None = None, pack: str = "shapes"
       pack: which widths share a program, see `sweeps.plan`.
 
     Raises:
-      ValueError: as of `search.search` and `sweeps.plan`.
+      ValueError: as of `search.search`, `sweeps.plan` and `training.validate`.
     """
     choose("pack", pack, PACKS)
     data = load(config.base.data) if data is None else data
@@ -109,9 +112,10 @@ def sweep(config: SweepConfig, data: Dataset | None = None, pack: str = "shapes"
     rows: list[dict[str, Any]] = []
     carried: list[Program] = []
     for stage in stages(config, lambda trial: found[trial.number]):
-        for program in programs_of(stage, carried, pack=pack):
+        for program in programs_of(stage, carried, pack=pack, spec=data.spec):
+            validate(task_of(program, data.spec), data)
             run = prepare(program, data)
-            state = run.place(assembled(program, states, data)) if program.after else run.state
+            state = run.place(assembled(program, states, data.spec)) if program.after else run.state
             dead = {number for number, result in found.items() if result.status == "diverged"}
             for progress in train(run, state, program.after * run.steps):
                 now = results(program, progress)
@@ -119,23 +123,27 @@ def sweep(config: SweepConfig, data: Dataset | None = None, pack: str = "shapes"
                 dead |= {result.trial.number for result in now if result.status == "diverged"}
                 if progress.epoch == program.end:
                     break
-            states |= states_of(program, progress.state, program.trials, data)
+            states |= states_of(program, progress.state, program.trials, data.spec)
             found.update((result.trial.number, result) for result in now)
             carried.append(program)
-    points = rank(list(found.values()))
+    points = rank(list(found.values()), config.base.metric)
     tests = measure_test_of([r.trial for r in points[0].results if r.status == "complete"], states, data)
-    return Swept(points, [found[number] for number in sorted(found)], rows, states, tests)
+    return Swept(points, [found[number] for number in sorted(found)], rows, states, tests, config)
 
 
 class Trained(NamedTuple):
     """A network as training left it, and what it takes to use it."""
 
     variables: Variables
-    logits: Callable[[Num[Any, "batch *shape"]], Float[Array, "batch classes"]]
-    """Compiled; takes images as the data set stores them, and standardizes them itself."""
-    classes: tuple[str, ...]
-    standardize: Standardize
+    logits: Callable[[Num[Any, "batch *shape"]], Float[Array, "batch outputs"]]
+    """Compiled; takes inputs as the data set stores them, and standardizes them itself."""
+    spec: Spec
     config: TrainConfig
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Names of the columns of `logits`, where they are classes."""
+        return self.spec.classes
 
 
 def checkpoints_of(
@@ -155,20 +163,38 @@ def checkpoints_of(
     return Checkpoints(folder / "checkpoints" / str(number), identity, **options)
 
 
-def configuration_of(folder: Path, networks: Mapping[str, type[NetworkConfig]] = NETWORKS) -> TrainConfig | SweepConfig:
-    """What a run folder was begun with.
+def configuration_of(folder: Path, classes: Iterable[Any] = ()) -> TrainConfig | SweepConfig:
+    """What a run folder was started with.
+
+    Args:
+      folder: of the run.
+      classes: classes, enumerations and functions of your own that the configuration names.
 
     Raises:
       OSError: `config.json` is not there.
-      RecordError: it is damaged.
+      RecordError: it is damaged, of another format, or names a class that is not among `classes`.
     """
     path = folder / "config.json"
     described = read_record(path)
-    return _sound(path, lambda: configuration(described, networks))
+    try:
+        return configuration(described, classes)
+    except UnknownClassError as error:
+        raise RecordError(f"{path}: {error}{_defined_in(folder)}") from None
+    except (ArithmeticError, LookupError, MemoryError, TypeError, ValueError) as error:
+        raise RecordError(f"{path}: damaged: {type(error).__name__}: {error}") from None
 
 
-def load_run(folder: str | Path, trial: int | None = None, networks: Mapping[str, Any] = NETWORKS) -> Trained:
-    """The network of a run, from its newest sound checkpoint.
+def _defined_in(folder: Path) -> str:
+    """Which preset a run was started with, as far as it is recorded."""
+    try:
+        path = Path(str(read_record(folder / "env.json")["preset"]["path"]))
+    except (OSError, RecordError, LookupError, TypeError):
+        return ""
+    return f"; it was {path}" + ("" if path.is_file() else ", which is not there any more")
+
+
+def load_run(folder: str | Path, trial: int | None = None, classes: Iterable[Any] = ()) -> Trained:
+    """The network of a run, from its most recent valid checkpoint.
 
     >>> trained = cnnjax.load_run("runs/mnist-20260101-120000")
     >>> trained.classes[int(trained.logits(images).argmax(-1)[0])]
@@ -176,56 +202,56 @@ def load_run(folder: str | Path, trial: int | None = None, networks: Mapping[str
     Args:
       folder: as `train.py` or `sweep.py` left it.
       trial: number of a trial of a sweep; by default the winner's with the lowest seed.
-      networks: classes of configurations by name, which may be your own.
+      classes: classes, enumerations and functions of your own that the run's configuration names.
 
     Raises:
       OSError: the folder or one of its files is not there.
-      RecordError: a record is damaged.
-      CheckpointError: no checkpoint is sound.
+      RecordError: a record is damaged, of another format, or names a class that is not among `classes`.
+      CheckpointError: no checkpoint is valid.
       ValueError: there is no such trial, or none has won so far.
     """
     folder = Path(folder)
     described, data, plan = (read_record(folder / f"{name}.json") for name in ("config", "data", "plan"))
-    config = configuration_of(folder, networks)
-    planned = _sound(folder / "config.json", lambda: _planned(config, folder, data))
+    config = configuration_of(folder, classes)
+    planned = _valid(folder / "config.json", lambda: _planned(config, folder, data))
+    spec = _valid(folder / "data.json", lambda: read_spec(data))
     if trial is None:
         winner = folder / "trials.csv"
-        trial = _sound(winner, lambda: _winner(winner)) if isinstance(config, SweepConfig) else 0
+        trial = _valid(winner, lambda: _winner(winner)) if isinstance(config, SweepConfig) else 0
     if trial is None:
         raise ValueError(f"trial: say which: {folder} has no winner, since it has not ended or all diverged")
     if trial not in planned:
         raise ValueError(f"trial: {trial}: {folder} has trials {min(planned)} to {max(planned)}")
     checkpoint = None
-    for place, program in reversed(_sound(folder / "plan.json", lambda: _places(plan, planned, trial))):
-        stored, like = _sound(folder / "data.json", partial(_shapes, data, program))
+    for place, program in reversed(_valid(folder / "plan.json", lambda: _places(plan, planned, trial))):
+        like = _valid(folder / "data.json", partial(state_of, program, spec))
         numbers = [lane.number for lane in program.trials]
         store = checkpoints_of(folder, place, numbers, described, data, report=warnings.warn)
         if checkpoint := store.restore(like):
             break
     if checkpoint is None:
         raise ValueError(f"trial: {trial}: has no checkpoint in {store.folder}: has it been trained?")
-    task = make_task(planned[trial].config, stored)
-    state = states_of(program, checkpoint.state, [planned[trial]], stored)[trial]
+    task = make_task(planned[trial].config, spec)
+    state = states_of(program, checkpoint.state, [planned[trial]], spec)[trial]
     variables = jax.device_put(Variables(state.params, state.stats))
 
     @jax.jit
-    def compute(variables: Variables, images: Array) -> Array:
-        key = jax.random.key(0)
-        inputs = task.prepare(key, images, Hparams(), train=False)
-        return task.network.apply(variables, inputs, train=False, key=key)[0]
+    def compute(task: Task, variables: Variables, images: Array) -> Array:
+        inputs = task.spec.standardize(images)
+        return task.functions.apply(variables, inputs, train=False, key=jax.random.key(0))[0]
 
-    def logits(images: Num[Any, "batch *shape"]) -> Float[Array, "batch classes"]:
-        if images.dtype != stored.train.inputs.dtype or images.ndim != stored.train.inputs.ndim:
+    def logits(images: Num[Any, "batch *shape"]) -> Float[Array, "batch outputs"]:
+        if images.dtype != spec.dtype or images.ndim != 1 + len(spec.shape):
             raise ValueError(
-                f"images: {images.dtype}{list(images.shape)}: this network takes images as its data set stores them, "
-                f"{stored.train.inputs.dtype}[batch, {', '.join(map(str, stored.train.inputs.shape[1:]))}]"
+                f"images: {images.dtype}{list(images.shape)}: this network takes inputs as its data set stores them, "
+                f"{spec.dtype}[batch, {', '.join(map(str, spec.shape))}]"
             )
-        return compute(variables, images)
+        return compute(as_arrays(task), variables, images)
 
-    return Trained(variables, logits, stored.classes, stored.standardize, planned[trial].config)
+    return Trained(variables, logits, spec, planned[trial].config)
 
 
-def _sound(path: Path, read: Callable[[], Any]) -> Any:
+def _valid(path: Path, read: Callable[[], Any]) -> Any:
     try:
         return read()
     except (ArithmeticError, AttributeError, LookupError, MemoryError, TypeError, ValueError, csv.Error) as error:
@@ -252,22 +278,10 @@ def _places(plan: Any, planned: Mapping[int, Trial], trial: int) -> list[tuple[i
     return found
 
 
-def _shapes(data: Any, program: Program) -> tuple[Dataset, TrainState]:
-    """A data set of the recorded kind, with images of zeros, and the shapes of a program's state on it."""
-    kind = np.dtype(str(data["dtype"]))
-    if kind.kind not in "biuf":
-        raise ValueError(f"dtype {kind}")
-    examples = program.config.batch_size
-    split = Split(np.zeros((examples, *map(int, data["shape"])), kind), np.zeros(examples, np.int32))
-    mean, std = (tuple(map(float, data["standardize"][name])) for name in ("mean", "std"))
-    dataset = Dataset(str(data["name"]), tuple(map(str, data["classes"])), split, split, split, Standardize(mean, std))
-    return dataset, state_of(program, dataset)
-
-
 def _winner(path: Path) -> int | None:
     """The first of the trials that were tested; None if there are none."""
     try:
         with path.open(newline="") as file:
-            return min((int(row["trial"]) for row in csv.DictReader(file) if row["test_accuracy"]), default=None)
+            return min((int(row["trial"]) for row in csv.DictReader(file) if row["test_loss"]), default=None)
     except FileNotFoundError:
         return None

@@ -1,7 +1,7 @@
 """Which trials of a sweep are trained, and for how long: all, the best of each rung, or what Optuna proposes.
 
 A search is a generator of stages: it is sent the results of one and yields the next, and depends
-on nothing else. Sent the same results again, as a run that goes on does, it yields the same stages.
+on nothing else. Sent the same results again, as a run that is resumed does, it yields the same stages.
 """
 
 import warnings
@@ -11,8 +11,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from cnnjax.config import SAMPLERS, Range, SweepConfig, text
+from cnnjax.config import SAMPLERS, Range, SweepConfig
+from cnnjax.data import Spec
 from cnnjax.judgement import rank
+from cnnjax.options import text
 from cnnjax.sweeps import (
     MOST_TRIALS,
     Lanes,
@@ -25,7 +27,6 @@ from cnnjax.sweeps import (
     proceed,
     trials,
     trials_of,
-    whole,
 )
 
 
@@ -73,12 +74,13 @@ def programs_of(
     lanes: Lanes | None = None,
     pack: str = "shapes",
     *,
+    spec: Spec | None = None,
     strict: bool = True,
 ) -> tuple[Program, ...]:
     """The programs of a stage: those in which its trials trained before, compacted, or as `sweeps.plan` makes them."""
     if stage.after:
         return proceed(stage.trials, carried, stage.after, stage.until)
-    programs = plan(stage.trials, lanes, pack, strict=strict, capacity=stage.capacity)
+    programs = plan(stage.trials, lanes, pack, spec=spec, strict=strict, capacity=stage.capacity)
     return tuple(program._replace(until=stage.until) for program in programs)
 
 
@@ -97,9 +99,9 @@ def rungs(points: int, epochs: int, factor: int) -> list[int]:
 
 
 def halving(sweep: SweepConfig) -> Search:
-    """Successive halving (Jamieson and Talwalkar 2016): after each rung the best 1/factor of the points go on.
+    """Successive halving (Jamieson and Talwalkar 2016): after each rung the best 1/factor of the points continue.
 
-    Points are compared after equally many epochs, by `judgement.rank`: the mean validation accuracy
+    Points are compared after equally many epochs, by `judgement.rank`: the mean validation metric
     over their seeds, with a diverged seed below all without. Schedules span all epochs, also of
     points that are cut. So the comparison at a rung favours what learns fast at first: small rates
     and long warm-ups, which may win in the end, tend to be cut early. More epochs before the first
@@ -108,7 +110,9 @@ def halving(sweep: SweepConfig) -> Search:
     alive, after = trials(sweep), 0
     for until in rungs(len(alive) // sweep.seeds, sweep.base.epochs, sweep.factor):
         results = yield Stage(alive, after, until)
-        best = [point for point in rank(results) if any(r.status != "diverged" for r in point.results)]
+        best = [
+            point for point in rank(results, sweep.base.metric) if any(r.status != "diverged" for r in point.results)
+        ]
         best = best[: -(-len(alive) // sweep.seeds // sweep.factor)]
         kept = {result.trial.number for point in best for result in point.results}
         alive, after = tuple(trial for trial in alive if trial.number in kept), until
@@ -141,10 +145,10 @@ _NEEDS = {"cmaes": ("cmaes",), "gp": ("torch", "scipy"), "qmc": ("scipy",)}
 
 
 def proposed(sweep: SweepConfig) -> Search:
-    """Batches of points that an Optuna sampler asks for, each told the mean validation accuracy over its seeds.
+    """Batches of points that an Optuna sampler asks for, each told the mean validation metric over its seeds.
 
     Batch b is drawn by a sampler seeded with (the base run's seed, b) from a study that holds the
-    points before, in their order: nothing else decides, and a run that goes on sees the same. A
+    points before, in their order: nothing else decides, and a run that is resumed sees the same. A
     point with a diverged seed has failed. An axis with a list of values is categorical, one with a
     range continuous.
     """
@@ -165,7 +169,7 @@ def proposed(sweep: SweepConfig) -> Search:
 
 def _batches(sweep: SweepConfig, optuna: Any) -> Search:
     space = {text(names): _distribution(sweep, names, rows, optuna) for names, rows in columns(sweep)}
-    study = optuna.create_study(direction="maximize")
+    study = optuna.create_study(direction="minimize")
     for batch, before in enumerate(range(0, sweep.points, sweep.batch_points)):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of experimental samplers
@@ -173,10 +177,10 @@ def _batches(sweep: SweepConfig, optuna: Any) -> Search:
             asked = [study.ask(space) for _ in range(min(sweep.batch_points, sweep.points - before))]
         points = [point_of(sweep, _rows(sweep, trial.params)) for trial in asked]
         found = yield Stage(trials_of(sweep, points, before), 0, 0, sweep.batch_points * sweep.seeds)
-        ranked = {point.results[0].trial.point: point for point in rank(found)}
+        ranked = {point.results[0].trial.point: point for point in rank(found, sweep.base.metric)}
         for i, trial in enumerate(asked, before):
             if ranked[i].complete:
-                study.tell(trial, ranked[i].valid_accuracy.mean)
+                study.tell(trial, sweep.base.metric.cost(ranked[i].valid_metric.mean))
             else:
                 study.tell(trial, state=optuna.trial.TrialState.FAIL)
 
@@ -188,7 +192,7 @@ def _seed(seed: int, batch: int) -> int:
 def _distribution(sweep: SweepConfig, names: tuple[str, ...], rows: Any, optuna: Any) -> Any:
     if not isinstance(rows, Range):
         return optuna.distributions.CategoricalDistribution(range(len(rows)))
-    if whole(sweep, names[0]):
+    if sweep.option(names[0]).whole:
         return optuna.distributions.IntDistribution(int(rows.low), int(rows.high), log=rows.log)
     return optuna.distributions.FloatDistribution(rows.low, rows.high, log=rows.log)
 
@@ -197,4 +201,4 @@ def _rows(sweep: SweepConfig, params: Mapping[str, Any]) -> Iterator[tuple[Any, 
     """The rows of `sweeps.columns` that Optuna's parameters stand for."""
     for names, rows in columns(sweep):
         value = params[text(names)]
-        yield (rows.near(value, whole(sweep, names[0])),) if isinstance(rows, Range) else rows[value]
+        yield (rows.near(value, sweep.option(names[0]).whole),) if isinstance(rows, Range) else rows[value]

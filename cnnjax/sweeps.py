@@ -1,8 +1,9 @@
 """Many trials as few programs: points, trials, lanes, and what each came to.
 
-A trial is one point (a choice of values) under one seed. Trials that differ only in numbers and
-seeds are lanes of one compiled program; other fields select programs. Networks of one family that
-differ in their widths can be lanes of one program too: `plan` packs them, by `cnnjax.embedding`.
+A trial is one point (a choice of values) under one seed. Trials whose configurations have the same
+tree structure, so that they differ only in numbers and seeds, are lanes of one compiled program.
+Networks of one family that differ in their widths can be lanes of one program too: `plan` packs
+them, by `cnnjax.embedding`.
 """
 
 import itertools
@@ -18,12 +19,12 @@ from jax import Array, lax
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from cnnjax import embedding, training
-from cnnjax.config import Hparams, NetworkConfig, Range, SweepConfig, TrainConfig, flat
-from cnnjax.config import replace as replace_values
-from cnnjax.data import Dataset
-from cnnjax.training import Progress, Run, Task, TrainState, can_share, make_task, measure_test, train
+from cnnjax.config import Range, SweepConfig, TrainConfig
+from cnnjax.data import Dataset, Spec
+from cnnjax.networks import NetworkConfig
+from cnnjax.training import Progress, Run, Task, TrainState, as_arrays, can_share, make_task, measure_test, train
 
-_LEAST_IMAGES = 32  # of a batch on a device, where devices share it
+_LEAST_EXAMPLES = 32  # of a batch on a device, where devices share it
 MOST_TRIALS = 100_000
 
 
@@ -40,7 +41,7 @@ class Trial(NamedTuple):
 class Lanes:
     """How a function of one trial becomes a function of many: a `training.Lift`.
 
-    Lanes are dealt out over `devices`, the last of them repeated where their number does not
+    Lanes are distributed over `devices`, the last of them repeated where their number does not
     divide. On a device, `width` of them at a time run side by side under `vmap`, which fills an
     accelerator, and the groups one after the other inside the program, which is fastest on CPU;
     width 0 is all at once. A lane sees nothing of another. With `split`, each of the `devices` is
@@ -123,13 +124,17 @@ class Program(NamedTuple):
     until: int = 0
     """Epoch after which the program ends; 0 is the last."""
     spare: int = 0
-    """Lanes besides those of the trials, which rest."""
+    """Inactive lanes, besides those of the trials."""
 
     @property
     def config(self) -> TrainConfig:
         """What the trials share; numbers and seed are those of the first."""
-        config = self.trials[0].config
-        return replace(config, network=self.wide) if self.wide else config
+        return self.config_of(self.trials[0])
+
+    def config_of(self, trial: Trial) -> TrainConfig:
+        """A trial's configuration in this program: in the wide network, where there is one."""
+        config = trial.config
+        return replace(config, network=embedding.as_wide(config.network, self.wide)) if self.wide else config
 
     @property
     def end(self) -> int:
@@ -138,7 +143,7 @@ class Program(NamedTuple):
 
     @property
     def rows(self) -> list[int]:
-        """The lane of each trial, in order; where lanes rest, evenly spread over the devices."""
+        """The lane of each trial, in order; where some are inactive, evenly spread over the devices."""
         count = len(self.trials)
         return [i * (count + self.spare) // count for i in range(count)]
 
@@ -169,11 +174,14 @@ def points(sweep: SweepConfig) -> list[Point]:
     """
     grid = columns(sweep)
     if not sweep.points:
-        return [point_of(sweep, rows) for rows in itertools.product(*(rows for _, rows in grid))]
+        every = itertools.product(*(rows for _, rows in grid))
+        return list(
+            dict.fromkeys(point_of(sweep, rows) for rows in every)
+        )  # fewer, where parts have fields of their own
     rng, drawn = np.random.default_rng(sweep.base.seed), dict[Point, None]()
     for _ in range(100 * sweep.points):
         rows = [
-            (rows.at(rng.random(), whole(sweep, names[0])),)
+            (rows.at(rng.random(), sweep.option(names[0]).whole),)
             if isinstance(rows, Range)
             else rows[rng.integers(len(rows))]
             for names, rows in grid
@@ -184,19 +192,15 @@ def points(sweep: SweepConfig) -> list[Point]:
     raise ValueError(f"points: {sweep.points}: there are only {len(drawn)} different ones")
 
 
-def whole(sweep: SweepConfig, name: str) -> bool:
-    """Whether an axis counts in whole numbers."""
-    return any(option.name == name and isinstance(option.default, int) for option, _ in flat(sweep.base))
-
-
 def point_of(sweep: SweepConfig, rows: Iterable[tuple[Any, ...]]) -> Point:
-    """The point of one row of each of the `columns`."""
+    """The point of one row of each of the `columns`: the values that apply to the parts it has."""
     chosen = {
         name: value
         for (names, _), row in zip(columns(sweep), rows, strict=True)
         for name, value in zip(names, row, strict=True)
     }
-    return tuple((name, chosen[name]) for name, _ in sweep.axes)
+    _, applied = sweep.run({name: chosen[name] for name, _ in sweep.axes})
+    return tuple(applied.items())
 
 
 def trials_of(sweep: SweepConfig, points: Sequence[Point], before: int = 0) -> tuple[Trial, ...]:
@@ -214,7 +218,7 @@ def trials_of(sweep: SweepConfig, points: Sequence[Point], before: int = 0) -> t
     """
     found: list[Trial] = []
     for i, point in enumerate(points, before):
-        config = replace_values(sweep.base, dict(point))
+        config, _ = sweep.run({**dict.fromkeys(sweep.paths), **dict(point)})
         found += [
             Trial(i * sweep.seeds + seed, i, point, replace(config, seed=config.seed + seed))
             for seed in range(sweep.seeds)
@@ -234,20 +238,14 @@ def trials(sweep: SweepConfig) -> tuple[Trial, ...]:
     return trials_of(sweep, points(sweep))
 
 
-def shape_of(trial: Trial) -> TrainConfig:
-    """What trials must share to be lanes of one program: all but numbers and seed.
-
-    Dropout and clipping are numbers but for 0, at which they are left out.
-    """
-    config, network = trial.config, trial.config.network
-    if getattr(network, "dropout", 0):
-        network = replace(network, dropout=0.5)  # type: ignore[call-arg] # any rate stands for all
-    return replace(config, network=network, hparams=Hparams(clip_norm=float(config.hparams.clip_norm > 0)), seed=0)
+def structure(config: TrainConfig) -> Any:
+    """What trials must share to be lanes of one program: all but numbers and seed."""
+    return jax.tree.structure(replace(config, seed=0))
 
 
 def shares(config: TrainConfig, devices: int) -> int:
-    """By how many of so many CPU devices a batch is worth sharing: by 1 unless each has enough images of its own."""
-    most = min(devices, config.batch_size // _LEAST_IMAGES)
+    """How many of so many CPU devices are worth sharing a batch: 1 unless each has enough examples of its own."""
+    most = min(devices, config.batch_size // _LEAST_EXAMPLES)
     return max([1, *(n for n in range(2, most + 1) if can_share(config, n))])
 
 
@@ -274,6 +272,7 @@ def plan(
     lanes: Lanes | None = None,
     pack: str = "shapes",
     *,
+    spec: Spec | None = None,
     strict: bool = True,
     capacity: int = 0,
 ) -> tuple[Program, ...]:
@@ -284,27 +283,21 @@ def plan(
       lanes: how they are lifted; by default `default_lanes`.
       pack: which widths share a program, the narrow networks embedded in the widest: those that are
         equal (`shapes`), that have the same powers of two above them (`buckets`), or all (`one`).
+      spec: what the data is; needed where widths are packed.
       capacity: lanes of every program, so that a later one of the same shape with other trials need
-        not be compiled; fewer where lanes that rest cost time (see `spare_lanes`).
+        not be compiled; fewer where inactive lanes cost time (see `spare_lanes`).
       strict: whether a network that cannot be embedded is an error; else it has a program of its own.
 
     Raises:
       ValueError: networks of several widths are to be packed that cannot be.
     """
-    obstacles: dict[TrainConfig, set[Any]] = {}
-    shapes: dict[TrainConfig, list[Trial]] = {}
+    groups: dict[Any, list[Trial]] = {}
     for trial in trials:
-        shape = shape_of(trial)
-        if why := embedding.obstacle(shape.network):
-            alike = obstacles.setdefault(replace(shape, network=embedding.family(shape.network)), set())
-            alike.add(embedding.widths(shape.network))
-            if strict and pack != "shapes" and len(alike) > 1:
-                raise ValueError(f"pack: {pack}: {why}: use auto, which embeds where it can, or shapes")
-        else:
-            shape = replace(shape, network=PACKS[pack](shape.network))
-        shapes.setdefault(shape, []).append(trial)
+        groups.setdefault(structure(trial.config), []).append(trial)
+    if pack != "shapes":
+        groups = _packed(groups, pack, spec, strict)
     programs = []
-    for group in shapes.values():
+    for group in groups.values():
         lifted = lanes or default_lanes(group[0].config, max(len(group), capacity))
         spare = spare_lanes(lifted, len(group), capacity)
         wide = _widest([trial.config.network for trial in group])
@@ -312,10 +305,31 @@ def plan(
     return tuple(programs)
 
 
-def spare_lanes(lanes: Lanes, trials: int, capacity: int) -> int:
-    """Lanes that may rest beside those of trials, so that few numbers of lanes are compiled.
+def _packed(
+    groups: Mapping[Any, Sequence[Trial]], pack: str, spec: Spec | None, strict: bool
+) -> dict[Any, list[Trial]]:
+    """Groups of equal structure, merged where networks can be embedded in a wider one."""
+    families: dict[Any, list[Any]] = {}
+    for key, (first, *_) in groups.items():
+        family = replace(first.config, network=embedding.family(first.config.network))
+        families.setdefault(structure(family), []).append(key)
+    merged: dict[Any, list[Trial]] = {}
+    for keys in families.values():
+        config = groups[keys[0]][0].config
+        why = len(keys) > 1 and embedding.obstacle(config.network, config.optimizer, spec)
+        if why and strict:
+            raise ValueError(f"pack: {pack}: {why}: use auto, which embeds where it can, or shapes")
+        for key in keys:
+            config = groups[key][0].config
+            shape = key if why else structure(replace(config, network=PACKS[pack](config.network)))
+            merged.setdefault(shape, []).extend(groups[key])
+    return {shape: sorted(members) for shape, members in merged.items()}
 
-    Where lanes run one after the other, those that rest cost nothing: up to the capacity. Where they
+
+def spare_lanes(lanes: Lanes, trials: int, capacity: int) -> int:
+    """Inactive lanes beside those of trials, so that few numbers of lanes are compiled.
+
+    Where lanes run one after the other, inactive ones cost nothing: up to the capacity. Where they
     run side by side: up to a power of two.
     """
     if lanes.width == 1 or capacity <= trials:
@@ -328,13 +342,13 @@ def _widest(networks: Sequence[NetworkConfig]) -> NetworkConfig | None:
 
 
 def compact(program: Program, trials: Sequence[Trial], after: int, until: int) -> Program:
-    """The program in which some of its trials go on; the lanes of the others rest, or are no more."""
+    """The program in which some of its trials continue; the lanes of the others are inactive, or dropped."""
     spare = spare_lanes(program.lanes, len(trials), len(program.trials) + program.spare)
     return program._replace(trials=tuple(trials), after=after, until=until, spare=spare)
 
 
 def proceed(trials: Iterable[Trial], carried: Sequence[Program], after: int, until: int) -> tuple[Program, ...]:
-    """The programs in which trials go on that trained in some of these before."""
+    """The programs in which trials continue that trained in some of these before."""
     members = homes([trial.number for trial in trials], carried)
     return tuple(compact(carried[place], members[place], after, until) for place in sorted(members))
 
@@ -349,51 +363,49 @@ def homes(trials: Collection[int], carried: Sequence[Program]) -> dict[int, list
     return found
 
 
-def _task(program: Program, data: Dataset) -> Task:
-    return make_task(program.config, data, program.micro_batch, program.lanes.split)
+def task_of(program: Program, spec: Spec, trial: Trial | None = None) -> Task:
+    """The task of a program, with the numbers of one of its trials, by default the first."""
+    config = program.config_of(trial) if trial else program.config
+    return make_task(config, spec, program.micro_batch, program.lanes.split)
 
 
-def _points(program: Program) -> tuple[Array, Hparams]:
-    """The keys and numbers of a program's trials, lanes first; lanes that rest repeat the first trial."""
-    configs = [program.trials[0].config] * (len(program.trials) + program.spare)
+def stacked(program: Program, spec: Spec) -> tuple[Task, Array]:
+    """The tasks and keys of a program's trials, lanes first; inactive lanes repeat the first trial."""
+    lanes = [program.trials[0]] * (len(program.trials) + program.spare)
     for row, trial in zip(program.rows, program.trials, strict=True):
-        configs[row] = trial.config
-    keys = jnp.stack([jax.random.key(config.seed) for config in configs])
-    numbers = [
-        replace(config.hparams, dropout_rate=getattr(config.network, "dropout", 0) or None) for config in configs
-    ]
-    return keys, jax.tree.map(lambda *values: np.array(values, np.float32), *numbers)
+        lanes[row] = trial
+    keys = jnp.stack([jax.random.key(trial.config.seed) for trial in lanes])
+    tasks = {trial.number: task_of(program, spec, trial) for trial in program.trials}
+    every = (tasks[trial.number] for trial in lanes)
+    return jax.tree.map(lambda *numbers: np.stack(numbers), *map(as_arrays, every)), keys
 
 
 def prepare(program: Program, data: Dataset, begun: bool = False) -> Run:
-    """Compiles a program and initialises its lanes; with `begun`, their state comes from elsewhere.
+    """Compiles a program and initializes its lanes; with `begun`, their state comes from elsewhere.
 
-    Networks of several widths are initialised in their own shapes, as if they were alone.
+    Networks of several widths are initialized in their own shapes, as if they were alone.
     """
-    keys, hparams = _points(program)
-    placed, task, epochs = program.lanes.place(data), _task(program, data), program.config.epochs
+    task, keys = stacked(program, data.spec)
+    placed, epochs = program.lanes.place(data), program.config.epochs
     state: TrainState | None = None
     if begun or program.after:
-        state = state_of(program, data)
+        state = state_of(program, data.spec)
     elif program.wide or program.spare:
         alone: dict[int, TrainState] = {}
         capacity = len(program.trials) + program.spare if program.spare else 0
         for group in plan(program.trials, program.lanes, capacity=capacity):
-            first = training.begin(_task(group, data), *_points(group), placed, group.lanes)
-            alone |= states_of(group, first, group.trials, data)
-        state = assembled(program, alone, data)
-    return training.prepare(task, keys, hparams, placed, epochs, program.lanes, state)
+            first = training.begin(*stacked(group, data.spec), group.lanes)
+            alone |= states_of(group, first, group.trials, data.spec)
+        state = assembled(program, alone, data.spec)
+    return training.prepare(task, keys, placed, epochs, program.lanes, state)
 
 
-def state_of(program: Program, data: Dataset) -> TrainState:
+def state_of(program: Program, spec: Spec) -> TrainState:
     """The shapes and types of a program's state, lanes first, without computing anything."""
-    keys, hparams = _points(program)
-    example = jnp.asarray(data.train.inputs[:1])
-    lanes = jax.vmap(lambda key, hparams: training.init(_task(program, data), key, hparams, example))
-    return jax.eval_shape(lanes, keys, hparams)
+    return jax.eval_shape(jax.vmap(training.init), *stacked(program, spec))
 
 
-def states_of(program: Program, state: TrainState, trials: Iterable[Trial], data: Dataset) -> dict[int, TrainState]:
+def states_of(program: Program, state: TrainState, trials: Iterable[Trial], spec: Spec) -> dict[int, TrainState]:
     """The states of some of a program's trials, by number, each in the shapes of its own network."""
     state = jax.tree.map(np.asarray, state)
     wanted = {trial.number for trial in trials}
@@ -406,7 +418,7 @@ def states_of(program: Program, state: TrainState, trials: Iterable[Trial], data
         if program.wide:
             widths = embedding.widths(trial.config.network)
             if widths not in shapes:
-                shapes[widths] = _first(state_of(Program((trial,), Lanes()), data))
+                shapes[widths] = _first(state_of(Program((trial,), Lanes()), spec))
             lane = embedding.extract(lane, shapes[widths])
         found[trial.number] = lane
     return found
@@ -417,9 +429,9 @@ def _first(state: TrainState) -> TrainState:
     return jax.tree.map(lambda array: jax.ShapeDtypeStruct(array.shape[1:], array.dtype), state)
 
 
-def assembled(program: Program, states: Mapping[int, TrainState], data: Dataset) -> TrainState:
-    """A program's state from those of its trials, by number; lanes that rest are marked as diverged."""
-    like = state_of(program, data)
+def assembled(program: Program, states: Mapping[int, TrainState], spec: Spec) -> TrainState:
+    """A program's state from those of its trials, by number; inactive lanes are marked as diverged."""
+    like = state_of(program, spec)
     lanes = [embedding.embed(states[trial.number], _first(like)) for trial in program.trials]
     rows = [lanes[0]._replace(diverged=np.ones((), bool))] * (len(lanes) + program.spare)
     for row, lane in zip(program.rows, lanes, strict=True):
@@ -443,7 +455,7 @@ class Result(NamedTuple):
     """Whole epochs, before it diverged if it did."""
     train_loss: float
     valid_loss: float
-    valid_accuracy: float
+    valid_metric: float
 
 
 def results(program: Program, progress: Progress) -> list[Result]:
@@ -452,7 +464,7 @@ def results(program: Program, progress: Progress) -> list[Result]:
     train, valid, gone, steps = jax.tree.map(lambda array: np.asarray(array)[program.rows], lanes)
     with np.errstate(invalid="ignore"):  # a diverged trial sees no examples
         train, valid = jax.tree.map(lambda array: array.astype(float), (train, valid))
-        numbers = np.stack([train.loss, valid.loss, valid.accuracy], 1)
+        numbers = np.stack([train.loss, valid.loss, valid.metric], 1)
     diverged = gone | ~np.isfinite(numbers).all(1)
     numbers[diverged] = math.nan
     epochs = np.where(diverged, steps * progress.epoch // progress.steps, progress.epoch)
@@ -465,11 +477,11 @@ def results(program: Program, progress: Progress) -> list[Result]:
 def measure_test_of(
     trials: Sequence[Trial], states: Mapping[int, TrainState], data: Dataset
 ) -> dict[int, tuple[float, float]]:
-    """Test accuracy and loss of trials, by number, from their last states; to be read once."""
+    """Test metric and loss of trials, by number, from their last states; to be read once."""
     found: dict[int, tuple[float, float]] = {}
     for program in plan(trials):
-        state = assembled(program, states, data)
-        metrics = measure_test(_task(program, data), state, data, program.lanes)
-        for trial, accuracy, loss in zip(program.trials, metrics.accuracy.tolist(), metrics.loss.tolist(), strict=True):
-            found[trial.number] = accuracy, loss
+        state = assembled(program, states, data.spec)
+        metrics = measure_test(stacked(program, data.spec)[0], state, data, program.lanes)
+        for trial, metric, loss in zip(program.trials, metrics.metric.tolist(), metrics.loss.tolist(), strict=True):
+            found[trial.number] = metric, loss
     return found

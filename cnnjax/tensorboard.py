@@ -7,39 +7,60 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-from cnnjax.config import text
+from cnnjax.metrics import Accuracy, Metric
+from cnnjax.options import text
 
-CURVES = ("train_loss", "train_accuracy", "valid_loss", "valid_accuracy")
-METRICS = ("valid_accuracy", "valid_loss")
 FILE = "events.out.tfevents.0000000000.cnnjax"
+_ACCURACY = Accuracy()
 
 
-def write(folder: Path, trials: Mapping[int, Mapping[str, Any]], rows: Iterable[Mapping[str, Any]]) -> None:
+def curves(metric: Metric = _ACCURACY) -> tuple[str, ...]:
+    """The columns of rows that become curves."""
+    return tuple(f"{split}_{quantity}" for split in ("train", "valid") for quantity in ("loss", metric.name))
+
+
+def columns(metric: Metric = _ACCURACY) -> tuple[str, ...]:
+    """What the table shows of a trial's last row."""
+    return f"valid_{metric.name}", "valid_loss"
+
+
+def write(
+    folder: Path,
+    trials: Mapping[int, Mapping[str, Any]],
+    rows: Iterable[Mapping[str, Any]],
+    metric: Metric = _ACCURACY,
+) -> None:
     """Writes a folder for each trial, anew where there is one.
 
     The same trials and rows give the same bytes: events bear no time, as rows do not either. The
-    table shows the last loss and accuracy of a trial; one whose last row lacks any has failed.
+    table shows the last loss and metric of a trial; one whose last row lacks any has failed.
 
     Args:
       folder: that TensorBoard is then started with, `tensorboard --logdir FOLDER`.
-      trials: swept values, and what else the table shall show, by the number of the trial.
+      trials: swept values, and what else the table shall show, by the number of the trial; empty in
+        the table where a trial has none.
       rows: lines of `metrics.jsonl`. What is null or no number is left out.
+      metric: whose columns the rows have.
 
     Raises:
       ModuleNotFoundError: tensorboardX is not installed.
     """
     from tensorboardX import RecordWriter
 
-    curves: dict[int, list[Mapping[str, Any]]] = {number: [] for number in trials}
+    found: dict[int, list[Mapping[str, Any]]] = {number: [] for number in trials}
     for row in rows:
-        if row["trial"] in curves:
-            curves[row["trial"]].append(row)
+        if row["trial"] in found:
+            found[row["trial"]].append(row)
     digits = len(str(max(trials, default=0)))
-    for number, values in _comparable(trials).items():
+    compared = _comparable(trials)
+    every: dict[str, Any] = {}
+    for values in compared.values():
+        every |= {name: value for name, value in values.items() if name not in every}
+    for number, values in compared.items():
         path = folder / _run_name(f"{number:0{digits}}", values)
         path.mkdir(parents=True, exist_ok=True)
         with closing(RecordWriter(str(path / FILE))) as writer:
-            for event in _events(values, curves[number]):
+            for event in _events(values, every, found[number], metric):
                 writer.write(event)
 
 
@@ -67,16 +88,20 @@ def _run_name(number: str, values: Mapping[str, Any]) -> str:
     return re.sub(r"[^\w.,=+ -]+", "_", name, flags=re.ASCII)[:120].strip()
 
 
-def _events(values: dict[str, Any], rows: Sequence[Mapping[str, Any]]) -> Iterator[bytes]:
-    """What a trial's file holds, in order."""
+def _events(
+    values: dict[str, Any], every: dict[str, Any], rows: Sequence[Mapping[str, Any]], metric: Metric
+) -> Iterator[bytes]:
+    """What a trial's file holds, in order; `every` has a value for each column of the table."""
     from tensorboardX.proto.api_pb2 import Status
     from tensorboardX.proto.event_pb2 import Event
     from tensorboardX.proto.plugin_hparams_pb2 import HParamsPluginData
     from tensorboardX.summary import Summary, hparams
 
     yield Event(file_version="brain.Event:2").SerializeToString()
-    failed = not rows or len(_numbers(rows[-1])) < len(CURVES)
-    for summary in hparams(values, dict.fromkeys(METRICS)):
+    failed = not rows or len(_numbers(rows[-1], metric)) < len(curves(metric))
+    measured = dict.fromkeys(columns(metric))
+    experiment, *_ = hparams(every, measured)
+    for summary in (experiment, *hparams(values, measured)[1:]):
         plugin = summary.value[0].metadata.plugin_data
         info = HParamsPluginData.FromString(plugin.content)
         if failed and info.HasField("session_end_info"):
@@ -84,9 +109,9 @@ def _events(values: dict[str, Any], rows: Sequence[Mapping[str, Any]]) -> Iterat
         plugin.content = info.SerializeToString(deterministic=True)  # values by name, which is no given order
         yield Event(summary=summary).SerializeToString()
     for row in rows:
-        if scalars := [Summary.Value(tag=name, simple_value=value) for name, value in _numbers(row).items()]:
+        if scalars := [Summary.Value(tag=name, simple_value=value) for name, value in _numbers(row, metric).items()]:
             yield Event(step=row["step"], summary=Summary(value=scalars)).SerializeToString()
 
 
-def _numbers(row: Mapping[str, Any]) -> dict[str, float]:
-    return {name: row[name] for name in CURVES if row[name] is not None and math.isfinite(row[name])}
+def _numbers(row: Mapping[str, Any], metric: Metric) -> dict[str, float]:
+    return {name: row[name] for name in curves(metric) if row[name] is not None and math.isfinite(row[name])}

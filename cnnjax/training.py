@@ -4,9 +4,10 @@ A run is a fold of `step` over batches that its key alone decides, so each of th
 under `jax.vmap` or `jax.lax.map` trains many runs at once (`cnnjax.sweeps`).
 """
 
+import dataclasses
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import lru_cache, partial
 from typing import Any, NamedTuple
 
@@ -15,49 +16,73 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from jax import Array, lax
-from jaxtyping import Bool, Float, Int, Key, Num
+from jaxtyping import Bool, Float, Int, Key
 
-from cnnjax.config import Hparams, TrainConfig, choose
-from cnnjax.data import Dataset, Split
-from cnnjax.losses import LOSSES
-from cnnjax.networks import Network, Variables, functional
-from cnnjax.optimizers import SCHEDULES, SGD
+from cnnjax.augmentation import Augmentation
+from cnnjax.config import TrainConfig
+from cnnjax.data import Dataset, Spec, Split
+from cnnjax.losses import Loss
+from cnnjax.metrics import Metric
+from cnnjax.networks import Network, NetworkConfig, Variables, functional
+from cnnjax.optimizers import Optimizer
+from cnnjax.options import check, reason
 
 AXIS = "batch"
-"""The mapped axis over which a batch is dealt out, where `Task.split` is above 1."""
+"""The mapped axis over which a batch is sharded, where `Task.split` is above 1."""
 
 DIVERGED_LOSS = 1e6
 """A training loss above this, or one that is not finite, marks a run as diverged for good."""
 
 
-class Task(NamedTuple):
-    """What is trained and how: static, hashable, equal by value, so it selects a compiled program."""
+@partial(
+    jax.tree_util.register_dataclass,
+    data_fields=["network", "optimizer", "loss", "metric", "augment", "spec"],
+    meta_fields=["batch_size", "micro_batch", "split"],
+)
+@dataclass(frozen=True)
+class Task:
+    """What is trained and how: the parts of a run and what its data is, a pytree.
 
-    network: Network
-    prepare: Callable[..., Array]
-    """prepare(key, inputs, hparams, *, train): stored inputs -> what the network takes."""
-    loss: Callable[..., Array]
-    """loss(logits, labels, hparams) -> one loss an example."""
-    optimizer: Callable[[Hparams], optax.GradientTransformation]
-    """optimizer(hparams), whose numbers may be tracers."""
+    Its leaves are numbers, which may be tracers; its structure selects a compiled program.
+    """
+
+    network: NetworkConfig
+    optimizer: Optimizer
+    loss: Loss
+    metric: Metric
+    augment: tuple[Augmentation, ...]
+    spec: Spec
     batch_size: int
     micro_batch: int = 0
-    """Images whose gradient is computed at once, where a batch is a sum over parts; 0 is all of them.
+    """Examples whose gradient is computed at once, where a batch is a sum over parts; 0 is all of them.
 
     It changes no number but by rounding: see `separable`.
     """
     split: int = 1
     """Devices that share a batch: with more than 1, `step` and `evaluate` run under the mapped `AXIS` of that size.
 
-    It changes no number but by rounding, unless the network draws noise in training.
+    It changes no number but by rounding, where the network is `per_example`.
     """
+
+    @property
+    def functions(self) -> Network:
+        """The network as a pair of pure functions."""
+        return functional(
+            lambda rngs, example: self.network.build(rngs, example, self.spec.outputs),
+            AXIS if self.split > 1 else None,
+        )
+
+
+def as_arrays(tree: Any) -> Any:
+    """A tree whose numbers are strongly typed float32, as every compiled program takes them."""
+    return jax.tree.map(lambda number: np.asarray(number, np.float32), tree)
 
 
 class Metrics(NamedTuple):
-    """Sums over examples, so that metrics of parts add up; `loss` and `accuracy` are the means."""
+    """Sums over examples, so that metrics of parts add up; `loss` and `metric` are the means."""
 
     loss_sum: Float[Array, ""]
-    correct: Int[Array, ""]
+    metric_sum: Float[Array, ""]
     examples: Int[Array, ""]
 
     @property
@@ -65,8 +90,8 @@ class Metrics(NamedTuple):
         return self.loss_sum / self.examples
 
     @property
-    def accuracy(self) -> Array:
-        return self.correct / self.examples
+    def metric(self) -> Array:
+        return self.metric_sum / self.examples
 
 
 class TrainState(NamedTuple):
@@ -81,14 +106,14 @@ class TrainState(NamedTuple):
     diverged: Bool[Array, ""]
 
 
-def _measure(losses: Array, logits: Array, labels: Array, mask: Array | None = None) -> Metrics:
-    mask = jnp.ones_like(labels, bool) if mask is None else mask
-    hits = (logits.argmax(-1) == labels) & mask
-    return Metrics(jnp.where(mask, losses, 0).sum(), hits.sum(), mask.sum())
+def _measure(task: Task, losses: Array, logits: Array, labels: Array, mask: Array | None = None) -> Metrics:
+    mask = jnp.ones(len(losses), bool) if mask is None else mask
+    values = task.metric(logits, labels).astype(jnp.float32)
+    return Metrics(jnp.where(mask, losses, 0).sum(), jnp.where(mask, values, 0).sum(), mask.sum())
 
 
 def _nothing() -> Metrics:
-    return Metrics(jnp.zeros(()), jnp.zeros((), int), jnp.zeros((), int))
+    return Metrics(jnp.zeros(()), jnp.zeros(()), jnp.zeros((), int))
 
 
 def _share(task: Task, batch: Any) -> Any:
@@ -119,76 +144,88 @@ def _total(task: Task, parts: Any) -> Any:
 _INIT, _ORDER, _NOISE = range(3)
 
 
-def init(task: Task, key: Key[Array, ""], hparams: Hparams, example: Num[Array, "batch *shape"]) -> TrainState:
+def init(task: Task, key: Key[Array, ""]) -> TrainState:
     """The state before the first step.
 
     Args:
       task: what is trained.
       key: the run's key, `jax.random.key(seed)`.
-      hparams: the run's numbers.
-      example: inputs as they are stored; only their shape and type matter.
     """
-    prepared = task.prepare(key, example, hparams, train=False)
-    params, stats = task.network.init(jax.random.fold_in(key, _INIT), prepared)
-    optimizer = task.optimizer(hparams).init(params)
+    example = task.spec.standardize(task.spec.example)
+    params, stats = task.functions.init(jax.random.fold_in(key, _INIT), example)
+    optimizer = task.optimizer(0).init(params)
     return TrainState(jnp.zeros((), jnp.int32), params, stats, optimizer, _nothing(), jnp.zeros((), bool))
 
 
+def augmented(task: Task, key: Key[Array, ""], batch: Split) -> Split:
+    """A batch as training sees it: standardized, then through each augmentation under a key of its own."""
+    batch = batch._replace(inputs=task.spec.standardize(batch.inputs))
+    for i, augment in enumerate(task.augment):
+        batch = augment(jax.random.fold_in(key, i), batch)
+    return batch
+
+
 def step(
-    task: Task, key: Key[Array, ""], state: TrainState, batch: Split, hparams: Hparams
+    task: Task, key: Key[Array, ""], steps: Int[Array, ""] | int, state: TrainState, batch: Split
 ) -> tuple[TrainState, Metrics]:
     """One step of gradient descent on the mean loss of a batch.
 
     Args:
       task: what is trained.
       key: the run's key; noise comes from it and the number of the step.
+      steps: all steps of the run, which its schedule spans; with 0 the rate stays at its peak.
       state: the state before.
-      batch: the examples of this step.
-      hparams: the run's numbers.
+      batch: the examples of this step, as they are stored.
 
     Returns:
       The state after, and the metrics of the batch under the parameters before. Where the loss is
       not finite or above `DIVERGED_LOSS`, the state is the one before, marked as diverged.
     """
     noise = jax.random.fold_in(jax.random.fold_in(key, _NOISE), state.step)
-    prepare_key, network_key = jax.random.split(noise)
-    inputs = task.prepare(prepare_key, batch.inputs, hparams, train=True)
-
-    def loss_sum(params: Any, part: Split) -> tuple[Array, tuple[Array, Array, Any]]:
-        variables = Variables(params, state.stats)
-        logits, stats = task.network.apply(variables, part.inputs, train=True, key=network_key, hparams=hparams)
-        losses = task.loss(logits, part.labels, hparams)
-        return losses.sum() / task.batch_size, (losses, logits, stats)
-
-    size = task.batch_size // task.split
-    if task.micro_batch and (size % task.micro_batch or jax.tree.leaves(state.stats)):
-        raise ValueError(
-            f"micro_batch: {task.micro_batch}: must divide batch_size {task.batch_size}"
-            + (f" over {task.split} devices" if task.split > 1 else "")
-            + ", and no network with running statistics can have one"
-        )
-    gradient = jax.value_and_grad(loss_sum, has_aux=True)
-    whole = _share(task, Split(inputs, batch.labels))
-    if not task.micro_batch:
-        (loss, (losses, logits, stats)), gradients = gradient(state.params, whole)
-    else:
-        parts = jax.tree.map(lambda a: a.reshape(-1, task.micro_batch, *a.shape[1:]), whole)
-
-        def add(total: Any, part: Split) -> Any:
-            (loss, (losses, logits, _)), gradients = gradient(state.params, part)
-            return jax.tree.map(jnp.add, total, (loss, gradients)), (losses, logits)
-
-        zeros = (jnp.zeros(()), jax.tree.map(jnp.zeros_like, state.params))
-        (loss, gradients), (losses, logits) = lax.scan(add, zeros, parts)
-        losses, logits, stats = losses.reshape(-1), logits.reshape(size, -1), state.stats
-    loss, gradients, metrics = _total(task, (loss, gradients, _measure(losses, logits, whole.labels)))
-    updates, optimizer = task.optimizer(hparams).update(gradients, state.optimizer, state.params)
+    augment_key, network_key = jax.random.split(noise)
+    whole = _share(task, augmented(task, augment_key, batch))
+    loss, gradients, losses, logits, stats = _gradients(task, network_key, state, whole)
+    metrics = _measure(task, losses, logits, whole.labels)
+    loss, gradients, metrics = _total(task, (loss, gradients, metrics))
+    updates, optimizer = task.optimizer(steps).update(gradients, state.optimizer, state.params)
     params = optax.apply_updates(state.params, updates)
     diverged = state.diverged | ~(loss <= DIVERGED_LOSS)  # true for NaN as well
     seen = jax.tree.map(jnp.add, state.seen, metrics)
     after = TrainState(state.step + 1, params, stats, optimizer, seen, diverged)
     after = jax.tree.map(partial(jnp.where, diverged), state._replace(diverged=diverged), after)
     return after, metrics
+
+
+def _gradients(task: Task, key: Key[Array, ""], state: TrainState, batch: Split) -> tuple[Any, ...]:
+    """The mean loss of a batch, its gradients, losses and logits of the examples, and new running statistics."""
+    network = task.functions
+
+    def loss_sum(params: Any, part: Split) -> tuple[Array, tuple[Array, Array, Any]]:
+        variables = Variables(params, state.stats)
+        logits, stats = network.apply(variables, part.inputs, train=True, key=key)
+        losses = task.loss(logits, part.labels)
+        return losses.sum() / task.batch_size, (losses, logits, stats)
+
+    gradient = jax.value_and_grad(loss_sum, has_aux=True)
+    if not task.micro_batch:
+        (loss, (losses, logits, stats)), gradients = gradient(state.params, batch)
+        return loss, gradients, losses, logits, stats
+    size = task.batch_size // task.split
+    if size % task.micro_batch or jax.tree.leaves(state.stats):
+        raise ValueError(
+            f"micro_batch: {task.micro_batch}: must divide batch_size {task.batch_size}"
+            + (f" over {task.split} devices" if task.split > 1 else "")
+            + ", and no network with running statistics can have one"
+        )
+    parts = jax.tree.map(lambda a: a.reshape(-1, task.micro_batch, *a.shape[1:]), batch)
+
+    def add(total: Any, part: Split) -> Any:
+        (loss, (losses, logits, _)), gradients = gradient(state.params, part)
+        return jax.tree.map(jnp.add, total, (loss, gradients)), (losses, logits)
+
+    zeros = (jnp.zeros(()), jax.tree.map(jnp.zeros_like, state.params))
+    (loss, gradients), (losses, logits) = lax.scan(add, zeros, parts)
+    return loss, gradients, losses.reshape(-1), logits.reshape(size, *logits.shape[2:]), state.stats
 
 
 def steps_per_epoch(batch_size: int, split: Split) -> int:
@@ -200,33 +237,33 @@ def _pick(split: Split, rows: Array) -> Split:
     return Split(*(jnp.asarray(array)[rows] for array in split))
 
 
-def order_of(task: Task, examples: int, key: Key[Array, ""], step: Int[Array, ""]) -> Int[Array, " examples"]:
+def order_of(batch_size: int, examples: int, key: Key[Array, ""], step: Int[Array, ""]) -> Int[Array, " examples"]:
     """The order in which a run's examples come in the epoch that a step belongs to."""
-    epoch = step // (examples // task.batch_size)
+    epoch = step // (examples // batch_size)
     return jax.random.permutation(jax.random.fold_in(jax.random.fold_in(key, _ORDER), epoch), examples)
 
 
 def advance(
     task: Task,
     key: Key[Array, ""],
+    steps: Int[Array, ""] | int,
     state: TrainState,
     split: Split,
-    hparams: Hparams,
     n: Int[Array, ""] | int,
     order: Int[Array, " examples"] | None = None,
 ) -> TrainState:
     """At most `n` steps, and not past the end of the epoch; none once the run has diverged.
 
     Each epoch is a permutation of the split, drawn from the key and the number of the epoch, so a
-    run that stops between two steps goes on with the batches it would have seen, and comes to the
+    run that stops between two steps continues with the batches it would have seen, and comes to the
     same state to the bit.
 
     Args:
       task: what is trained.
       key: the run's key.
+      steps: all steps of the run, which its schedule spans.
       state: the state before.
       split: the training examples.
-      hparams: the run's numbers.
       n: number of steps; may be a tracer, so that one program serves every number.
       order: `order_of` the epoch, where it is known.
 
@@ -236,7 +273,7 @@ def advance(
     length = steps_per_epoch(task.batch_size, split)
     start = state.step % length
     if order is None:
-        order = order_of(task, len(split.labels), key, state.step)
+        order = order_of(task.batch_size, len(split.labels), key, state.step)
     begins = (start == 0) & ~state.diverged
     state = state._replace(seen=jax.tree.map(partial(jnp.where, begins), _nothing(), state.seen))
 
@@ -249,7 +286,7 @@ def advance(
     def body(carry: tuple[Array, TrainState]) -> tuple[Array, TrainState]:
         i, state = carry
         rows = lax.dynamic_slice_in_dim(order, (start + i) * task.batch_size, task.batch_size)
-        state, _ = step(task, key, state, _pick(split, rows), hparams)
+        state, _ = step(task, key, steps, state, _pick(split, rows))
         return i + 1, state
 
     _, state = lax.while_loop(unfinished, body, (jnp.zeros((), jnp.int32), state))
@@ -257,21 +294,20 @@ def advance(
 
 
 def evaluate(task: Task, state: TrainState, split: Split) -> Metrics:
-    """The metrics of a split, every example counted once, under the default `Hparams`: no label smoothing.
+    """The metrics of a split, every example counted once, without augmentation, by the loss `for_evaluation`.
 
     Nothing is computed for a run that has diverged, and counted for it.
     """
-    hparams, key, size = Hparams(), jax.random.key(0), task.batch_size
-    examples = len(split.labels)
+    network, loss, size = task.functions, task.loss.for_evaluation(), task.batch_size
+    key, examples = jax.random.key(0), len(split.labels)
     batches = jnp.where(state.diverged, 0, -(-examples // size))
 
     def batch(i: Array) -> Metrics:
         rows = i * size + _share(task, jnp.arange(size))
         inputs, labels = _pick(split, jnp.minimum(rows, examples - 1))
-        inputs = task.prepare(key, inputs, hparams, train=False)
         variables = Variables(state.params, state.stats)
-        logits, _ = task.network.apply(variables, inputs, train=False, key=key)
-        return _measure(task.loss(logits, labels, hparams), logits, labels, rows < examples)
+        logits, _ = network.apply(variables, task.spec.standardize(inputs), train=False, key=key)
+        return _measure(task, loss(logits, labels), logits, labels, rows < examples)
 
     return _total(
         task, lax.fori_loop(0, batches, lambda i, so_far: jax.tree.map(jnp.add, so_far, batch(i)), _nothing())
@@ -304,36 +340,41 @@ class Progress(NamedTuple):
         return self.state.seen
 
 
-@partial(jax.jit, static_argnums=(0, 1))
-def _init(task: Task, lift: Lift, key: Array, hparams: Hparams, example: Array) -> TrainState:
-    return lift(partial(init, task), example)(key, hparams)
+# Below, tasks, keys, steps and states are those of one run, or under a lift those of many, lanes first.
 
 
-@partial(jax.jit, static_argnums=(0, 1))
+@partial(jax.jit, static_argnums=0)
+def _init(lift: Lift, task: Task, key: Array) -> TrainState:
+    return lift(init)(task, key)
+
+
+@partial(jax.jit, static_argnums=0)
 def _advance(
-    task: Task,
     lift: Lift,
+    task: Task,
     key: Array,
+    steps: Array,
     state: TrainState,
     split: Split,
-    hparams: Hparams,
     n: Array,
     order: Array | None = None,
 ) -> TrainState:
-    def one(key: Array, state: TrainState, hparams: Hparams, order: Array | None, split: Split, n: Array) -> TrainState:
-        return advance(task, key, state, split, hparams, n, order)
+    def one(
+        task: Task, key: Array, steps: Array, state: TrainState, order: Array | None, split: Split, n: Array
+    ) -> TrainState:
+        return advance(task, key, steps, state, split, n, order)
 
-    return lift(one, split, n)(key, state, hparams, order)
+    return lift(one, split, n)(task, key, steps, state, order)
 
 
 @partial(jax.jit, static_argnums=(0, 1, 2))
-def _order(task: Task, lift: Lift, examples: int, key: Array, step: Array) -> Array:
-    return lift(partial(order_of, task, examples))(key, step)
+def _order(lift: Lift, batch_size: int, examples: int, key: Array, step: Array) -> Array:
+    return lift(partial(order_of, batch_size, examples))(key, step)
 
 
-@partial(jax.jit, static_argnums=(0, 1))
-def _evaluate(task: Task, lift: Lift, state: TrainState, split: Split) -> Metrics:
-    return lift(partial(evaluate, task), split)(state)
+@partial(jax.jit, static_argnums=0)
+def _evaluate(lift: Lift, task: Task, state: TrainState, split: Split) -> Metrics:
+    return lift(evaluate, split)(task, state)
 
 
 def _compiler_options(function: Any, lift: Lift) -> dict[str, str | int]:
@@ -354,8 +395,8 @@ def _compiler_options(function: Any, lift: Lift) -> dict[str, str | int]:
 
 
 @lru_cache(maxsize=64)
-def _executable(function: Any, task: Task, lift: Lift, structure: Any, shapes: tuple[Any, ...]) -> Any:
-    lowered = function.lower(task, lift, *jax.tree.unflatten(structure, shapes))
+def _executable(function: Any, lift: Lift, structure: Any, shapes: tuple[Any, ...], x64: bool) -> Any:
+    lowered = function.lower(lift, *jax.tree.unflatten(structure, shapes))
     return _compile(lowered, _compiler_options(function, lift))
 
 
@@ -372,7 +413,7 @@ def _compile(lowered: jax.stages.Lowered, options: dict[str, str | int]) -> jax.
         return _compile(lowered, known)
 
 
-def _compiled(function: Any, task: Task, lift: Lift, *arrays: Any) -> Any:
+def _compiled(function: Any, lift: Lift, *arrays: Any) -> Any:
     """The program for arguments like these, compiled once."""
 
     def shape(array: Array) -> jax.ShapeDtypeStruct:
@@ -380,7 +421,7 @@ def _compiled(function: Any, task: Task, lift: Lift, *arrays: Any) -> Any:
         return jax.ShapeDtypeStruct(array.shape, array.dtype, sharding=array.sharding if known else None)
 
     leaves, structure = jax.tree.flatten(arrays)
-    return _executable(function, task, lift, structure, tuple(map(shape, leaves)))
+    return _executable(function, lift, structure, tuple(map(shape, leaves)), jax.config.jax_enable_x64)  # type: ignore[attr-defined]
 
 
 class Run(NamedTuple):
@@ -400,35 +441,37 @@ class Run(NamedTuple):
     """Bytes that training takes on the busiest device, by the compiler's own account."""
 
 
-def begin(task: Task, key: Key[Array, "*runs"], hparams: Hparams, data: Dataset, lift: Lift = single) -> TrainState:
+def begin(task: Task, key: Key[Array, "*runs"], lift: Lift = single) -> TrainState:
     """The first state of a run. The arguments are those of `fit`."""
-    hparams, example = jax.device_put((hparams, np.asarray(data.train.inputs[:1])))
-    task = task._replace(micro_batch=0)  # which changes nothing here, and so compiles nothing anew
-    return _compiled(_init, task, lift, key, hparams, example)(key, hparams, example)
+    # Micro-batches change nothing here, and so compile nothing anew.
+    task = jax.device_put(as_arrays(dataclasses.replace(task, micro_batch=0)))
+    return _compiled(_init, lift, task, key)(task, key)
 
 
 def prepare(
     task: Task,
     key: Key[Array, "*runs"],
-    hparams: Hparams,
     data: Dataset,
     epochs: int,
     lift: Lift = single,
     state: TrainState | None = None,
 ) -> Run:
-    """Initialises a run and compiles what it needs.
+    """Initializes a run and compiles what it needs.
 
     Args:
-      task, key, hparams, data, epochs, lift: as of `fit`.
+      task, key, data, epochs, lift: as of `fit`.
       state: the first state; or only its shapes and types, where `Run.place` brings the state later.
+
+    Raises:
+      ValueError: as of `validate`.
     """
     train, valid = jax.device_put((data.train, data.valid))
     length = steps_per_epoch(task.batch_size, train)
-    steps = np.full(np.shape(hparams.learning_rate), epochs * length, np.int32)
-    hparams = jax.device_put(replace(hparams, steps=steps))  # type: ignore[arg-type]
+    steps = np.full(key.shape, epochs * length, np.int32)
     if state is None:
-        state = begin(task, key, hparams, data, lift)
+        state = begin(task, key, lift)
     sharding = lift.sharding(len(key)) if hasattr(lift, "sharding") else None
+    task, key = jax.device_put((as_arrays(task), key), sharding)
 
     def place(state: TrainState) -> TrainState:
         return jax.device_put(state, sharding)
@@ -440,12 +483,11 @@ def prepare(
 
     @lru_cache(maxsize=1)  # once an epoch, since sorting many keys takes as long as some steps
     def order(epoch: int) -> Array:
-        first = np.full_like(steps, epoch * length)
-        return _order(task._replace(micro_batch=0), lift, len(train.labels), key, first)
+        return _order(lift, task.batch_size, len(train.labels), key, np.full_like(steps, epoch * length))
 
     n = np.int32(length)
-    advance = _compiled(_advance, task, lift, key, state, train, hparams, n, order(0))
-    evaluate = _compiled(_evaluate, task, lift, state, valid)
+    advance = _compiled(_advance, lift, task, key, steps, state, train, n, order(0))
+    evaluate = _compiled(_evaluate, lift, task, state, valid)
     memory = max(
         usage.argument_size_in_bytes + usage.output_size_in_bytes + usage.temp_size_in_bytes
         for usage in (program.memory_analysis() for program in (advance, evaluate))
@@ -453,15 +495,15 @@ def prepare(
 
     def advanced(state: TrainState, n: int) -> TrainState:
         epoch = int(np.max(np.asarray(state.step))) // length
-        return place(advance(key, state, train, hparams, np.int32(n), order(epoch)))
+        return place(advance(task, key, steps, state, train, np.int32(n), order(epoch)))
 
-    return Run(state, epochs, length, advanced, lambda state: evaluate(state, valid), place, memory)
+    return Run(state, epochs, length, advanced, lambda state: evaluate(task, state, valid), place, memory)
 
 
 def parts(run: Run, state: TrainState, step: int = 0, seconds: float = 1.0) -> Iterator[tuple[int, TrainState]]:
     """Trains on from a state; yields the number of steps and the state about every second and after each epoch.
 
-    A run that stops at one of these, and goes on from the state some other time, comes to the same
+    A run that stops at one of these, and continues from the state some other time, comes to the same
     numbers to the bit.
     """
     most = 1  # steps at once; grows to what takes so many seconds
@@ -487,73 +529,161 @@ def measured(run: Run, step: int, state: TrainState) -> Progress:
     return Progress(step // run.steps, step, state, run.evaluate(state))
 
 
-def fit(
-    task: Task, key: Key[Array, "*runs"], hparams: Hparams, data: Dataset, epochs: int, lift: Lift = single
-) -> Iterator[Progress]:
+def fit(task: Task, key: Key[Array, "*runs"], data: Dataset, epochs: int, lift: Lift = single) -> Iterator[Progress]:
     """Trains from the start, and yields after each epoch.
 
-    >>> for progress in fit(task, jax.random.key(0), Hparams(learning_rate=0.1), data, epochs=10):
-    ...     print(progress.epoch, progress.valid.accuracy)
+    >>> task = make_task(TrainConfig(MLPConfig(), SGD(learning_rate=0.1)), data.spec)
+    >>> for progress in fit(task, jax.random.key(0), data, epochs=10):
+    ...     print(progress.epoch, progress.valid.metric)
 
     Args:
-      task: what is trained.
+      task: what is trained; with a lift its leaves have an axis of runs in front.
       key: the run's key, or with a lift a batch of keys.
-      hparams: the run's numbers, or with a lift arrays of them; `steps` is set here.
       data: examples; `test` is not touched.
       epochs: passes over the training split, which the schedule spans.
       lift: turns a function of one run into one of many; see `cnnjax.sweeps.Lanes`.
+
+    Raises:
+      ValueError: as of `validate`, where the task is that of one run.
     """
-    yield from train(prepare(task, key, hparams, data, epochs, lift))
+    if lift is single:
+        validate(task, data)
+    yield from train(prepare(task, key, data, epochs, lift))
 
 
 def measure_test(task: Task, state: TrainState, data: Dataset, lift: Lift = single) -> Metrics:
     """The metrics of the test split; read it once, after every choice is made."""
-    test = jax.device_put(data.test)
-    return _compiled(_evaluate, task, lift, state, test)(state, test)
+    task, test = jax.device_put((as_arrays(task), data.test))
+    return _compiled(_evaluate, lift, task, state, test)(task, state, test)
 
 
 # ------------------------------------------------------------------------- from a configuration
 
 
-@dataclass(frozen=True)
-class _Build:
-    """Builds a configured module; a value, so that a rebuilt Task finds its compiled program."""
-
-    config: Any
-    classes: int
-
-    def __call__(self, rngs: Any, example: Array) -> Any:
-        return self.config.build(rngs, example, self.classes)
-
-
-def make_task(config: TrainConfig, data: Dataset, micro_batch: int = 0, split: int = 1) -> Task:
-    """The task that a configuration describes on a data set.
+def make_task(config: TrainConfig, spec: Spec, micro_batch: int = 0, split: int = 1) -> Task:
+    """The task that a configuration describes on data of a kind. It builds nothing.
 
     Raises:
-      ValueError: the network does not fit the images, the batch is larger than the training
-        split or cannot be shared by so many devices, or a word (loss, schedule, activation, ...)
-        is unknown.
+      ValueError: a value is out of range, or a batch cannot be shared by so many devices.
     """
-    if config.batch_size > len(data.train.labels):
-        raise ValueError(
-            f"batch_size: {config.batch_size}: the training split of {data.name} has {len(data.train.labels)} examples"
-        )
+    check(config)
     if not can_share(config, split):
         raise ValueError(
             f"lanes: {split} devices share a batch: they must divide batch_size {config.batch_size}, and the network "
             "must be `per_example`: without dropout, whose noise is drawn for a whole batch"
         )
-    task = Task(
-        functional(_Build(config.network, len(data.classes)), AXIS if split > 1 else None),
-        data.standardize,
-        choose("loss", config.loss, LOSSES),
-        SGD(choose("schedule", config.schedule, SCHEDULES), config.nesterov, clip=config.hparams.clip_norm > 0),
-        config.batch_size,
-        micro_batch,
-        split,
+    parts = config.network, config.optimizer, config.loss, config.metric, config.augment
+    return Task(*parts, spec, config.batch_size, micro_batch, split)
+
+
+def validate(task: Task, data: Dataset) -> None:
+    """Traces a step on data, part by part, so that what cannot be trained is refused by name.
+
+    Raises:
+      ValueError: the network does not fit the inputs, the batch is larger than the training split,
+        or a part has another signature or returns another shape than it should.
+    """
+    if task.batch_size > len(data.train.labels):
+        raise ValueError(
+            f"batch_size: {task.batch_size}: the training split of {data.name} has {len(data.train.labels)} examples"
+        )
+    task = dataclasses.replace(as_arrays(task), split=1, micro_batch=0)
+    labels = data.train.labels[:1]
+    _validated(*_abstract((task, Split(data.train.inputs[:1], labels))))
+
+
+def _abstract(tree: Any) -> tuple[Any, tuple[Any, ...]]:
+    leaves, structure = jax.tree.flatten(tree)
+    return structure, tuple(jax.ShapeDtypeStruct(np.shape(leaf), leaf.dtype) for leaf in leaves)
+
+
+@lru_cache(maxsize=256)
+def _validated(structure: Any, shapes: tuple[Any, ...]) -> None:
+    jax.eval_shape(_parts_of_a_step, *jax.tree.unflatten(structure, shapes))
+
+
+def _parts_of_a_step(task: Task, example: Split) -> None:
+    size, key = task.batch_size, jax.random.key(0)
+    batch = jax.tree.map(lambda array: jnp.zeros((size, *array.shape[1:]), array.dtype), example)
+    batch = batch._replace(inputs=task.spec.standardize(batch.inputs))
+    for augment in task.augment:
+        batch = _called("augmentation", augment, (key, batch), "key, batch", partial(_as_batch, batch, task))
+    network = task.functions
+
+    def logits_of(inputs: Array) -> Array:
+        variables = network.init(key, inputs)
+        return network.apply(variables, inputs, train=True, key=key)[0]
+
+    classes = len(task.spec.classes)
+    wanted = (size, classes) if classes else (size, "...")
+    logits = _called(
+        "network",
+        task.network,
+        (batch.inputs,),
+        "inputs",
+        lambda found: (
+            ""
+            if getattr(found, "shape", (None,))[: 1 + bool(classes)] == wanted[: 1 + bool(classes)]
+            and (not classes or found.ndim == 2)
+            else f"an array {_shape(wanted)}"
+        ),
+        logits_of,
     )
-    jax.eval_shape(partial(init, task), jax.random.key(0), config.hparams, np.asarray(data.train.inputs[:1]))
-    return task
+
+    def one_each(found: Any) -> str:
+        return "" if getattr(found, "shape", None) == (size,) else f"one number an example, {_shape((size,))}"
+
+    for name, part in (("loss", task.loss), ("loss", task.loss.for_evaluation()), ("metric", task.metric)):
+        _called(name, part, (logits, batch.labels), "logits, labels", one_each)
+
+    def transformation(found: Any) -> str:
+        return "" if hasattr(found, "init") and hasattr(found, "update") else "an optax.GradientTransformation"
+
+    _called("optimizer", task.optimizer, (jnp.zeros((), jnp.int32),), "steps", transformation)
+
+
+def _as_batch(batch: Split, task: Task, found: Any) -> str:
+    """What is wrong with the batch that an augmentation returns."""
+    mixed = jax.ShapeDtypeStruct((task.batch_size, len(task.spec.classes)), jnp.float32)
+    try:
+        shapes = [(array.shape, array.dtype) for array in Split(*found)]
+    except (TypeError, AttributeError):
+        return "a Split, as batch._replace(inputs=...)"
+    inputs, labels = ((array.shape, array.dtype) for array in batch)
+    if shapes[0] == inputs and shapes[1] in (labels, (mixed.shape, mixed.dtype)):
+        return ""
+    return f"inputs {inputs[1]}{_shape(inputs[0])} and labels {labels[1]}{_shape(labels[0])}"
+
+
+def _shape(shape: tuple[Any, ...]) -> str:
+    return f"[{', '.join(map(str, shape))}]"
+
+
+def _called(
+    name: str,
+    part: Any,
+    arguments: tuple[Any, ...],
+    words: str,
+    problem: Callable[[Any], str],
+    function: Callable[..., Any] | None = None,
+) -> Any:
+    """What a part returns; ValueError that names the part where it cannot be called so, or returns something else."""
+    who = f"{name} {type(part).__name__}"
+    try:
+        found = (function or part)(*arguments)
+    except jax.errors.TracerBoolConversionError as error:
+        raise ValueError(
+            f"{who}: {words}: a Python condition depends on a traced number: use jnp.where, make the field "
+            f"static(...), or use cnnjax.Dropout for nnx.Dropout: {reason(error)}"
+        ) from error
+    except ValueError as error:
+        raise ValueError(f"{reason(error)}" if name == "network" else f"{who}: {reason(error)}") from error
+    except Exception as error:
+        raise ValueError(f"{who}: called with ({words}): {type(error).__name__}: {reason(error)}") from error
+    if expected := problem(found):
+        returned = _shape(found.shape) if hasattr(found, "shape") else type(found).__name__
+        raise ValueError(f"{who}: called with ({words}): returned {returned}, expected {expected}")
+    return found
 
 
 def can_share(config: TrainConfig, devices: int) -> bool:
@@ -561,20 +691,9 @@ def can_share(config: TrainConfig, devices: int) -> bool:
     return devices == 1 or (config.batch_size % devices == 0 and config.network.per_example)
 
 
-def separable(task: Task, data: Dataset) -> bool:
-    """Whether a batch can be computed in parts: an example's logits depend on it alone.
-
-    So it is unless the network keeps statistics of the batch or draws noise in training. Found by
-    computing the logits of some examples at once and in two parts, under different keys.
-    """
-    first, second, third = jax.random.split(jax.random.key(0), 3)
-    inputs = task.prepare(first, jnp.asarray(data.train.inputs[:32]), Hparams(), train=True)
-    variables = task.network.init(first, inputs)
-    apply = partial(task.network.apply, variables, train=True)
-    parts = jnp.array_split(inputs, 2)
-    whole = apply(inputs, key=first)[0]
-    apart = [apply(part, key=key)[0] for part, key in zip(parts, (second, third), strict=True)]
-    return not jax.tree.leaves(variables.stats) and bool(jnp.allclose(whole, jnp.concatenate(apart), 1e-4, 1e-4))
+def separable(task: Task) -> bool:
+    """Whether a batch can be computed in parts: the network is `per_example` and has no running statistics."""
+    return task.network.per_example and not jax.tree.leaves(jax.eval_shape(init, task, jax.random.key(0)).stats)
 
 
 def parameters(state: TrainState) -> int:

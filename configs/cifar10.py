@@ -3,12 +3,12 @@
 python experiments/train.py cifar10 --data-dir DIR
 """
 
-from cnnjax import CNNConfig, Hparams, SweepConfig, TrainConfig
+from cnnjax import SGD, CNNConfig, Cosine, SweepConfig, TrainConfig
 
 train = TrainConfig(
     data="cifar10",
     network=CNNConfig(filters=(32, 64, 128), batch_norm=True, dropout=0.3),
-    hparams=Hparams(learning_rate=0.1, momentum=0.9, weight_decay=5e-4, warmup=0.05),
+    optimizer=SGD(learning_rate=0.1, momentum=0.9, weight_decay=5e-4, schedule=Cosine(warmup=0.05)),
     batch_size=128,
     epochs=10,
 )

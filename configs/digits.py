@@ -8,12 +8,12 @@ test accuracy of 98.1 % over five seeds (standard deviation 0.4). A rate of 0.3 
 overshoots, and most of its networks end at chance.
 """
 
-from cnnjax import CNNConfig, Hparams, SweepConfig, TrainConfig
+from cnnjax import SGD, CNNConfig, SweepConfig, TrainConfig
 
 train = TrainConfig(
-    data="digits",
     network=CNNConfig(filters=(16, 32)),
-    hparams=Hparams(learning_rate=0.1, momentum=0.9, weight_decay=5e-4),
+    optimizer=SGD(learning_rate=0.1, momentum=0.9, weight_decay=5e-4),
+    data="digits",
     batch_size=64,
     epochs=30,
 )

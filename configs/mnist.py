@@ -6,12 +6,12 @@ python experiments/sweep.py mnist --data-dir DIR
 Training takes about 45 seconds on two cores and ends at 99.2 % test accuracy.
 """
 
-from cnnjax import Hparams, LeNet5Config, SweepConfig, TrainConfig
+from cnnjax import SGD, LeNet5Config, SweepConfig, TrainConfig
 
 train = TrainConfig(
     data="mnist",
     network=LeNet5Config(),
-    hparams=Hparams(learning_rate=0.05, momentum=0.9, weight_decay=5e-4),
+    optimizer=SGD(learning_rate=0.05, momentum=0.9, weight_decay=5e-4),
     batch_size=128,
     epochs=15,
 )

@@ -6,12 +6,12 @@ Training takes about 15 seconds on two cores and ends at 98.3 % test accuracy, w
 parameters of LeNet-5.
 """
 
-from cnnjax import Hparams, MLPConfig, SweepConfig, TrainConfig
+from cnnjax import SGD, MLPConfig, SweepConfig, TrainConfig
 
 train = TrainConfig(
     data="mnist",
     network=MLPConfig(hidden=(300,)),
-    hparams=Hparams(learning_rate=0.05, momentum=0.9, weight_decay=5e-4),
+    optimizer=SGD(learning_rate=0.05, momentum=0.9, weight_decay=5e-4),
     batch_size=128,
     epochs=15,
 )

@@ -16,7 +16,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 from importlib import util
 from pathlib import Path
@@ -26,14 +26,18 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import tyro
-from command_line import ROOT, fail, load_preset, percent, usage
+from command_line import shown
+from errors import fail, usage
 from flax import nnx
 from jax import Array, lax
+from presets import ROOT, load_preset
 from tqdm import tqdm
 
 from cnnjax import (
+    SGD,
+    Accuracy,
     CNNConfig,
-    Hparams,
+    CrossEntropy,
     LeNet5Config,
     ResNetConfig,
     SweepConfig,
@@ -46,12 +50,10 @@ from cnnjax import (
     sweeps,
     training,
 )
-from cnnjax.config import NetworkConfig
 from cnnjax.data import DataError, Dataset, Split
-from cnnjax.losses import cross_entropy
-from cnnjax.networks import functional
-from cnnjax.optimizers import SCHEDULES, SGD
-from cnnjax.training import Task, TrainState, init, step
+from cnnjax.networks import NetworkConfig
+from cnnjax.options import config
+from cnnjax.training import TrainState, init, make_task, step
 
 Layers = tuple[tuple[Any, ...], ...]
 
@@ -146,7 +148,7 @@ class Arguments:
 
 
 def images(net: Net, data_dir: Path | None) -> tuple[list[np.ndarray], str]:
-    """X, y, test x, test y (standardised floats), and where they come from."""
+    """X, y, test x, test y (standardized floats), and where they come from."""
     try:
         found = data.load(net.data, data_dir)
         source = net.data
@@ -154,8 +156,7 @@ def images(net: Net, data_dir: Path | None) -> tuple[list[np.ndarray], str]:
         found, source = made(net), f"made up, for want of {net.data}"
     x, y = (np.asarray(array[: 64 * net.batch]) for array in found.train)
     test_x, test_y = (np.asarray(array[:2048]) for array in found.test)
-    key = jax.random.key(0)
-    x, test_x = (np.asarray(found.standardize(key, jnp.asarray(a), Hparams(), train=False)) for a in (x, test_x))
+    x, test_x = (np.asarray(found.spec.standardize(jnp.asarray(a))) for a in (x, test_x))
     return [x, y.astype(np.int32), test_x, test_y.astype(np.int32)], source
 
 
@@ -222,20 +223,21 @@ class StockNet(nnx.Module):
         return x
 
 
-@dataclass(frozen=True)
-class Stock:
+@config
+class Stock(NetworkConfig):
     """Builds a `StockNet`."""
 
     layers: Layers
     shape: tuple[int, int, int]
-    operations: tuple[Any, ...] = ()
-    """Convolution and pool in place of Flax's."""
+    drop_in: bool = False
+    """Whether convolution and pool are ours."""
 
-    def __call__(self, rngs: nnx.Rngs, example: Array) -> nnx.Module:
-        return StockNet(self.layers, self.shape, *self.operations, rngs=rngs)
+    def build(self, rngs: nnx.Rngs, example: Array, outputs: int) -> nnx.Module:
+        operations = (conv_general_dilated, max_pool) if self.drop_in else ()
+        return StockNet(self.layers, self.shape, *operations, rngs=rngs)
 
 
-HPARAMS = Hparams(learning_rate=0.01, momentum=0.9, weight_decay=5e-4)
+OPTIMIZER = SGD(learning_rate=0.01, momentum=0.9, weight_decay=5e-4)
 
 _LONG = 20_000  # milliseconds of a turn; a variant that takes longer has one
 
@@ -253,7 +255,7 @@ def _timed(function: Callable[[int], Any], models: int) -> Callable[[int], float
 
 def add_ours(name: str, net: Net, arrays: Sequence[np.ndarray], models: int) -> str:
     """Makes `sweeps` ready for so many trials, carried out as `planning` finds fastest; returns how."""
-    base = TrainConfig(net.config, HPARAMS, data="benchmark", batch_size=net.batch, epochs=1000)
+    base = TrainConfig(net.config, OPTIMIZER, data="benchmark", batch_size=net.batch, epochs=1000)
     [program] = sweeps.plan(sweeps.trials(SweepConfig(base, (), models)))
     prepared = _dataset(arrays)
     (program,), timed = planning.choose((program,), prepared)
@@ -274,20 +276,18 @@ def add_stock(name: str, net: Net, arrays: Sequence[np.ndarray], models: int, ho
     """Makes stock Flax ready: a jitted step in a loop, a scan of steps, the same with our operations, or vmap."""
     assert net.layers is not None
     prepared = _dataset(arrays)
-    operations = (conv_general_dilated, max_pool) if how == "drop-in" else ()
-    network = functional(Stock(net.layers, net.shape, operations))
-    task = Task(network, prepared.standardize, cross_entropy, SGD(SCHEDULES["cosine"]), net.batch)
+    network = Stock(net.layers, net.shape, how == "drop-in")
+    task = make_task(TrainConfig(network, OPTIMIZER, CrossEntropy(), batch_size=net.batch), prepared.spec)
     train = jax.device_put(prepared.train)
     keys = jnp.stack([jax.random.key(seed) for seed in range(models)])
-    hparams = replace(HPARAMS, steps=100_000)
     order = np.random.default_rng(0).permutation(len(train.labels)).astype(np.int32)
     rows = jnp.asarray(order[: len(order) // net.batch * net.batch].reshape(-1, net.batch))
     batches = list(rows)
 
     def one(key: Array, state: TrainState, rows: Array) -> TrainState:
-        return step(task, key, state, Split(train.inputs[rows], train.labels[rows]), hparams)[0]
+        return step(task, key, 100_000, state, Split(train.inputs[rows], train.labels[rows]))[0]
 
-    start = partial(init, task, hparams=hparams, example=train.inputs[:1])
+    start = partial(init, task)
     if how == "vmap":
         state = jax.jit(jax.vmap(start))(keys)
         jitted = jax.jit(jax.vmap(one, in_axes=(0, 0, None)))
@@ -388,7 +388,7 @@ def accuracies(net: Net, arrays: Sequence[np.ndarray], seeds: int) -> list[float
     length = len(arrays[1]) // net.batch
     config = TrainConfig(
         net.config,
-        Hparams(learning_rate=net.rate, momentum=0.9, weight_decay=5e-4),
+        SGD(learning_rate=net.rate, momentum=0.9, weight_decay=5e-4),
         data="benchmark",
         batch_size=net.batch,
         epochs=-(-net.steps // length),
@@ -396,7 +396,7 @@ def accuracies(net: Net, arrays: Sequence[np.ndarray], seeds: int) -> list[float
     [program] = sweeps.plan(sweeps.trials(SweepConfig(config, (), seeds)))
     prepared = sweeps.prepare(program, _dataset(arrays))
     *_, last = training.train(prepared)
-    return [float(a) for a in last.valid.accuracy]
+    return [float(a) for a in last.valid.metric]
 
 
 def start_jax(devices: int) -> None:
@@ -552,7 +552,7 @@ def compare_accuracy(bench: Bench, net: Net, arrays: list[np.ndarray]) -> dict[s
             torch_peer.accuracies, net.layers, arrays, net.batch, net.rate, steps, seeds
         ).result()
     for name, values in found.items():
-        mean = percent(judgement.summarize(values))
+        mean = shown(judgement.summarize(values), Accuracy())
         print(f"  test accuracy after {steps} steps, {seeds} seed(s), {name}: {mean}")
     return found
 
@@ -584,10 +584,10 @@ def sweep_table(arguments: Arguments) -> dict[str, Any]:
     began = time.perf_counter()
     out = subprocess.run([*peer, "sweep"], capture_output=True, text=True, check=True).stdout
     report("PyTorch, one process", time.perf_counter() - began, out.strip())
-    config = load_preset("digits")["sweep"]
+    config = load_preset("digits").sweep
     waiting = [
         [*peer, "trial", "1", str(rate), ",".join(map(str, filters)), str(seed)]
-        for rate, filters in itertools.product(*(values for _, values in config.axes))
+        for rate, filters in itertools.product(*(values for _, values in config.axes if isinstance(values, tuple)))
         for seed in range(config.seeds)
     ]
     began = time.perf_counter()

@@ -1,6 +1,6 @@
 """Carries out a sweep: plans it, opens its run folder, trains, records every epoch, tests the winner.
 
-A single run is a sweep of one trial. What was begun is gone on with from its checkpoints: records
+A single run is a sweep of one trial. What was started is continued from its checkpoints: records
 and tables come out as if it had not stopped. `metrics.jsonl` is written before the checkpoint that
 it leads to, so that no checkpoint is ahead of its records.
 """
@@ -19,15 +19,19 @@ from itertools import takewhile
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from command_line import ROOT, Display, Interrupted, Options, percent, signals, usage
+from command_line import Display, Interrupted, shown, signals
+from errors import usage
+from execution import Options
 from inherit import extend
 from plans import check, packing, planned, swept
+from presets import ROOT, Preset
 
-from cnnjax import data
 from cnnjax.checkpoints import Checkpoint, CheckpointError, Checkpoints, preload
-from cnnjax.config import SweepConfig, TrainConfig, text
+from cnnjax.config import SweepConfig, TrainConfig
 from cnnjax.data import Dataset
+from cnnjax.descriptions import describe
 from cnnjax.judgement import Ranked, rank
+from cnnjax.options import text
 from cnnjax.planning import (
     Packing,
     choose,
@@ -40,7 +44,7 @@ from cnnjax.planning import (
 from cnnjax.records import (
     RecordError,
     RunFolder,
-    describe,
+    compared,
     describe_data,
     differences,
     environment,
@@ -72,7 +76,7 @@ class Outcome(NamedTuple):
     points: list[Ranked]
     """Best first."""
     tests: dict[int, tuple[float, float]]
-    """Test accuracy and loss of the winner's trials, by number."""
+    """Test metric and loss of the winner's trials, by number."""
     state: TrainState | None
     """The last of the winner's first seed that is complete, in the shapes of its network."""
     parameters: int
@@ -91,25 +95,27 @@ class Outcome(NamedTuple):
 
 
 @contextmanager
-def opened(config: TrainConfig | SweepConfig, options: Options, preset: str) -> Iterator[tuple[Dataset, RunFolder]]:
+def opened(config: TrainConfig | SweepConfig, options: Options, preset: Preset) -> Iterator[tuple[Dataset, RunFolder]]:
     """The data and run folder of a sweep, after every check that needs no training."""
     sweep = swept(config)
-    dataset = data.load(sweep.base.data, options.data_dir)
+    dataset = preset.dataset(sweep.base.data, options.data_dir)
     with usage(options.debug):
-        check(sweep, dataset, options)
-        folder = RunFolder(options.runs_dir, options.name, preset, resume=options.resume)
+        check(sweep, dataset, options, preset)
+        folder = RunFolder(options.runs_dir, options.name, preset.name, resume=options.resume)
     with folder:
-        _begin(folder, config, dataset, options)
+        _begin(folder, config, dataset, options, preset)
         if options.extend and folder.read_json("plan.json") is None:
             with usage(options.debug):
-                _extend(folder, sweep, dataset, options, options.extend)
+                _extend(folder, sweep, dataset, options, options.extend, preset)
         yield dataset, folder
 
 
-def _extend(folder: RunFolder, sweep: SweepConfig, dataset: Dataset, options: Options, source: Path) -> None:
+def _extend(
+    folder: RunFolder, sweep: SweepConfig, dataset: Dataset, options: Options, source: Path, preset: Preset
+) -> None:
     """Takes over what another run has trained, and plans the rest."""
     fixed = [name for name in _FIXED if name != "devices"]  # of which there are as many as trials need
-    taken, missing = extend(folder, sweep, dataset, source, fixed, options.allow_changes, print)
+    taken, missing = extend(folder, sweep, dataset, source, fixed, options.allow_changes, print, preset.classes)
     stage = Stage(tuple(missing), 0, 0)
     pack = packing(stage, dataset, options) if missing else Packing("shapes", {})
     rest = planned(sweep, stage, dataset, options, None, pack=pack.pack)
@@ -118,13 +124,18 @@ def _extend(folder: RunFolder, sweep: SweepConfig, dataset: Dataset, options: Op
     folder.write_json("plan.json", plan)
 
 
-_FIXED = ("packages", "device", "devices", "source")  # of the environment, while a run goes on
+_FIXED = ("packages", "device", "devices", "source", "preset")  # of the environment, while a run lasts
 _POINTS = {field.name for field in dataclasses.fields(SweepConfig)} - {"base"}
 
 
-def _begin(folder: RunFolder, config: TrainConfig | SweepConfig, dataset: Dataset, options: Options) -> None:
-    """Writes down what the run is; of one that goes on, refuses what has changed since."""
-    facts = {"config": describe(config), "env": environment(ROOT), "data": describe_data(dataset)}
+def _begin(
+    folder: RunFolder, config: TrainConfig | SweepConfig, dataset: Dataset, options: Options, preset: Preset
+) -> None:
+    """Writes down what the run is; of one that is continued, refuses what has changed since."""
+    env = environment(ROOT)
+    if code := preset.facts(config):
+        env["preset"] = code
+    facts = {"config": describe(config), "env": env, "data": describe_data(dataset)}
     changed: list[str] = []
     for name, here in facts.items():
         there = folder.read_json(f"{name}.json")
@@ -132,8 +143,8 @@ def _begin(folder: RunFolder, config: TrainConfig | SweepConfig, dataset: Datase
             folder.write_json(f"{name}.json", here)
             continue
         here = json.loads(json.dumps(plain(here)))
-        if name == "env" and isinstance(there, dict):
-            there, here = ({key: value.get(key) for key in _FIXED} for value in (there, here))
+        if name == "env":
+            there, here = (compared(value, _FIXED) for value in (there, here))
         changed += differences(there, here)
     if isinstance(config, SweepConfig) and any(line.split(".")[0].split()[0] in _POINTS for line in changed):
         with usage(options.debug):
@@ -144,7 +155,8 @@ def _begin(folder: RunFolder, config: TrainConfig | SweepConfig, dataset: Datase
     if changed and not options.allow_changes:
         with usage(options.debug):
             raise ValueError(
-                f"resume: {folder.path} began otherwise: {'; '.join(changed)}: --allow-changes goes on all the same"
+                f"resume: {folder.path} was started with other settings: {'; '.join(changed)}: "
+                "--allow-changes continues all the same"
             )
     if changed:
         if (summary := folder.path / "summary.json").exists():
@@ -181,7 +193,7 @@ def _begun(
     """How far the programs of a stage have come; `passed` is told the epochs that each trial has behind it."""
     deaths = {row["trial"]: row["epoch"] for row in lines if gone(row)}
     for finished, program in enumerate(programs):
-        checkpoint = stores(before + finished, program).restore(state_of(program, dataset))
+        checkpoint = stores(before + finished, program).restore(state_of(program, dataset.spec))
         if checkpoint is None:
             return _Begun(finished, None)
         length = _length(program, dataset)
@@ -223,7 +235,7 @@ def conduct(sweep: SweepConfig, dataset: Dataset, folder: RunFolder, options: Op
     Raises:
       Interrupted: a signal came, and the state is saved.
     """
-    per_epoch = len(dataset.train.labels)
+    per_epoch, metric_of = len(dataset.train.labels), sweep.base.metric
     display = Display(work(sweep) * per_epoch, options.quiet)
     config, data = folder.read_json("config.json"), folder.read_json("data.json")
 
@@ -263,7 +275,7 @@ def conduct(sweep: SweepConfig, dataset: Dataset, folder: RunFolder, options: Op
                     folder.cut_metrics(len(rows))
                     _drop_later(folder, len(carried), begun.checkpoint.step if begun.checkpoint else -1)
                     if rows:
-                        display.line(f"{folder.path}: goes on after {len(rows)} lines of metrics.jsonl")
+                        display.line(f"{folder.path}: continues after {len(rows)} lines of metrics.jsonl")
                         display.advance(len(rows) * per_epoch, str, spent=False)
         rest = programs[begun.finished :]
         for program, run in _prepared(
@@ -276,7 +288,7 @@ def conduct(sweep: SweepConfig, dataset: Dataset, folder: RunFolder, options: Op
                 elif program.after:
                     step, state = (
                         program.after * run.steps,
-                        run.place(assembled(program, _states(program.trials, carried, dataset, stores), dataset)),
+                        run.place(assembled(program, _states(program.trials, carried, dataset, stores), dataset.spec)),
                     )
                 else:
                     step, state = 0, run.state
@@ -289,7 +301,8 @@ def conduct(sweep: SweepConfig, dataset: Dataset, folder: RunFolder, options: Op
                         folder.append_metrics(new)
                         rows += new
                         last.update((row["trial"], row) for row in new)
-                        metric = max((row["valid_accuracy"] for row in new if not gone(row)), default=None)
+                        values = [-metric_of.cost(row[f"valid_{metric_of.name}"]) for row in new if not gone(row)]
+                        metric = max(values, default=None)
                         standing = partial(_standing, stage, last, per_epoch)
                         display.advance(len(program.trials) * per_epoch, standing)
                         if len(everyone) == 1:
@@ -313,21 +326,22 @@ def conduct(sweep: SweepConfig, dataset: Dataset, folder: RunFolder, options: Op
     display.close()
     if lines is not None:  # all was trained before; at most its last line was not finished
         folder.cut_metrics(len(rows))
-    points = rank([result_of(trial, last[number], per_epoch) for number, trial in everyone.items()])
+    points = rank([result_of(trial, last[number], per_epoch) for number, trial in everyone.items()], metric_of)
     best = points[0].results[0].trial
     complete = [result.trial for result in points[0].results if result.status == "complete"]
     states = _states(complete, carried, dataset, stores)
     tests = measure_test_of(complete, states, dataset)
-    alone = parameters(state_of(Program((best,), Lanes()), dataset))
+    alone = parameters(state_of(Program((best,), Lanes()), dataset.spec))
     end = states[complete[0].number] if complete else None
     return Outcome(points, tests, end, alone, rows)
 
 
 def _standing(stage: Stage, last: Mapping[int, Mapping[str, Any]], examples: int) -> str:
-    """How a sweep stands: the trials by what has become of them, and the best point so far."""
+    """The trials of a sweep by status, and the best point so far."""
     results = [result_of(trial, last[trial.number], examples) for trial in stage.trials if trial.number in last]
-    best = rank(results)[0]
-    valid = f"valid {percent(best.valid_accuracy)} {point_name(best)}".strip()
+    metric = stage.trials[0].config.metric
+    best = rank(results, metric)[0]
+    valid = f"valid {metric.kind()} {shown(best.valid_metric, metric)} {point_name(best)}".strip()
     if len(stage.trials) == 1:
         return f"train loss {results[0].train_loss:.4f}, {valid}"
     diverged = sum(map(gone, last.values()))
@@ -359,7 +373,7 @@ def _states(
     """The last states of trials, by number, from the checkpoints of the programs in which they trained last."""
     states: dict[int, TrainState] = {}
     for place, members in homes([trial.number for trial in trials], carried).items():
-        states |= states_of(carried[place], _end(place, carried[place], dataset, stores), members, dataset)
+        states |= states_of(carried[place], _end(place, carried[place], dataset, stores), members, dataset.spec)
     return states
 
 

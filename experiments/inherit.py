@@ -1,28 +1,29 @@
 """What a run folder takes from another: trials that were trained already, and the winner of a sweep."""
 
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from cnnjax.config import SweepConfig
 from cnnjax.data import Dataset
+from cnnjax.descriptions import describe
 from cnnjax.planning import describe_plan, read_plan
-from cnnjax.records import RunFolder, describe, differences, ended, read_metrics, read_record
+from cnnjax.records import RunFolder, compared, differences, ended, read_metrics, read_record
 from cnnjax.runs import checkpoints_of, configuration_of, last_state
 from cnnjax.search import search
 from cnnjax.sweeps import Lanes, Program, Trial, assembled, plan, states_of
 from cnnjax.training import TrainState, steps_per_epoch
 
 
-def extendable(source: Path, sweep: SweepConfig) -> SweepConfig:
-    """The sweep of a run folder, if another can take over its trials.
+def extendable(source: Path, sweep: SweepConfig, classes: Iterable[Any] = ()) -> SweepConfig:
+    """The sweep of a run folder, if another can take over its trials; `classes` are your own that it may name.
 
     Raises:
       ValueError: one of them is no sweep that trains every point to its end.
       OSError, RecordError: the folder has no sound `config.json`.
     """
-    other = configuration_of(source)
+    other = configuration_of(source, classes)
     if not isinstance(other, SweepConfig) or {other.search, sweep.search} != {"all"}:
         raise ValueError(f"extend: {source}: only a sweep that trains all points can be extended, by another such")
     return other
@@ -36,6 +37,7 @@ def extend(
     fixed: Sequence[str],
     allow_changes: bool,
     report: Callable[[str], None],
+    classes: Iterable[Any] = (),
 ) -> tuple[list[Program], list[Trial]]:
     """Takes over the trials of a sweep that another run folder has trained to their end: records and checkpoints.
 
@@ -47,6 +49,7 @@ def extend(
       fixed: entries of `env.json` that must be the same.
       allow_changes: whether they may differ.
       report: called with a line for each checkpoint that is damaged.
+      classes: your own that its configuration may name.
 
     Returns:
       The programs that the trials taken over make, and the trials that are left to train.
@@ -55,7 +58,7 @@ def extend(
       ValueError: the other run is of another kind, or has none of these trials.
       RecordError, CheckpointError: one of its files is damaged.
     """
-    other = extendable(source, sweep)
+    other = extendable(source, sweep, classes)
     _refuse_changes(source, folder, fixed, allow_changes)
     trials = {trial.config: trial for trial in next(search(sweep)).trials}
     lines = read_metrics(source / "metrics.jsonl")
@@ -63,13 +66,13 @@ def extend(
     config, data = (read_record(source / f"{name}.json") for name in ("config", "data"))
     states: dict[int, TrainState] = {}
     numbers: dict[int, int] = {}  # theirs to ours
-    for place, program in enumerate(read_plan(source / "plan.json", next(search(other)))):
+    for place, program in enumerate(read_plan(source / "plan.json", next(search(other)), dataset.spec)):
         store = checkpoints_of(source, place, [t.number for t in program.trials], config, data, report=report)
         members = {t.number: t for t in program.trials if t.config in trials and ended(last.get(t.number), t)}
         state = last_state(store, program, dataset) if members else None
         if state is None:
             continue
-        for number, alone in states_of(program, state, list(members.values()), dataset).items():
+        for number, alone in states_of(program, state, list(members.values()), dataset.spec).items():
             numbers[number] = trials[members[number].config].number
             states[numbers[number]] = alone
     if not states:
@@ -83,18 +86,15 @@ def extend(
     for place, program in enumerate(programs):
         ours = {trial.number for trial in program.trials}
         folder.append_metrics(row for row in rows if row["trial"] in ours)
-        save(folder, place, program, assembled(program, states, dataset), dataset)
+        save(folder, place, program, assembled(program, states, dataset.spec), dataset)
     return list(programs), [trial for trial in trials.values() if trial.number not in states]
 
 
 def _refuse_changes(source: Path, folder: RunFolder, fixed: Sequence[str], allow_changes: bool) -> None:
     changed = list(differences(read_record(source / "data.json"), folder.read_json("data.json")))
     if not allow_changes:
-        there, here = (
-            {name: facts.get(name) for name in fixed}
-            for facts in (read_record(source / "env.json"), folder.read_json("env.json"))
-        )
-        changed += differences(there, here)
+        there = compared(read_record(source / "env.json"), fixed)
+        changed += differences(there, compared(folder.read_json("env.json"), fixed))
     if changed:
         raise ValueError(f"extend: {source} was trained otherwise: {'; '.join(changed)}")
 
@@ -110,7 +110,7 @@ def save(folder: RunFolder, place: int, program: Program, state: TrainState, dat
 def winner_folder(
     sweep: RunFolder, trial: Trial, state: TrainState, rows: Sequence[Mapping[str, Any]], dataset: Dataset
 ) -> Path:
-    """A trial of a sweep as a run folder of its own, `winner`, with which `train.py --resume` can go on.
+    """A trial of a sweep as a run folder of its own, `winner`, which `train.py --resume` can continue.
 
     Args:
       sweep: the sweep's folder.
@@ -131,9 +131,9 @@ def winner_folder(
     with RunFolder(sweep.path, name) as folder:
         folder.write_json("config.json", describe(trial.config))
         for fact in ("env", "data"):
-            folder.write_json(f"{fact}.json", sweep.read_json(f"{fact}.json"))
+            folder.write_json(f"{fact}.json", read_record(sweep.path / f"{fact}.json"))
         folder.append_metrics(lines)
-        save(folder, 0, program, assembled(program, {0: state}, dataset), dataset)
+        save(folder, 0, program, assembled(program, {0: state}, dataset.spec), dataset)
         folder.write_json("plan.json", describe_plan([program]))
     return folder.path
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Annotated
 
 import tyro
-from command_line import fail
+from errors import fail
 
 from cnnjax.data.tfds import default_directory
 

@@ -1,4 +1,4 @@
-"""Compares ways to carry out a sweep, by whole commands: packings, halving, Optuna, and what --plan foretells."""
+"""Compares ways to carry out a sweep, by whole commands: packings, halving, Optuna, and what --plan predicts."""
 
 import csv
 import json
@@ -123,14 +123,14 @@ def optuna(runs: Path, data_dir: Path | None, rounds: int) -> None:
 
 
 def plan(runs: Path, data_dir: Path | None) -> None:
-    """What `--plan` foretells of training time, and what it was."""
+    """What `--plan` predicts of training time, and what it was."""
     for name, arguments in (("digits", "digits"), ("mnist", f"mnist --epochs 3 --filters 6,16 {MNIST}")):
         told = ran(f"plan-{name}", f"{arguments} --pack shapes --plan", runs, data_dir)
         found = ran(f"plan-{name}", f"{arguments} --pack shapes", runs, data_dir)
         match = re.search(r"^training ([\d.]+) s", told.printed, re.MULTILINE)
         assert match
         seconds = found.summary["seconds"]["train"]
-        print(f"plan: {name}: {match[1]} s foretold, {seconds} s of training, ratio {seconds / float(match[1]):.2f}")
+        print(f"plan: {name}: {match[1]} s predicted, {seconds} s of training, ratio {seconds / float(match[1]):.2f}")
 
 
 def main() -> None:

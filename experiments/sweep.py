@@ -1,36 +1,42 @@
-"""Trains the points of a sweep under several seeds, ranks them, and says how far the ranking can be trusted."""
+"""Trains the points of a sweep under several seeds, ranks them, and reports how far the ranking can be trusted."""
 
 import shlex
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from command_line import Clock, Options, percent, run
+from command_line import Clock, run, shown
 from conduct import Outcome, conduct, opened, point_name
+from execution import Options
 from inherit import winner_folder
 from plans import aligned, show_plan
+from presets import Preset
 
 from cnnjax import pictures, tensorboard
-from cnnjax.config import Range, SweepConfig, text
+from cnnjax.config import Range, SweepConfig
 from cnnjax.judgement import Edge, Ranked, Summary, edges, effects, shares, summarize, ties
+from cnnjax.metrics import Metric
+from cnnjax.options import text
 from cnnjax.records import RunFolder, trial_rows
 
 
-def main(config: SweepConfig, options: Options, preset: str) -> None:
+def main(config: SweepConfig, options: Options, preset: Preset) -> None:
     if options.plan:
-        show_plan(config, options)
+        show_plan(config, options, preset)
         return
-    clock = Clock()
+    clock, metric = Clock(), config.base.metric
+    axes = [name for name, _ in config.axes]
     with opened(config, options, preset) as (dataset, folder):
         outcome = conduct(config, dataset, folder, options)
-        folder.write_csv("trials.csv", trial_rows(outcome.results, outcome.tests), again=options.resume)
-        accuracy, loss = tested(outcome)
+        rows = trial_rows(outcome.results, outcome.tests, metric, axes)
+        folder.write_csv("trials.csv", rows, again=options.resume)
+        score, loss = tested(outcome)
         equal, ends = ties(outcome.points), edges(config, outcome.winner)
         best = {
             "point": outcome.winner.values,
-            "valid_accuracy": outcome.winner.valid_accuracy._asdict(),
+            f"valid_{metric.name}": outcome.winner.valid_metric._asdict(),
             "valid_loss": outcome.winner.valid_loss._asdict(),
-            "test_accuracy": accuracy._asdict(),
+            f"test_{metric.name}": score._asdict(),
             "test_loss": loss._asdict(),
             "parameters": outcome.parameters,
             "ties": [point.values for point in equal],
@@ -43,48 +49,49 @@ def main(config: SweepConfig, options: Options, preset: str) -> None:
             for name, values in effects(outcome.points).items()
         }
         parts = shares(outcome.points)
-        draw(outcome, folder)
+        draw(outcome, folder, metric)
         if outcome.state is not None:
             first = next(result.trial for result in outcome.winner.results if result.status == "complete")
             winner_folder(folder, first, outcome.state, outcome.rows, dataset)
         if options.tensorboard:
             trials = {r.trial.number: {**dict(r.trial.values), "seed": r.trial.config.seed} for r in outcome.results}
-            tensorboard.write(folder.path / "tensorboard", trials, outcome.rows)
+            tensorboard.write(folder.path / "tensorboard", trials, outcome.rows, metric)
         summary = {"best": best, "trials": counts, "effects": means, "shares": parts, "seconds": clock.seconds()}
         folder.write_json("summary.json", summary)
-    print(table(outcome, accuracy))
+    print(table(outcome, score, axes, metric))
     for line in judged(config, outcome, equal, ends, parts, str(folder.path)):
         print(line)
     print(f"{len(statuses)} trials: {', '.join(f'{count} {status}' for status, count in counts.items())}; {clock}")
     print(folder.path)
 
 
-def draw(outcome: Outcome, folder: RunFolder) -> None:
+def draw(outcome: Outcome, folder: RunFolder, metric: Metric) -> None:
     """The sweep's pictures."""
     trials = {point_name(point): [result.trial.number for result in point.results] for point in outcome.points}
-    accuracies = [(point.values, point.valid_accuracy) for point in outcome.points]
-    pictures.compare_curves(outcome.rows, trials, folder.figures / "curves.png")
-    pictures.grid(accuracies, folder.figures / "grid.png")
+    scores = [(point.values, point.valid_metric) for point in outcome.points]
+    pictures.compare_curves(outcome.rows, trials, folder.figures / "curves.png", metric)
+    pictures.grid(scores, folder.figures / "grid.png", metric)
     pictures.rate_curves([(point.values, point.valid_loss) for point in outcome.points], folder.figures / "rates.png")
-    pictures.parallel_coordinates(accuracies, folder.figures / "parallel.png")
+    pictures.parallel_coordinates(scores, folder.figures / "parallel.png", metric)
 
 
 def tested(outcome: Outcome) -> tuple[Summary, Summary]:
-    """Test accuracy and loss of the winner over its seeds."""
-    accuracy, loss = (summarize([pair[i] for pair in outcome.tests.values()]) for i in (0, 1))
-    return accuracy, loss
+    """Test metric and loss of the winner over its seeds."""
+    score, loss = (summarize([pair[i] for pair in outcome.tests.values()]) for i in (0, 1))
+    return score, loss
 
 
-def table(outcome: Outcome, test_accuracy: Summary) -> str:
+def table(outcome: Outcome, tested: Summary, axes: Sequence[str], metric: Metric) -> str:
     """The points, best first, as aligned columns: mean and standard deviation over seeds."""
-    rows = [["rank", *outcome.winner.values, "valid accuracy", "test accuracy", "seeds"]]
+    name = metric.kind().replace("-", " ")
+    rows = [["rank", *axes, f"valid {name}", f"test {name}", "seeds"]]
     for rank, point in enumerate(outcome.points, 1):
         healthy = sum(result.status != "diverged" for result in point.results)
         ended = max(result.epochs for result in point.results)
         seeds = f"{healthy}/{len(point.results)}" + (f", stopped after {ended} epochs" if _stopped(point) else "")
-        test = percent(test_accuracy) if rank == 1 else ""
-        values = [text(value) for value in point.values.values()]
-        rows.append([str(rank), *values, percent(point.valid_accuracy), test, seeds])
+        test = shown(tested, metric) if rank == 1 else ""
+        values = [text(point.values[axis]) if axis in point.values else "-" for axis in axes]
+        rows.append([str(rank), *values, shown(point.valid_metric, metric), test, seeds])
     return aligned(rows)
 
 
@@ -106,7 +113,7 @@ def judged(
         yield "one seed separates no point from the best: give more --seeds"
     elif equal:
         names = "; ".join(point_name(point) for point in equal)
-        yield f"ties ({seeds} seeds do not separate them from the best, paired t-tests at 5 % by Holm): {names}"
+        yield f"not significantly different from the best ({seeds} seeds, paired t-tests at 5 % by Holm): {names}"
     if parts:
         yield "variance: " + ", ".join(f"{name} {share:.0%}" for name, share in parts.items())
     if not outcome.winner.complete:

@@ -1,37 +1,42 @@
 """Trains one network and records the run."""
 
-from command_line import Clock, Options, run
+from command_line import Clock, digits, run
 from conduct import conduct, opened
+from execution import Options
 from plans import show_plan, swept
+from presets import Preset
 
 from cnnjax import pictures
 from cnnjax.config import TrainConfig
 
 
-def main(config: TrainConfig, options: Options, preset: str) -> None:
+def main(config: TrainConfig, options: Options, preset: Preset) -> None:
     if options.plan:
-        show_plan(swept(config), options)
+        show_plan(swept(config), options, preset)
         return
-    clock = Clock()
+    clock, metric = Clock(), config.metric
     with opened(config, options, preset) as (dataset, folder):
         outcome = conduct(swept(config), dataset, folder, options)
         [result] = outcome.results
-        accuracy, loss = outcome.tests.get(0, (None, None))
+        tested, loss = outcome.tests.get(0, (None, None))
         summary = {
             "status": result.status,
-            "test_accuracy": accuracy,
+            f"test_{metric.name}": tested,
             "test_loss": loss,
-            "valid_accuracy": result.valid_accuracy,
+            f"valid_{metric.name}": result.valid_metric,
             "valid_loss": result.valid_loss,
             "parameters": outcome.parameters,
             "seconds": clock.seconds(),
         }
-        pictures.learning_curves(outcome.rows, folder.figures / "curves.png")
+        pictures.learning_curves(outcome.rows, folder.figures / "curves.png", metric)
         folder.write_json("summary.json", summary)
-    if accuracy is None:
-        print(f"diverged after {result.step} steps: try a lower --learning-rate than {config.hparams.learning_rate:g}")
+    if tested is None:
+        rate = getattr(config.optimizer, "learning_rate", None)
+        lower = "a lower --learning-rate" + ("" if rate is None else f" than {rate:g}")
+        print(f"diverged after {result.step} steps: try {lower}")
     else:
-        print(f"test accuracy {100 * accuracy:.2f} %, loss {loss:.4f} ({len(dataset.test.labels)} images)")
+        unit, name = " %" if metric.percent else "", metric.kind().replace("-", " ")
+        print(f"test {name} {digits(tested, metric)}{unit}, loss {loss:.4f} ({len(dataset.test.labels)} examples)")
     print(f"{outcome.parameters:,} parameters; {clock}")
     print(folder.path)
 

@@ -12,7 +12,21 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from cnnjax import CNNConfig, Hparams, MLPConfig, SweepConfig, TrainConfig
+from cnnjax import (
+    SGD,
+    Adam,
+    AdamW,
+    CNNConfig,
+    Constant,
+    Cosine,
+    Flip,
+    MLPConfig,
+    Shift,
+    SquaredError,
+    Step,
+    SweepConfig,
+    TrainConfig,
+)
 from cnnjax.checkpoints import CheckpointError, Checkpoints, kept, load
 from cnnjax.data import Dataset
 from cnnjax.sweeps import Lanes, Program, plan, prepare, state_of, trials
@@ -268,15 +282,18 @@ def test_arrays_that_do_not_match_the_manifest_are_refused(tmp_path: Path) -> No
 
 # ------------------------------------------------------------------------- exact resume
 
-BASE = TrainConfig(MLPConfig(hidden=(8,)), Hparams(learning_rate=0.05, momentum=0.9), batch_size=32, epochs=4)
+BASE = TrainConfig(MLPConfig(hidden=(8,)), SGD(learning_rate=0.05, momentum=0.9), batch_size=32, epochs=4)
 MATRIX = {
     "batch norm": replace(BASE, network=CNNConfig(filters=(4,), batch_norm=True)),
     "dropout": replace(BASE, network=MLPConfig(hidden=(8,), dropout=0.4)),
-    "constant": replace(BASE, schedule="constant"),
-    "cosine": replace(BASE, schedule="cosine", hparams=Hparams(warmup=0.2)),
-    "step": replace(BASE, schedule="step"),
-    "momentum": replace(BASE, hparams=Hparams(momentum=0.95), nesterov=True),
-    "squared error": replace(BASE, loss="squared_error"),
+    "constant": replace(BASE, optimizer=SGD(schedule=Constant())),
+    "cosine": replace(BASE, optimizer=SGD(schedule=Cosine(warmup=0.2))),
+    "step": replace(BASE, optimizer=SGD(schedule=Step())),
+    "momentum": replace(BASE, optimizer=SGD(momentum=0.95, nesterov=True)),
+    "squared error": replace(BASE, loss=SquaredError(label_smoothing=0.1)),
+    "adam": replace(BASE, optimizer=Adam(clip_norm=1.0)),
+    "adamw": replace(BASE, optimizer=AdamW()),
+    "augmented": replace(BASE, augment=(Flip(), Shift())),
     "shared batch": replace(BASE, network=CNNConfig(filters=(4,), batch_norm=True), batch_size=64),
 }
 STOPS = (1, 5, 7, 13)  # of epochs of 5 steps: in the first, at an end, in the middle, in the third
@@ -298,15 +315,15 @@ def test_a_resumed_run_equals_the_uninterrupted(name: str, small: Dataset, tmp_p
             store.save(stop, every[stop])
         jax.clear_caches()
         again = prepare(program, small)
-        found = Checkpoints(tmp_path / str(stop), "c").restore(state_of(program, small))
+        found = Checkpoints(tmp_path / str(stop), "c").restore(state_of(program, small.spec))
         further = dict(parts(again, again.place(found.state), found.step, seconds=0))
         assert len(further) >= 3
         assert all(same(state, every[step]) for step, state in further.items())
-    figure("stops of the resume matrix (8 kinds of run x 4) bit-identical to the last step", len(STOPS))
+    figure("stops of the resume matrix (11 kinds of run x 4) bit-identical to the last step", len(STOPS))
 
 
 def test_a_program_s_state_is_known_without_computing_it(small: Dataset) -> None:
     [program] = plan(trials(SweepConfig(MATRIX["batch norm"], (), 3)), Lanes(1, 1))
-    shapes = jax.tree.map(lambda a: (a.shape, a.dtype), (state_of(program, small), prepare(program, small).state))
+    shapes = jax.tree.map(lambda a: (a.shape, a.dtype), (state_of(program, small.spec), prepare(program, small).state))
     assert shapes[0] == shapes[1]
     assert isinstance(program, Program)

@@ -1,5 +1,6 @@
 """Data: digits, and real TFDS directories, whole and damaged."""
 
+import json
 import shutil
 import time
 from pathlib import Path
@@ -11,8 +12,8 @@ from conftest import images, prepare
 from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 
-from cnnjax.data import DataError, Dataset, Split, Standardize, cache, load
-from cnnjax.data.dataset import three_splits
+from cnnjax.data import DataError, Dataset, Split, cache, load
+from cnnjax.data.dataset import statistics, three_splits
 
 
 def test_digits_are_split_as_published(digits: Dataset) -> None:
@@ -42,10 +43,53 @@ def test_what_a_source_does_not_split_is_cut_from_train() -> None:
 def test_standardize_by_the_training_split() -> None:
     inputs = np.random.default_rng(0).integers(0, 255, (100, 4, 4, 3), np.uint8)
     inputs[..., 2] = 7  # a constant channel
-    prepare = Standardize.of(Split(inputs, np.zeros(100, np.int32)))
-    out = np.asarray(prepare(jax.random.key(0), inputs, None, train=True))
+    split = Split(inputs, np.zeros(100, np.int32))
+    spec = Dataset.of("noise", "a", split, split, split).spec
+    assert all(map(np.array_equal, (spec.mean, spec.std), statistics(split)))
+    out = np.asarray(spec.standardize(inputs))
     np.testing.assert_allclose(out.mean((0, 1, 2)), 0, atol=1e-5)
     np.testing.assert_allclose(out.std((0, 1, 2)), [1, 1, 0], atol=1e-5)
+
+
+def test_a_spec_tells_a_network_what_the_data_is(digits: Dataset) -> None:
+    """Its statistics are leaves, all else is structure; it is read as it was written, to the bit."""
+    spec = digits.spec
+    assert (spec.shape, spec.dtype, spec.classes) == ((8, 8, 1), "uint8", tuple("0123456789"))
+    assert (spec.label_shape, spec.label_dtype, spec.outputs) == ((), "int32", 10)
+    assert [leaf.dtype for leaf in jax.tree.leaves(spec)] == [np.float32, np.float32]
+    read = cache.read_spec(json.loads(json.dumps(cache.describe_spec(spec))))
+    assert jax.tree.structure(read) == jax.tree.structure(spec)
+    assert [a.tobytes() for a in jax.tree.leaves(read)] == [a.tobytes() for a in jax.tree.leaves(spec)]
+    numbers = Dataset.of("numbers", (), Split(np.zeros((20, 4, 1)), np.ones((20, 3), np.float32)))
+    assert (numbers.spec.outputs, numbers.spec.label_shape, numbers.classes) == (3, (3,), ())
+    assert [len(split.labels) for split in numbers[2:5]] == [14, 2, 4]
+
+
+INPUTS, LABELS = np.zeros((20, 4, 1)), np.arange(20) % 2
+
+
+@pytest.mark.parametrize(
+    ("classes", "train", "test", "message"),
+    [
+        ("ab", Split(INPUTS, LABELS[:19]), None, r"d: train: inputs \[20, 4, 1\], labels \[19\]: must be"),
+        ("ab", Split(INPUTS[:0], LABELS[:0]), None, "at least one"),
+        ("ab", Split(INPUTS, LABELS - 1), None, "d: train: example 0 has label -1: labels are integers from 0 to 1"),
+        ("ab", Split(INPUTS, LABELS * 2), None, "example 1 has label 2"),
+        ("ab", Split(INPUTS, LABELS / 2), None, "example 0 has label 0.0: labels are integers"),
+        ("abc", Split(INPUTS, np.eye(20)), None, "with 3 classes they have a column for each"),
+        ("", Split(INPUTS.astype(object), LABELS), None, "d: train: inputs are object: must be numbers"),
+        (
+            "ab",
+            Split(INPUTS, LABELS),
+            Split(INPUTS[:, :3], LABELS),
+            r"d: test: inputs are float64\[20, 3, 1\]: must be as in",
+        ),
+        ("ab", Split(INPUTS, LABELS), Split(INPUTS, LABELS.astype(np.int8)), "d: test: labels are int8"),
+    ],
+)
+def test_arrays_that_are_no_examples_are_refused(classes: str, train: Split, test: Split | None, message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        Dataset.of("d", classes, train, None, test)
 
 
 # ------------------------------------------------------------------------- TFDS
@@ -65,9 +109,10 @@ def test_the_second_start_reads_the_cache(tfds_dir: Path, tmp_path: Path, monkey
     first = load("mnist", tfds_dir, tmp_path)
     monkeypatch.setattr("cnnjax.data.tfds.read", None)  # would fail
     second = load("mnist:1.0.0", tfds_dir, tmp_path)
-    for a, b in zip(jax.tree.leaves(first[2:]), jax.tree.leaves(second[2:]), strict=True):
+    for a, b in zip(jax.tree.leaves(first[1:]), jax.tree.leaves(second[1:]), strict=True):
         np.testing.assert_array_equal(a, b)
     assert (first.name, first.classes) == (second.name, second.classes)
+    assert jax.tree.structure(first.spec) == jax.tree.structure(second.spec)
 
 
 @pytest.mark.parametrize("damage", ["truncate", "empty", "remove", "facts", "flip"])

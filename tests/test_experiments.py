@@ -72,7 +72,7 @@ def test_a_sweep_ranks_records_and_draws(tmp_path: Path) -> None:
     arguments = ["--epochs", "2", "--learning-rate", "0.001", "0.1", "1e30", "--filters", "4,8", "6,8", "--seeds", "2"]
     done = script("sweep", "digits", *arguments, "--pack", "shapes", "--name", "s", "--quiet", cwd=tmp_path)
     table = done.stdout.splitlines()
-    assert table[7].startswith("ties (2 seeds do not separate them from the best, ")
+    assert table[7].startswith("not significantly different from the best (2 seeds, ")
     assert "learning_rate 0.1 filters 4,8" in table[7]
     assert table[8].startswith("warning: the best lies on the edge of its grid: filters ")
     assert "experiments/sweep.py digits --epochs 2 " in table[8]
@@ -106,7 +106,7 @@ def test_a_sweep_ranks_records_and_draws(tmp_path: Path) -> None:
         "parallel.png",
     }
     config = json.loads((folder / "config.json").read_text())
-    assert config["axes"]["filters"] == ["4,8", "6,8"]
+    assert config["axes"]["filters"] == [[4, 8], [6, 8]]
 
 
 @pytest.mark.slow
@@ -193,7 +193,7 @@ MISTAKES = {
         "does not fit maps of 1x1: floor((1 + 0 - 2) / 2) + 1 = 0; maps so far: 8x8x1 -> 8x8x8",
     ),
     "epochs": (["digits", "--epochs", "-1"], 2, "epochs: -1: must be at least 1"),
-    "activation": (["digits", "--activation", "rlu"], 2, "activation: 'rlu': use one of relu"),
+    "activation": (["digits", "--activation", "rlu"], 2, "activation: 'rlu': did you mean 'relu'? use one of relu"),
     "a field it does not have": (["mnist-mlp", "--filters", "8"], 2, "Unrecognized options: --filters"),
     "missing data": (
         ["mnist", "--data-dir", "nowhere"],
@@ -232,7 +232,7 @@ def test_a_mistake_is_told_in_one_line(name: str, tfds_dir: Path, tmp_path: Path
 
 SWEEP_MISTAKES = {
     "no value": (["--learning-rate"], "learning_rate: give at least one value"),
-    "twice": (["--learning-rate", "0.1", "0.1"], "learning_rate: 0.1 0.1: a value stands twice"),
+    "twice": (["--learning-rate", "0.1", "0.1"], "learning_rate: 0.1 0.1: duplicate value"),
     "no seed": (["--seeds", "0"], "seeds: 0: must be at least 1"),
     "one bad value": (["--learning-rate", "0.1", "nan"], "learning_rate: nan: must be finite"),
     "one bad shape": (["--filters", "8", "8,8,8,8"], "does not fit"),
@@ -253,11 +253,15 @@ SWEEP_MISTAKES = {
     "zipped with nothing": (["--zip", "learning-rate,momentm"], "zip: momentm: did you mean"),
     "padding a sigmoid": (
         ["--pack", "one", "--activation", "sigmoid"],
-        "pack: one: activation sigmoid: it is not 0 at 0, so that padding would not stay zero: use auto",
+        "pack: one: activation sigmoid: not known to be 0 at 0, so that padding might not stay zero: use auto",
     ),
     "no points for Optuna": (["--search", "tpe"], "points: say how many points tpe may try"),
     "halving and epochs": (["--search", "halving", "--epochs", "2", "4"], "epochs: cannot be swept by halving"),
-    "a field of another network": (["--network", "cnn", "mlp", "--filters", "4", "8"], "filters: no such option"),
+    "a field of no network": (["--network", "mlp", "resnet", "--kernel", "4", "8"], "--kernel"),
+    "a field of two parts": (["--augment", "flip", "--name", "s", "--augment.p", "1"], "--augment.p"),
+    "a wrong part": (["--optimizer", "adm"], "optimizer: 'adm': did you mean 'adam'? use one of sgd, adam, adamw"),
+    "a network that is none": (["--network", "cnn", "lenet"], "network: 'lenet': did you mean 'lenet5'?"),
+    "off where nothing is": (["--momentum", "none"], "--momentum"),
     "extends nothing": (["--extend", "nowhere"], "nowhere/config.json"),
 }
 

@@ -266,7 +266,7 @@ def test_a_run_is_loaded_in_a_line(tmp_path: Path) -> None:
     trained = cnnjax.load_run(folder)
     winner = summary["best"]["point"]
     assert trained.config.network.filters == tuple(map(int, str(winner["filters"]).split(",")))
-    assert trained.config.hparams.learning_rate == winner["learning_rate"]
+    assert trained.config.optimizer.learning_rate == winner["learning_rate"]
     assert trained.classes == tuple("0123456789")
     accuracy = float((trained.logits(test.inputs).argmax(-1) == test.labels).mean())
     tested = [float(row.split(",")[-1]) for row in rows.values() if row.split(",")[-1]]
@@ -337,10 +337,12 @@ DAMAGED: dict[str, tuple[Callable[[Path], object], list[str], int, str]] = {
         lambda run: None,
         ["--learning-rate", "0.2"],
         2,
-        "runs/r began otherwise: hparams.learning_rate 0.1 there, 0.2 here",
+        "runs/r was started with other settings: optimizer.learning_rate 0.1 there, 0.2 here",
     ),
     "more epochs": (nothing, ["--epochs", "3"], 2, "epochs 2 there, 3 here"),
     "other filters": (nothing, ["--filters", "8"], 2, "network.filters 4 there, 8 here"),
+    "another format": (edited("config.json", format=1), [], 1, "config.json: format 1, written by cnnjax 0.1"),
+    "a later format": (edited("data.json", format=9), [], 1, "data.json: format 9, written by another version"),
     "another version": (edited("env.json", packages__jax="0.1"), [], 2, "packages.jax 0.1 there"),
     "another source": (edited("env.json", source="0" * 64), [], 2, "source 000000000000... there"),
     "another device": (edited("env.json", device="gpu: A100"), [], 2, "device gpu: A100 there"),
@@ -349,9 +351,9 @@ DAMAGED: dict[str, tuple[Callable[[Path], object], list[str], int, str]] = {
     "torn config": (written("config.json", b'{"data": "di'), [], 1, "runs/r/config.json: damaged"),
     "config of bytes": (written("config.json", PICKLE), [], 1, "runs/r/config.json: damaged"),
     "config too deep": (written("config.json", NESTED), [], 1, "runs/r/config.json: damaged"),
-    "config of a number": (written("config.json", b"1"), [], 2, "runs/r began otherwise"),
+    "config of a number": (written("config.json", b"1"), [], 1, "runs/r/config.json: damaged: no record, but int"),
     "torn env": (written("env.json", b"{"), [], 1, "runs/r/env.json: damaged"),
-    "env of a list": (written("env.json", b"[]"), [], 2, "runs/r began otherwise"),
+    "env of a list": (written("env.json", b"[]"), [], 1, "runs/r/env.json: damaged: no record, but list"),
     "torn data": (written("data.json", b""), [], 1, "runs/r/data.json: damaged"),
     "torn plan": (written("plan.json", b'{"programs": ['), [], 2, "runs/r/plan.json: no plan"),
     "plan of pickles": (written("plan.json", PICKLE), [], 2, "runs/r/plan.json: no plan"),

@@ -10,14 +10,29 @@ import numpy as np
 import pytest
 from scipy.stats import ttest_rel
 
-from cnnjax import CNNConfig, Hparams, LeNet5Config, MLPConfig, SweepConfig, TrainConfig
+from cnnjax import (
+    SGD,
+    Accuracy,
+    Adam,
+    CNNConfig,
+    Flip,
+    LeNet5Config,
+    Metric,
+    MLPConfig,
+    Optimizer,
+    Shift,
+    SweepConfig,
+    TrainConfig,
+    config,
+    number,
+)
 from cnnjax.config import Range
-from cnnjax.config import replace as replace_values
 from cnnjax.judgement import Ranked, edges, effects, rank, shares, summarize, ties
+from cnnjax.options import replace as replace_values
 from cnnjax.sweeps import Result, Trial, trials
 
 BASE = TrainConfig(
-    CNNConfig(filters=(4,), batch_norm=True, dropout=0.2), Hparams(weight_decay=1e-3), batch_size=32, epochs=2
+    CNNConfig(filters=(4,), batch_norm=True, dropout=0.2), SGD(weight_decay=1e-3), batch_size=32, epochs=2
 )
 NAN = math.nan
 
@@ -68,8 +83,8 @@ def test_rank_by_mean_accuracy_then_loss_and_diverged_last() -> None:
     ranked = rank(table)
     assert [point.values["learning_rate"] for point in ranked] == [2, 0, 4, 1, 3]
     assert [point.complete for point in ranked] == [True, True, True, False, False]
-    assert ranked[1].valid_accuracy.mean == pytest.approx(0.85)
-    assert ranked[1].valid_accuracy.std == pytest.approx(0.1 / math.sqrt(2))
+    assert ranked[1].valid_metric.mean == pytest.approx(0.85)
+    assert ranked[1].valid_metric.std == pytest.approx(0.1 / math.sqrt(2))
 
 
 def test_a_stopped_point_ranks_between_complete_and_diverged_ones_and_by_how_far_it_came() -> None:
@@ -85,6 +100,38 @@ def test_a_stopped_point_ranks_between_complete_and_diverged_ones_and_by_how_far
         ]
     )  # fmt: skip
     assert numbers(points) == [0, 3, 2, 1, 4, 5, 6]
+
+
+@config
+class Error(Metric):
+    """The share of examples that are wrong."""
+
+    higher_is_better = False
+
+
+def test_where_lower_is_better_points_rank_the_other_way() -> None:
+    rows = [
+        *(result(0, seed, value, 0.5) for seed, value in enumerate((0.3, 0.5))),
+        *(result(1, seed, value, 0.9) for seed, value in enumerate((0.1, 0.2))),
+        *(result(2, seed, value, 0.2) for seed, value in enumerate((0.2, 0.6))),
+        *(result(3, seed, value, 0.1, "stopped", 1) for seed, value in enumerate((0.05, 0.05))),
+        *(result(4, seed, value, 0.1, "stopped", 1) for seed, value in enumerate((0.04, 0.04))),
+        result(5, 0, 0.01, 0.1), result(5, 1, NAN, NAN, "diverged"),
+        result(6, 0, NAN, NAN, "diverged"), result(6, 1, NAN, NAN, "diverged"),
+    ]  # fmt: skip
+    assert numbers(rank(rows, Error())) == [1, 2, 0, 4, 3, 5, 6]  # of 0.4 and 0.4 the one of less loss
+    assert numbers(rank(rows, Accuracy())) == numbers(rank(rows)) == [2, 0, 1, 3, 4, 5, 6]
+    assert (Error().cost(0.25), Accuracy().cost(0.25)) == (0.25, -0.25)
+
+
+def test_ties_with_the_best_are_the_same_whichever_way_is_better() -> None:
+    rng = np.random.default_rng(0)
+    for _ in range(20):
+        rows = rng.normal(0, 0.02, 5) + rng.normal(0.5, 0.02, (4, 1)) + rng.normal(0, 0.01, (4, 5))
+        up = [result(point, seed, row[seed], 0.5) for point, row in enumerate(rows) for seed in range(5)]
+        down = [row._replace(valid_metric=1 - row.valid_metric) for row in up]
+        assert numbers(rank(up)) == numbers(rank(down, Error()))
+        assert numbers(ties(rank(up))) == numbers(ties(rank(down, Error())))
 
 
 def test_summaries_say_what_does_not_exist() -> None:
@@ -295,6 +342,58 @@ def test_the_range_of_an_option_is_that_of_the_best_network() -> None:
     assert (edge.name, edge.side, edge.proposed) == ("filters", "highest", ((6, 16), (8, 32), (16, 64)))
 
 
+@config
+class Careful(Optimizer):
+    """An optimizer whose rate has an end."""
+
+    learning_rate: float = number(0.1, least=0.05, below=1)
+
+
+@pytest.mark.parametrize("optimizers", [(SGD(), Careful()), (Careful(), SGD())], ids=["last", "first"])
+def test_the_range_of_an_option_is_that_of_the_best_part(optimizers: tuple[Optimizer, ...]) -> None:
+    """Whichever part comes first among those that have the option."""
+    sweep = SweepConfig(BASE, (("optimizer", optimizers), ("learning_rate", (0.1, 0.3, 0.9))))
+
+    def grid(**values: Any) -> tuple[Any, ...]:
+        [edge] = edges(sweep, best_of(sweep, **values))
+        assert isinstance(edge.proposed, tuple)
+        return edge.proposed
+
+    assert grid(optimizer=SGD(), learning_rate=0.9) == (0.3, 0.9, 2.7)
+    assert grid(optimizer=Careful(), learning_rate=0.9) == (0.3, 0.9, 0.95)
+    assert grid(optimizer=SGD(), learning_rate=0.1) == (0.033, 0.1, 0.3)
+    assert grid(optimizer=Careful(), learning_rate=0.1) == (0.05, 0.1, 0.3)
+
+
+@pytest.mark.parametrize("networks", [(CNNConfig(), LeNet5Config()), (LeNet5Config(), CNNConfig())])
+def test_counts_stay_whole_where_the_option_takes_words_as_well(networks: tuple) -> None:
+    sweep = SweepConfig(BASE, (("network", networks), ("padding", (1, 2, 4))))
+    for network in networks:
+        [edge] = edges(sweep, best_of(sweep, network=network, padding=4))
+        assert repr(edge.proposed) == "(2, 4, 8)"
+
+
+@pytest.mark.parametrize(
+    ("values", "best", "expected"),
+    [
+        ((0.25, 0.5), 0.5, ("highest", (0.25, 0.5, 1.0))),  # which the option may be
+        ((0.3, 0.6, 0.9), 0.9, ("highest", (0.6, 0.9, 1.0))),
+        ((0.0, 0.5, 1.0), 1.0, None),
+        ((0.0, 0.5, 1.0), 0.0, None),
+        (Range(0.5, 1.0), 0.99, None),
+        (Range(0.5, 0.9), 0.88, ("highest", Range(0.68, 1.0))),
+    ],
+)
+def test_a_value_may_be_as_large_as_the_largest_that_is_allowed(values: Any, best: float, expected: Any) -> None:
+    assert proposed("augment.flip.p", values, best, replace(BASE, augment=(Shift(), Flip()))) == expected
+
+
+def test_a_number_that_can_be_off_has_no_edge_where_off_is_among_its_values() -> None:
+    assert proposed("dropout", (None, 0.1, 0.2), 0.2) is None
+    assert proposed("dropout", (None, 0.1, 0.2), None) is None
+    assert proposed("dropout", (0.1, 0.2), 0.2) == ("highest", (0.1, 0.2, 0.4))
+
+
 def test_every_axis_has_its_own_edge_but_those_that_are_zipped() -> None:
     axes = (("learning_rate", (0.1, 1.0)), ("filters", ((2,), (4,))), ("momentum", (0.5, 0.9)))
     sweep = SweepConfig(BASE, axes)
@@ -422,3 +521,63 @@ def test_a_single_point_s_variance_is_that_of_its_seeds() -> None:
     assert shares(table(SweepConfig(BASE, (("momentum", (0.9,)),), 3), [0.8, 0.9, 0.7])) == pytest.approx(
         {"seed": 1, "rest": 0}
     )
+
+
+# ------------------------------------------------------------------------- axes that only some points have
+
+SGDS_AND_ADAMS = SweepConfig(
+    BASE, (("optimizer", (SGD(), Adam())), ("momentum", (0.5, 0.9)), ("learning_rate", (0.01, 0.1))), seeds=3
+)
+MEANS = np.array([0.5, 0.6, 0.7, 0.8, 0.55, 0.65])  # of SGD by momentum, then rate; of Adam by rate
+
+
+def judged(means: np.ndarray) -> list[Ranked]:
+    spread = np.random.default_rng(0).normal(0, 1e-3, (6, 3))
+    return table(SGDS_AND_ADAMS, (means[:, None] + spread).ravel().tolist())
+
+
+def test_points_of_parts_with_other_fields_rank_and_tie_together() -> None:
+    points = judged(MEANS)
+    assert [point.results[0].trial.point for point in points] == [3, 2, 5, 1, 4, 0]
+    assert [set(point.values) for point in points if point.values["optimizer"] == Adam()] == (
+        [{"optimizer", "learning_rate"}] * 2
+    )
+    assert ties(points) == []
+    level = judged(np.array([0.5, 0.6, 0.7, 0.8, 0.55, 0.8]))
+    assert {point.results[0].trial.point for point in [level[0], *ties(level)]} == {3, 5}
+
+
+def test_an_axis_that_the_best_point_lacks_has_no_edge() -> None:
+    sgd, adam = judged(MEANS), judged(MEANS[::-1])
+    assert [(edge.name, edge.side) for edge in edges(SGDS_AND_ADAMS, sgd[0])] == [
+        ("momentum", "highest"), ("learning_rate", "highest"),
+    ]  # fmt: skip
+    low = judged(np.array([0.5, 0.6, 0.7, 0.8, 0.95, 0.65]))
+    assert low[0].values["optimizer"] == Adam()
+    assert [(edge.name, edge.side) for edge in edges(SGDS_AND_ADAMS, low[0])] == [("learning_rate", "lowest")]
+    assert [edge.name for edge in edges(SGDS_AND_ADAMS, adam[0])] == ["momentum", "learning_rate"]
+
+
+def test_effects_of_an_axis_are_those_of_the_points_that_have_it() -> None:
+    found = effects(judged(MEANS))
+    means = {axis: {value: summary.mean for value, summary in by.items()} for axis, by in found.items()}
+    assert means == {
+        "optimizer": pytest.approx({"sgd": 0.65, "adam": 0.6}, abs=2e-3),
+        "momentum": pytest.approx({"0.5": 0.55, "0.9": 0.75}, abs=2e-3),
+        "learning_rate": pytest.approx({"0.01": (0.5 + 0.7 + 0.55) / 3, "0.1": (0.6 + 0.8 + 0.65) / 3}, abs=2e-3),
+    }
+    counts = {axis: [summary.n for summary in by.values()] for axis, by in found.items()}
+    assert counts == {"optimizer": [4, 2], "momentum": [2, 2], "learning_rate": [3, 3]}
+
+
+def test_shares_need_points_of_equal_axes() -> None:
+    points = judged(MEANS)
+    assert shares(points) is None
+    found = shares([point for point in points if point.values["optimizer"] == SGD()])
+    assert found is not None
+    assert found["momentum"] == pytest.approx(0.8, abs=0.01)  # 0.1 against 0.05 either way, squared
+    assert found["learning_rate"] == pytest.approx(0.2, abs=0.01)
+    assert sum(found.values()) == pytest.approx(1)
+    alone = shares([point for point in points if point.values["optimizer"] == Adam()])
+    assert alone is not None
+    assert alone.keys() == {"learning_rate", "seed", "rest"}

@@ -10,8 +10,21 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from cnnjax import CNN, MLP, CNNConfig, LeNet5, LeNet5Config, MLPConfig, ResNet, functional
+from cnnjax import (
+    CNN,
+    MLP,
+    CNNConfig,
+    Dropout,
+    LeNet5,
+    LeNet5Config,
+    MLPConfig,
+    NetworkConfig,
+    ResNet,
+    ResNetConfig,
+    functional,
+)
 from cnnjax.networks import ACTIVATIONS, Variables
+from cnnjax.options import check
 
 
 def size(module: nnx.Module) -> int:
@@ -22,11 +35,18 @@ def rngs() -> nnx.Rngs:
     return nnx.Rngs(0)
 
 
+def once(function: Any, *arrays: Any) -> Any:
+    """What a function returns, as one program, which runs once: hardly optimised."""
+    return jax.jit(function).lower(*arrays).compile({"xla_backend_optimization_level": 0})(*arrays)
+
+
+def random(*shape: int) -> jax.Array:
+    return jnp.asarray(np.random.default_rng(0).normal(size=shape), jnp.float32)
+
+
 def logits(module: Any, shape: tuple[int, ...], **fields: Any) -> jax.Array:
-    """Of two random inputs, building and applying the module in one program, which runs once: hardly optimised."""
-    x = jnp.asarray(np.random.default_rng(0).normal(size=(2, *shape)), jnp.float32)
-    program = jax.jit(lambda x: module(shape, 10, **fields, rngs=rngs())(x)).lower(x)
-    return program.compile({"xla_backend_optimization_level": 0})(x)
+    """Of two random inputs."""
+    return once(lambda x: module(shape, 10, **fields, rngs=rngs())(x), random(2, *shape))
 
 
 def test_parameter_counts_of_the_literature() -> None:
@@ -43,9 +63,8 @@ def test_parameter_counts_of_the_literature() -> None:
 
 def test_residual_blocks_halve_maps_and_keep_their_input() -> None:
     """With the last scale of each block zero, a network of identities is left after the first layers."""
-    x = jnp.asarray(np.random.default_rng(0).normal(size=(2, 8, 8, 2)), jnp.float32)
+    x = random(2, 8, 8, 2)
 
-    @jax.jit
     def found_and_expected(x: jax.Array) -> tuple[jax.Array, jax.Array]:
         network = ResNet((8, 8, 2), 10, filters=(4, 8), blocks=2, rngs=rngs())
         assert [block.stride for block in network.blocks] == [1, 1, 2, 1]
@@ -55,7 +74,7 @@ def test_residual_blocks_halve_maps_and_keep_their_input() -> None:
         expected = jnp.pad(stem[:, ::2, ::2], ((0, 0), (0, 0), (0, 0), (0, 4))).mean((1, 2))
         return network(x), network.head(expected)
 
-    np.testing.assert_allclose(*found_and_expected(x), atol=1e-5)
+    np.testing.assert_allclose(*once(found_and_expected, x), atol=1e-5)
     with pytest.raises(ValueError, match="filters: \\(8, 4\\): give one count a stage"):
         ResNet((8, 8, 2), 10, filters=(8, 4), rngs=rngs())
 
@@ -94,15 +113,17 @@ def test_every_activation(activation: str) -> None:
 
 
 def test_a_global_head_takes_any_size() -> None:
-    network = CNN((8, 8, 1), 3, head="global", rngs=rngs())
-    assert network(jnp.ones((2, 20, 13, 1))).shape == (2, 3)
+    found = once(lambda x: CNN((8, 8, 1), 3, head="global", rngs=rngs())(x), jnp.ones((2, 20, 13, 1)))
+    assert found.shape == (2, 3)
+    assert jnp.isfinite(found).all()
 
 
 def test_groups_see_only_their_channels() -> None:
-    network = CNN((8, 8, 1), 3, filters=(4, 4), groups=2, pool="none", rngs=rngs())
-    second = network.blocks[1].layers[0]
-    x = jnp.ones((1, 8, 8, 4))
-    changed = second(x.at[..., 2:].set(5.0)) != second(x)
+    def differs(x: jax.Array) -> jax.Array:
+        second = CNN((8, 8, 1), 3, filters=(4, 4), groups=2, pool="none", rngs=rngs()).blocks[1].convolutions[0]
+        return second(x.at[..., 2:].set(5.0)) != second(x)
+
+    changed = once(differs, jnp.ones((1, 8, 8, 4)))
     assert not changed[..., :2].any()
     assert changed[..., 2:].all()
 
@@ -123,11 +144,16 @@ def test_groups_see_only_their_channels() -> None:
             lambda: CNN((8, 8, 1), 10, filters=(6, 9), groups=2, rngs=rngs()),
             "groups: 2: must divide 6 input channels and 9 filters",
         ),
-        (lambda: CNN((8, 8, 1), 10, activation="rlu", rngs=rngs()), "activation: 'rlu': use one of relu, tanh"),
+        (
+            lambda: CNN((8, 8, 1), 10, activation="rlu", rngs=rngs()),
+            r"activation: 'rlu': did you mean 'relu'\? use one of relu, tanh",
+        ),
         (lambda: CNN((8, 8, 1), 10, pool="min", rngs=rngs()), "pool: 'min': use one of max, average, none"),
         (lambda: CNN((8, 8, 1), 10, head="flat", rngs=rngs()), "head: 'flat'"),
         (lambda: CNN((8, 8, 1), 10, padding="HALF", rngs=rngs()), "padding: 'HALF'"),
-        (lambda: CNN((8, 8, 1), 10, dropout=1.0, rngs=rngs()), "dropout: 1.0"),
+        (lambda: CNN((8, 8, 1), 10, dropout=1.0, rngs=rngs()), "dropout: 1.0: must be at least 0 and below 1"),
+        (lambda: check(CNNConfig(dropout=1.0)), "dropout: 1.0: must be at least 0 and below 1"),
+        (lambda: check(MLPConfig(dropout=-0.1)), "dropout: -0.1: must be at least 0 and below 1"),
         (lambda: CNN((8,), 10, rngs=rngs()), r"input_shape: \(8,\)"),
         (lambda: LeNet5((28, 28, 1), 10, filters=(6,), rngs=rngs()), "filters: 6: LeNet-5 has two counts"),
         (lambda: MLP((8, 8), 10, hidden=(0,), rngs=rngs()), "hidden: 0"),
@@ -135,10 +161,10 @@ def test_groups_see_only_their_channels() -> None:
 )
 def test_what_does_not_fit_is_refused_with_the_reason(build, message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        build()
+        nnx.eval_shape(build)
 
 
-@pytest.mark.parametrize("config", [CNNConfig(), LeNet5Config(), MLPConfig()])
+@pytest.mark.parametrize("config", [CNNConfig(), LeNet5Config(), MLPConfig(), ResNetConfig()])
 def test_a_configuration_has_the_arguments_of_its_module(config) -> None:
     keywords = {
         p.name: p.default
@@ -148,6 +174,194 @@ def test_a_configuration_has_the_arguments_of_its_module(config) -> None:
     assert {f.name: f.default for f in dataclasses.fields(config)} == keywords
     x = jnp.ones((2, 28, 28, 1))
     assert jax.eval_shape(lambda x: config.build(rngs(), x, 10)(x), x).shape == (2, 10)
+
+
+@pytest.mark.parametrize(
+    ("module", "fields"), [(CNN, {"filters": (2,)}), (MLP, {"hidden": (4,)}), (LeNet5, {"filters": (2, 3)})]
+)
+def test_an_activation_may_be_a_function_of_one_s_own(module: Any, fields: dict[str, Any]) -> None:
+    shape, functions = (16, 16, 1), (jnp.sin, lambda x: jnp.sin(x), "tanh")
+
+    def all_logits(x: jax.Array) -> list[jax.Array]:
+        return [module(shape, 10, **fields, activation=function, rngs=rngs())(x) for function in functions]
+
+    sine, same, other = once(all_logits, random(2, *shape))
+    np.testing.assert_array_equal(sine, same)
+    assert not np.allclose(sine, other, atol=1e-3)
+
+
+def test_an_own_activation_is_not_moved_behind_a_pool() -> None:
+    """Only for a function that rises is the largest of its values that of the largest input."""
+
+    def found_and_expected(x: jax.Array) -> tuple[jax.Array, ...]:
+        block = CNN((8, 8, 1), 3, filters=(2,), activation=jnp.sin, rngs=rngs()).blocks[0]
+        maps = block.convolutions[0](3 * x)
+        return block(3 * x), block.pool(jnp.sin(maps)), jnp.sin(block.pool(maps))
+
+    found, expected, moved = once(found_and_expected, random(2, 8, 8, 1))
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
+    assert not np.allclose(expected, moved, atol=1e-2)
+
+
+# ------------------------------------------------------------------------- names
+
+EVERYTHING = {"filters": (2, 3), "convolutions": 2, "batch_norm": True, "dropout": 0.1, "dense": (4,)}
+BLOCK = {
+    "convolutions.0": "Conv", "convolutions.1": "Conv", "convolutions": "List",
+    "norms.0": "BatchNorm", "norms.1": "BatchNorm", "norms": "List",
+}  # fmt: skip
+DENSE = {"dense": "List", "dense.0": "LinearGeneral", "dense.1": "LinearGeneral"}
+PAIR, NORM = ("kernel", "bias"), ("scale", "bias")
+
+
+def inside(name: str, count: int, of: dict[str, str]) -> dict[str, str]:
+    """The names of so many blocks."""
+    return {f"{name}.{i}.{inner}": kind for i in range(count) for inner, kind in of.items()}
+
+
+LAYERS: dict[str, tuple[NetworkConfig, dict[str, str]]] = {
+    "cnn": (
+        CNNConfig(**EVERYTHING),
+        inside("blocks", 2, {**BLOCK, "activation": "Activation", "pool": "Pool"})
+        | {"": "CNN", "blocks": "List", "blocks.0": "Block", "blocks.1": "Block"}
+        | {**DENSE, "activation": "Activation", "dropout": "Dropout"},
+    ),
+    "cnn without": (
+        CNNConfig(filters=(2,), pool="none"),
+        {"": "CNN", "blocks": "List", "blocks.0": "Block", "blocks.0.activation": "Activation"}
+        | {"blocks.0.convolutions": "List", "blocks.0.convolutions.0": "Conv", "blocks.0.norms": "List"}
+        | {"activation": "Activation", "dense": "List", "dense.0": "LinearGeneral"},
+    ),
+    "lenet5": (
+        LeNet5Config(),
+        {"": "LeNet5", "c1": "Conv", "s2": "Pool", "c3": "Conv", "s4": "Pool", "activation": "Activation"}
+        | {**DENSE, "dense.2": "LinearGeneral"},
+    ),
+    "mlp": (MLPConfig(dropout=0.1), {"": "MLP", **DENSE, "activation": "Activation", "dropout": "Dropout"}),
+    "resnet": (
+        ResNetConfig((2, 4), blocks=1),
+        inside("blocks", 2, BLOCK)
+        | {"": "ResNet", "blocks": "List", "blocks.0": "ResidualBlock", "blocks.1": "ResidualBlock"}
+        | {"stem": "Conv", "norm": "BatchNorm", "head": "Linear"},
+    ),
+}
+ARRAYS: dict[str, tuple[dict[str, tuple[str, ...]], dict[str, tuple[str, ...]]]] = {
+    "cnn": (
+        {f"blocks.{i}.convolutions.{j}": ("kernel",) for i in range(2) for j in range(2)}
+        | {f"blocks.{i}.norms.{j}": NORM for i in range(2) for j in range(2)}
+        | {"dense.0": PAIR, "dense.1": PAIR},
+        {f"blocks.{i}.norms.{j}": ("mean", "var") for i in range(2) for j in range(2)},
+    ),
+    "cnn without": ({"blocks.0.convolutions.0": PAIR, "dense.0": PAIR}, {}),
+    "lenet5": (dict.fromkeys(("c1", "c3", "dense.0", "dense.1", "dense.2"), PAIR), {}),
+    "mlp": ({"dense.0": PAIR, "dense.1": PAIR}, {}),
+    "resnet": (
+        {f"blocks.{i}.convolutions.{j}": ("kernel",) for i in range(2) for j in range(2)}
+        | {f"blocks.{i}.norms.{j}": NORM for i in range(2) for j in range(2)}
+        | {"stem": ("kernel",), "norm": NORM, "head": PAIR},
+        {f"blocks.{i}.norms.{j}": ("mean", "var") for i in range(2) for j in range(2)} | {"norm": ("mean", "var")},
+    ),
+}
+
+
+@pytest.mark.parametrize("name", LAYERS)
+def test_every_layer_has_a_path_of_names(name: str) -> None:
+    config, expected = LAYERS[name]
+    module = nnx.eval_shape(lambda: config.build(rngs(), jnp.zeros((1, 28, 28, 1)), 10))
+    found = {".".join(map(str, path)): type(layer).__name__ for path, layer in nnx.iter_modules(module)}
+    assert found == expected
+
+
+@pytest.mark.parametrize("name", LAYERS)
+def test_parameters_and_statistics_have_the_paths_of_their_layers(name: str) -> None:
+    config = LAYERS[name][0]
+    network = functional(lambda rngs, example: config.build(rngs, example, 10))
+    variables = jax.eval_shape(network.init, KEYS[0], jnp.zeros((1, 28, 28, 1)))
+    for tree, expected in zip(variables, ARRAYS[name], strict=True):
+        paths = [path for path, _ in jax.tree_util.tree_leaves_with_path(tree)]
+        found = {".".join(str(step.key) for step in path) for path in paths}
+        assert found == {f"{layer}.{array}" for layer, arrays in expected.items() for array in arrays}
+
+
+# ------------------------------------------------------------------------- dropout
+
+
+def dropped(rate: float | jax.Array, x: jax.Array, seed: int = 0) -> jax.Array:
+    return Dropout(rate, rngs=nnx.Rngs(dropout=seed))(x)
+
+
+@pytest.mark.parametrize("rate", [0.1, 0.5, 0.9])
+def test_dropout_keeps_a_share_and_scales_it_so_that_the_mean_stays(rate: float) -> None:
+    x = jnp.asarray(np.random.default_rng(0).uniform(1, 2, (400, 500)), jnp.float32)
+    found = np.asarray(dropped(rate, x))
+    kept = found != 0
+    np.testing.assert_allclose(found[kept], np.asarray(x)[kept] / (1 - rate), rtol=1e-6)
+    assert kept.mean() == pytest.approx(1 - rate, abs=0.005)  # a deviation of at most 0.0011
+    assert found.mean() == pytest.approx(float(x.mean()), rel=0.03)
+    assert abs(np.corrcoef(kept[:, :-1].ravel(), kept[:, 1:].ravel())[0, 1]) < 0.01
+
+
+def test_dropout_has_the_mask_of_flax() -> None:
+    """Of a given stream, so that it is a drop-in for `nnx.Dropout`."""
+    x = jnp.ones((50, 20))
+    theirs = nnx.Dropout(0.3, rngs=nnx.Rngs(dropout=7))
+    ours = Dropout(0.3, rngs=nnx.Rngs(dropout=7))
+    for _ in range(3):
+        np.testing.assert_allclose(ours(x), theirs(x), rtol=1e-6)
+
+
+def test_dropout_is_off_in_evaluation_and_at_rate_zero() -> None:
+    x = jnp.asarray(np.random.default_rng(0).normal(size=(8, 8)), jnp.float32)
+    layer = Dropout(0.5, rngs=nnx.Rngs(0))
+    assert not jnp.array_equal(layer(x), x)
+    assert not jnp.array_equal(layer(x), layer(x))  # new noise at every call
+    layer.eval()
+    np.testing.assert_array_equal(layer(x), x)
+    layer.train()
+    assert not jnp.array_equal(layer(x), x)
+    np.testing.assert_array_equal(dropped(0.0, x), x)
+
+
+def test_the_rate_of_dropout_may_be_a_tracer() -> None:
+    x, rates = jnp.ones((40, 50)), jnp.array([0.0, 0.2, 0.7])
+    alone = jnp.stack([dropped(rate, x) for rate in rates.tolist()])
+    for mapped in (jax.vmap(lambda rate: dropped(rate, x)), lambda rates: jax.lax.map(lambda r: dropped(r, x), rates)):
+        np.testing.assert_allclose(once(mapped, rates), alone, rtol=1e-6)
+    assert jnp.isfinite(once(jax.grad(lambda rate: dropped(rate, x).sum()), rates[1]))
+
+    def network(rate: jax.Array) -> tuple[jax.Array, Any]:
+        config = MLPConfig(hidden=(5,), dropout=rate)  # type: ignore[arg-type]
+        pure = functional(lambda rngs, example: config.build(rngs, example, 10))
+        variables = pure.init(KEYS[0], X)
+        return pure.apply(variables, X, train=True, key=KEYS[1])[0], variables
+
+    found, variables = once(jax.vmap(network), rates)
+    assert len({array.tobytes() for array in np.asarray(found)}) == 3
+    assert all((array == array[0]).all() for array in jax.tree.leaves(variables))
+
+
+def test_streams_are_separate_so_that_dropout_changes_no_initial_value() -> None:
+    def initial(**fields: Any) -> Variables:
+        config = CNNConfig(filters=(3,), dense=(4,), batch_norm=True, **fields)
+        return once(functional(lambda rngs, example: config.build(rngs, example, 5)).init, KEYS[0], X)
+
+    without, with_noise = initial(), initial(dropout=0.5)
+    assert jax.tree.structure(without) == jax.tree.structure(with_noise)
+    assert jax.tree.all(jax.tree.map(jnp.array_equal, without, with_noise))
+
+    class Draws(nnx.Module):
+        """Shows what each stream gives first."""
+
+        def __init__(self, rngs: nnx.Rngs):
+            self.first = nnx.Param(
+                jnp.stack([jax.random.key_data(key) for key in (rngs.params(), rngs.dropout(), rngs())])
+            )
+
+        def __call__(self, x: jax.Array) -> jax.Array:
+            return x
+
+    draws = functional(lambda rngs, example: Draws(rngs)).init(KEYS[0], X).params["first"]
+    assert len({tuple(row) for row in draws.tolist()}) == 3
 
 
 # ------------------------------------------------------------------------- functional
@@ -163,18 +377,25 @@ KEYS = jax.random.split(jax.random.key(0), 3)
 
 def test_functional_computes_what_the_module_computes() -> None:
     network = functional(dropping)
-    variables = network.init(KEYS[0], X)
-    logits, stats = network.apply(variables, X, train=False, key=KEYS[1])
-    module = dropping(nnx.Rngs(KEYS[0]), X)
-    module.eval()
-    np.testing.assert_allclose(logits, module(X), rtol=1e-6)
-    assert jax.tree.all(jax.tree.map(jnp.array_equal, stats, variables.stats))
+
+    def of_both(key: jax.Array, x: jax.Array) -> tuple[Any, ...]:
+        variables = network.init(key, x)
+        logits, stats = network.apply(variables, x, train=False, key=KEYS[1])
+        module = dropping(nnx.Rngs(0), x)
+        nnx.update(module, variables.params, variables.stats)
+        module.eval()
+        return logits, module(x), stats, variables.stats
+
+    logits, expected, stats, before = once(of_both, KEYS[0], X)
+    np.testing.assert_allclose(logits, expected, rtol=1e-6)
+    assert jax.tree.all(jax.tree.map(jnp.array_equal, stats, before))
 
 
 def test_training_mode_uses_the_key_and_moves_the_averages() -> None:
     network = functional(dropping)
-    variables = network.init(KEYS[0], X)
-    first, again, other = (network.apply(variables, X, train=True, key=key) for key in (KEYS[1], KEYS[1], KEYS[2]))
+    variables = once(network.init, KEYS[0], X)
+    apply = jax.jit(lambda key: network.apply(variables, X, train=True, key=key))
+    first, again, other = (apply(key) for key in (KEYS[1], KEYS[1], KEYS[2]))
     np.testing.assert_array_equal(first[0], again[0])
     assert not jnp.array_equal(first[0], other[0])
     assert not jax.tree.all(jax.tree.map(jnp.array_equal, first[1], variables.stats))
@@ -193,6 +414,34 @@ def test_a_stranger_s_module_works_unchanged() -> None:
     variables = network.init(KEYS[0], X)
     logits, _ = jax.jit(lambda v, x: network.apply(v, x, train=True, key=KEYS[1]))(variables, X)
     np.testing.assert_allclose(logits, X.reshape(6, -1) @ variables.params["layer"]["kernel"], rtol=1e-4, atol=1e-5)
+
+
+def test_a_traced_number_of_a_stranger_s_module_is_no_variable() -> None:
+    class Theirs(nnx.Module):
+        def __init__(self, slope: Any, rngs: nnx.Rngs):
+            self.slope = slope
+            self.layer = nnx.Linear(64, 5, rngs=rngs)
+            self.norm = nnx.BatchNorm(5, rngs=rngs)
+
+        def __call__(self, x: jax.Array) -> jax.Array:
+            return self.norm(self.slope * self.layer(x.reshape(x.shape[0], -1)))
+
+    def whole(slope: Any) -> tuple[Variables, jax.Array, Any]:
+        network = functional(lambda rngs, example: Theirs(slope, rngs))
+        variables = network.init(KEYS[0], X)
+        return variables, *network.apply(variables, X, train=False, key=KEYS[1])
+
+    slopes = jnp.array([0.5, 2.0])
+    variables, logits, stats = once(jax.vmap(whole), slopes)
+    assert jax.tree.map(jnp.ndim, variables) == Variables(
+        {"layer": {"bias": 2, "kernel": 3}, "norm": {"bias": 2, "scale": 2}}, {"norm": {"mean": 2, "var": 2}}
+    )
+    assert jax.tree.structure(stats) == jax.tree.structure(variables.stats)
+    for slope, found in zip(slopes, logits, strict=True):
+        alone, expected, _ = once(lambda slope=float(slope): whole(slope))
+        assert jax.tree.structure(alone) == jax.tree.structure(variables)
+        np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(logits[1], 4 * logits[0], rtol=1e-4, atol=1e-4)
 
 
 def test_variables_are_arrays_only_and_values() -> None:

@@ -10,22 +10,43 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cnnjax import pictures
+from cnnjax import SGD, Adam, CNNConfig, Flip, Metric, MLPConfig, Shift, config, pictures
 from cnnjax.judgement import Summary
+from cnnjax.metrics import Accuracy
+from cnnjax.networks import ACTIVATIONS
 
 DIVERGED = Summary(math.nan, math.nan, 0)
 ACROSS = [pictures.rate_curves, pictures.parallel_coordinates]
 
 
-def rows(trials: int, epochs: int) -> list[dict]:
+@config
+class Deviation(Metric):
+    higher_is_better = False
+
+
+@config
+class ErrorRate(Metric):
+    higher_is_better = False
+    percent = True
+
+
+@config
+class Margin(Metric):
+    pass
+
+
+METRICS = [Accuracy(), ErrorRate(), Deviation(), Margin()]
+
+
+def rows(trials: int, epochs: int, metric: Metric = METRICS[0]) -> list[dict]:
     return [
         {
             "trial": t,
             "epoch": e,
             "train_loss": 1 / e,
-            "train_accuracy": 0.5,
+            f"train_{metric.name}": 0.5,
             "valid_loss": 1 / e,
-            "valid_accuracy": 0.1 * t,
+            f"valid_{metric.name}": 0.1 * t,
         }
         for t in range(trials)
         for e in range(1, epochs + 1)
@@ -45,6 +66,18 @@ def test_curves_are_drawn_also_of_runs_that_end_early(tmp_path: Path) -> None:
     assert drawn(tmp_path / "many.png")
 
 
+@pytest.mark.parametrize("metric", METRICS, ids=str)
+def test_curves_are_those_of_the_metric(tmp_path: Path, figures: list[Any], metric: Metric) -> None:
+    pictures.learning_curves(rows(3, 4, metric)[8:], tmp_path / "one.png", metric)
+    pictures.compare_curves(rows(3, 4, metric), {"a": [0, 2], "b": [1]}, tmp_path / "many.png", metric)
+    one, many = (figure.axes[1] for figure in figures)
+    words = {"accuracy": "accuracy", "error_rate": "error rate", "deviation": "deviation", "margin": "margin"}
+    assert one.get_ylabel() == words[metric.name]
+    assert many.get_ylabel() == f"validation {words[metric.name]}"
+    assert [line.get_ydata().tolist() for line in one.lines] == [[0.5] * 4, [0.2] * 4]
+    assert [line.get_ydata().tolist() for line in many.lines] == [[0.1] * 4] * 2
+
+
 @pytest.mark.parametrize("names", [(), ("rate",), ("rate", "filters"), ("rate", "filters", "loss")])
 def test_a_grid_of_any_number_of_fields(tmp_path: Path, names: tuple[str, ...]) -> None:
     points = [
@@ -58,6 +91,86 @@ def test_a_grid_of_any_number_of_fields(tmp_path: Path, names: tuple[str, ...]) 
 def test_a_grid_where_everything_diverged(tmp_path: Path) -> None:
     pictures.grid([({"rate": 1.0}, Summary(math.nan, math.nan, 0))], tmp_path / "grid.png")
     assert (tmp_path / "grid.png").stat().st_size > 0
+
+
+def cells(figure: Any) -> dict[str, Any]:
+    """The words of a grid's cells."""
+    return {word.get_text(): word for word in figure.axes[0].texts}
+
+
+def colour(shades: Any, value: float) -> tuple[float, ...]:
+    return tuple(shades.cmap(shades.norm(value)))
+
+
+BRIGHTEST = (0.993248, 0.906157, 0.143936, 1.0)  # of viridis
+
+
+@pytest.mark.parametrize(
+    ("metric", "best", "ends", "words"),
+    [
+        (Accuracy(), 0.9876, (98.76 - pictures.SPAN, 98.76), ["98.76\n± 1.00", "12.35\n± 1.00"]),
+        (ErrorRate(), 0.1235, (12.35, 12.35 + pictures.SPAN), ["98.76\n± 1.00", "12.35\n± 1.00"]),
+        (Deviation(), 0.1235, (0.1235, 0.9876), ["0.9876\n± 0.01", "0.1235\n± 0.01"]),
+        (Margin(), 0.9876, (0.1235, 0.9876), ["0.9876\n± 0.01", "0.1235\n± 0.01"]),
+    ],
+    ids=str,
+)
+def test_a_grid_shows_the_best_by_its_metric(
+    tmp_path: Path, figures: list[Any], metric: Metric, best: float, ends: tuple[float, float], words: list[str]
+) -> None:
+    """Of points in one cell the best, in bold and in the brightest colour; a diverged one never."""
+    means = {0.1: (0.9876, math.nan), 0.3: (0.1235,), 1.0: (math.nan, math.nan)}
+    means[0.1] += (0.9 if metric.higher_is_better else 0.99,)
+    points = [
+        ({"rate": rate, "decay": 0.0, "more": i}, Summary(mean, mean and 0.01, 3) if mean == mean else DIVERGED)
+        for rate, of_cell in means.items()
+        for i, mean in enumerate(of_cell)
+    ]
+    pictures.grid(points, tmp_path / "grid.png", metric)
+    assert {*cells(figures[0])} == {*words, "diverged"}
+    bold = [word for word, text in cells(figures[0]).items() if text.get_weight() == "bold"]
+    assert bold == [words[0] if best == 0.9876 else words[1]]
+    [image] = figures[0].axes[0].images
+    assert (image.norm.vmin, image.norm.vmax) == pytest.approx(ends)
+    factor = 100 if metric.percent else 1
+    assert colour(image, factor * best) == pytest.approx(BRIGHTEST)
+    label = f"validation {metric.kind().replace('-', ' ')}" + (" (%)" if metric.percent else "")
+    assert figures[0].axes[1].get_ylabel() == label
+
+
+def test_a_few_bad_values_do_not_hide_the_rest(tmp_path: Path, figures: list[Any]) -> None:
+    """Without percent the colours end at twice the way from the best to the median."""
+    means = (0.1, 0.11, 0.12, 0.13, 1e9)
+    pictures.grid(
+        [({"rate": i}, Summary(m, math.nan, 1)) for i, m in enumerate(means)], tmp_path / "a.png", Deviation()
+    )
+    pictures.grid([({"rate": 1}, Summary(0.5, math.nan, 1))], tmp_path / "b.png", Deviation())
+    (first,), (second,) = (figure.axes[0].images for figure in figures)
+    assert (first.norm.vmin, first.norm.vmax) == pytest.approx((0.1, 0.14))
+    assert second.norm.vmin == 0.5 < second.norm.vmax
+    assert set(cells(figures[0])) == {"0.1", "0.11", "0.12", "0.13", "1e+09"}
+
+
+def test_what_a_point_lacks_and_what_is_off_have_ticks(tmp_path: Path, figures: list[Any]) -> None:
+    adam = [({"optimizer": Adam(), "rate": 0.1}, Summary(0.5, math.nan, 1))]
+    sgd = [
+        ({"optimizer": SGD(), "clip_norm": clip, "rate": 0.1}, Summary(0.6, math.nan, 1)) for clip in (2.0, None, 0.5)
+    ]
+    pictures.grid(adam + sgd, tmp_path / "grid.png")
+    pictures.parallel_coordinates(adam + sgd, tmp_path / "parallel.png")
+    grid, parallel = (figure.axes[0] for figure in figures)
+    assert [tick.get_text() for tick in grid.get_xticklabels()] == ["adam", "sgd"]
+    assert [tick.get_text() for tick in grid.get_yticklabels()] == ["-", "none", "0.5", "2"]
+    assert {word.get_position(): word.get_text() for word in grid.texts} == {
+        (0, 0): "50.00", (1, 1): "60.00", (1, 2): "60.00", (1, 3): "60.00"
+    }  # fmt: skip
+    names = [word.get_text() for word in parallel.texts if word.get_position()[1] == 1.06]
+    assert names == ["optimizer", "clip\nnorm", "rate", "validation\naccuracy\n(%)"]
+    heights = {word.get_text(): word.xy[1] for word in parallel.texts if getattr(word, "xy", (0, 0))[0] == 1}
+    assert [*heights] == ["-", "none", "0.5", "2"]
+    assert [*heights.values()] == sorted(heights.values())
+    lines = [segment[:, 1].tolist() for segment in parallel.collections[1].get_segments()]
+    assert {line[1] for line in lines} == {*heights.values()}
 
 
 # ------------------------------------------------------------------------- over many fields
@@ -135,6 +248,18 @@ CASES = {
     "of every kind": sweep(momentum=(0.0, 0.5, 0.9, 0.95), padding=("SAME", 1, (1, 2), "$^$")),
     "objects": [{"learning_rate": 0.01 * 1.3**i, "schedule": Warmup(i % 12)} for i in range(30)],
     "long": sweep(weight_decay=(0.0, 1e-5, 1e-4), filters=tuple((8,) * i for i in range(1, 31))),
+    "off": sweep(dropout=(None, 0.1, 0.3), filters=((8, 16), (16, 32))),
+    "off or one": sweep(clip_norm=(None, 1.0), learning_rate=(0.01, 0.1)),
+    "parts": [
+        *sweep(optimizer=(SGD(nesterov=True),), momentum=(0.0, 0.5, 0.9), learning_rate=(0.01, 0.1)),
+        *sweep(optimizer=(Adam(clip_norm=1.0),), learning_rate=(0.01, 0.1)),
+    ],
+    "fields of parts": [
+        *sweep(network=(CNNConfig(),), dropout=(None, 0.1, 0.3), filters=((8,), (8, 16))),
+        *sweep(network=(MLPConfig(),), dropout=(None, 0.1, 0.3), hidden=((100,), (300,))),
+    ],
+    "tuples of parts": sweep(augment=((), (Flip(),), (Flip(), Shift(cells=1.0))), learning_rate=(0.01, 0.1)),
+    "functions": sweep(activation=("relu", ACTIVATIONS["tanh"], drawn), learning_rate=(0.01, 0.1)),
     "40 at random": drawn_at_random(40),
     "1000 at random": drawn_at_random(1000),
 }  # fmt: skip
@@ -152,7 +277,20 @@ def test_whatever_was_swept_can_be_read(
         assert not [*tmp_path.iterdir()]
         return
     assert drawn(tmp_path / "a.png")
-    [figure] = figures
+    assert_read(figures[0])
+
+
+@pytest.mark.parametrize("metric", METRICS, ids=str)
+@pytest.mark.parametrize("case", ["a grid", "of every kind", "off", "parts", "fields of parts", "tuples of parts"])
+def test_whatever_metric_can_be_read(tmp_path: Path, figures: list[Any], case: str, metric: Metric) -> None:
+    points = measured(CASES[case], lambda i: i % 7 == 6)
+    for picture in (pictures.grid, pictures.parallel_coordinates):
+        picture(points, tmp_path / "a.png", metric)
+        assert_read(figures[-1])
+
+
+def assert_read(figure: Any) -> None:
+    """Every word lies inside of the picture, and on no other."""
     words = written(figure)
     for word, box in words:
         assert 0 <= box.x0 < box.x1 <= figure.bbox.width, f"{word!r} is cut"
@@ -251,6 +389,28 @@ def test_the_best_point_is_drawn_last_and_thick(tmp_path: Path, figures: list[An
     assert len({tuple(colour) for colour in lines.get_colors()}) == 3
     bar = figures[0].axes[1]
     assert np.allclose(bar.get_ylim(), (99 - pictures.SPAN, 99))
+
+
+@pytest.mark.parametrize("metric", METRICS, ids=str)
+def test_the_best_is_on_top_whatever_the_metric(tmp_path: Path, figures: list[Any], metric: Metric) -> None:
+    means = (0.4, 0.1, math.nan, 0.3, 0.2)
+    points = [({"decay": float(i)}, Summary(mean, math.nan, 1)) for i, mean in enumerate(means)]
+    pictures.parallel_coordinates(points, tmp_path / "a.png", metric)
+    axis = figures[0].axes[0]
+    [gone], lines = axis.collections[0].get_segments(), axis.collections[1]
+    best = 0 if metric.higher_is_better else 1
+    assert gone[1, 1] == -0.1
+    order = [round(4 * segment[0, 1]) for segment in lines.get_segments()]
+    assert order == ([1, 4, 3, 0] if metric.higher_is_better else [0, 3, 4, 1])
+    heights = [segment[1, 1] for segment in lines.get_segments()]
+    assert heights == sorted(heights)
+    assert heights[0] == 0
+    assert heights[-1] == 1
+    thick = max(axis.lines, key=lambda line: line.get_linewidth())
+    assert thick.get_ydata().tolist() == [best / 4, 1]
+    assert tuple(lines.get_colors()[-1]) == pytest.approx(BRIGHTEST)
+    words = {word.get_text(): word.xy[1] for word in axis.texts if getattr(word, "xy", (0, 0))[0] == 1}
+    assert words[f"{100 * means[best]:.2f}" if metric.percent else str(means[best])] == 1
 
 
 def test_crosses_of_one_rate_stay_inside(tmp_path: Path, figures: list[Any]) -> None:

@@ -3,16 +3,14 @@
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 
 import jax
 import numpy as np
 import pytest
 
-from cnnjax import CNNConfig, Hparams, MLPConfig, SweepConfig, TrainConfig
-from cnnjax.config import NetworkConfig
-from cnnjax.data import Dataset, Split
+from cnnjax import MLP, SGD, CNNConfig, CrossEntropy, MLPConfig, NetworkConfig, SweepConfig, TrainConfig, config
+from cnnjax.data import Dataset, Spec, Split
 from cnnjax.planning import (
     Trialled,
     alternatives,
@@ -28,7 +26,7 @@ from cnnjax.planning import (
 )
 from cnnjax.search import Stage
 from cnnjax.sweeps import Lanes, Program, Trial, plan, prepare, shares, trials
-from cnnjax.training import _init, init, make_task, separable, single, step, train
+from cnnjax.training import Task, as_arrays, begin, can_share, init, make_task, separable, single, step, train
 
 BASE = TrainConfig(MLPConfig(hidden=(8,)), batch_size=32, epochs=1)
 CNN = replace(BASE, network=CNNConfig(filters=(4,)))
@@ -56,47 +54,86 @@ def numbers(programs: Sequence[Program]) -> list[int]:
     ],
 )
 def test_a_step_in_micro_batches_equals_the_whole_step(small: Dataset, config: TrainConfig, lift: Callable) -> None:
-    batch = Split(*(array[:32] for array in small.train))
-    keys, hparams = jax.random.key(1), Hparams(weight_decay=1e-2, label_smoothing=0.1)
+    batch, keys = Split(*(array[:32] for array in small.train)), jax.random.key(1)
+    config = replace(config, optimizer=SGD(weight_decay=1e-2), loss=CrossEntropy(label_smoothing=0.1))
+
+    def task(micro_batch: int) -> Task:
+        one = as_arrays(make_task(config, small.spec, micro_batch))
+        return one if lift is single else jax.tree.map(lambda number: np.stack([number] * 3), one)
+
     if lift is not single:
         keys = jax.random.split(keys, 3)
-        hparams = jax.tree.map(lambda value: np.full(3, value, np.float32), hparams)
-    state = _init(make_task(config, small), lift, keys, hparams, small.train.inputs[:1])
+    state = begin(task(0), keys, lift)
 
     def end(micro_batch: int):
-        task = make_task(config, small, micro_batch)
-        whole = lift(lambda key, state, hparams, batch: step(task, key, state, batch, hparams), batch)
-        return jax.jit(whole)(keys, state, hparams)
+        whole = lift(lambda task, key, state, batch: step(task, key, 15, state, batch), batch)
+        return jax.jit(whole)(task(micro_batch), keys, state)
 
     (whole, seen), (parts, counted) = end(0), end(8)
     for before, a, b in zip(*map(jax.tree.leaves, (state.params, whole.params, parts.params)), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
         assert not np.array_equal(before, b)
     np.testing.assert_allclose(seen.loss_sum, counted.loss_sum, rtol=1e-5)
-    assert np.array_equal(seen.correct, counted.correct)
+    assert np.array_equal(seen.metric_sum, counted.metric_sum)
     assert np.array_equal(seen.examples, counted.examples)
 
 
 @pytest.mark.parametrize(("config", "micro_batch"), [(BASE, 24), (BASE, 64), (NORMED, 16)])
 def test_a_micro_batch_that_cannot_be_is_refused(small: Dataset, config: TrainConfig, micro_batch: int) -> None:
-    task, key = make_task(config, small, micro_batch), jax.random.key(0)
-    state = jax.eval_shape(partial(init, task), key, Hparams(), small.train.inputs[:1])
+    task, key = make_task(config, small.spec, micro_batch), jax.random.key(0)
+    state = jax.eval_shape(init, task, key)
     with pytest.raises(ValueError, match=f"micro_batch: {micro_batch}: must divide batch_size 32"):
-        jax.eval_shape(partial(step, task), key, state, Split(*(array[:32] for array in small.train)), Hparams())
+        jax.eval_shape(step, task, key, 15, state, Split(*(array[:32] for array in small.train)))
 
 
 @pytest.mark.parametrize(
     ("micro_batch", "expected"), [(0, True), (16, True), (32, True), (24, False), (64, False), (-16, False)]
 )
 def test_micro_batches_divide_the_batch(small: Dataset, micro_batch: int, expected: bool) -> None:
-    assert works(Program(seeds(1), Lanes(), micro_batch), small) is expected
+    assert works(Program(seeds(1), Lanes(), micro_batch), small.spec) is expected
 
 
-@pytest.mark.parametrize(("config", "expected"), [(CNN, True), (NORMED, False), (NOISY, False)])
-def test_what_keeps_statistics_or_draws_noise_is_not_separable(
-    small: Dataset, config: TrainConfig, expected: bool
+@config
+class Undeclared(NetworkConfig):
+    """A network that says nothing of its examples."""
+
+    module = MLP
+
+
+@config
+class Declared(Undeclared):
+    """The same, which says that they are apart."""
+
+    @property
+    def per_example(self) -> bool:
+        return True
+
+
+@pytest.mark.parametrize(
+    ("network", "expected"),
+    [
+        (CNN.network, True),
+        (MLPConfig(hidden=(8,)), True),
+        (NORMED.network, False),
+        (NOISY.network, False),
+        (MLPConfig(hidden=(8,), dropout=0.0), False),  # a lane of those with noise
+        (Undeclared(), False),
+        (Declared(), True),
+    ],
+)
+def test_a_network_is_separable_that_is_per_example_and_keeps_no_statistics(
+    small: Dataset, network: NetworkConfig, expected: bool
 ) -> None:
-    assert separable(make_task(config, small), small) is expected
+    run = replace(BASE, network=network)
+    assert separable(make_task(run, small.spec)) is expected
+    assert can_share(run, 2) is network.per_example
+    assert works(Program(trials(SweepConfig(run, (), 1)), Lanes(), 16), small.spec) is expected
+    if network.per_example:  # declared, and so: an output is that of its example alone
+        functions, key = make_task(run, small.spec).functions, jax.random.key(0)
+        inputs = small.spec.standardize(small.train.inputs[:4])
+        variables = functions.init(key, inputs)
+        outputs = [functions.apply(variables, x, train=not variables.stats, key=key)[0] for x in (inputs, inputs[:2])]
+        np.testing.assert_allclose(outputs[0][:2], outputs[1], rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -118,7 +155,7 @@ def test_devices_that_share_batches_come_to_the_numbers_of_one(
 @pytest.mark.parametrize("config", [replace(BASE, batch_size=33), NOISY])
 def test_batches_that_cannot_be_shared_are_refused(small: Dataset, config: TrainConfig) -> None:
     with pytest.raises(ValueError, match="lanes: 2 devices share a batch: they must divide batch_size"):
-        make_task(config, small, split=2)
+        make_task(config, small.spec, split=2)
 
 
 @pytest.mark.parametrize(
@@ -172,9 +209,9 @@ def test_a_batch_that_outgrows_the_cache_is_computed_in_parts(
     split = Split(np.zeros((512, 28, 28, 1), np.uint8), np.zeros(512, np.int32))
     data = Dataset.of("large", ("a", "b"), split, split, split)
     [program] = plan(seeds(1, TrainConfig(network, batch_size=batch_size)), Lanes(1, 1))
-    found = in_cache(program, data)
+    found = in_cache(program, data.spec)
     assert found == program._replace(micro_batch=expected)
-    assert works(found, data)
+    assert works(found, data.spec)
 
 
 def test_alternatives_keep_the_trials_and_change_one_thing(small: Dataset) -> None:
@@ -205,14 +242,14 @@ def test_what_serves_the_largest_program_spares_those_that_it_would_change(
 ) -> None:
     """Under micro-batches a network with noise would come to other numbers, and one with statistics to none."""
     monkeypatch.setattr("cnnjax.planning.fastest", lambda timed: Trialled(Lanes(1, 2), 16, 0.1, 1.0))
-    found = seeds(1, NOISY, learning_rate=(0.1, 0.2), dropout=(0.0, 0.2), batch_size=(32, 24))
+    found = seeds(1, NOISY, learning_rate=(0.1, 0.2), dropout=(None, 0.2), batch_size=(32, 24))
     programs = plan(found[:5])
     chosen, _ = choose(programs, small)
     assert numbers(chosen) == list(range(5))
     for before, program in zip(programs, chosen, strict=True):
         assert program.trials == before.trials
         network, size = program.config.network, program.config.batch_size
-        assert program.micro_batch == (0 if network.dropout or size == 24 else 16)
+        assert program.micro_batch == (0 if network.dropout is not None or size == 24 else 16)
         assert program.lanes == (Lanes(1, 2) if len(program.trials) > 1 else Lanes(1, 1))
 
 
@@ -274,6 +311,7 @@ def test_more_lanes_side_by_side_take_more_memory(small: Dataset) -> None:
 
 # ------------------------------------------------------------------------- a plan on paper
 
+SPEC = Spec((8, 8, 1), "uint8", tuple("0123456789"), (), "int32", np.zeros(1, np.float32), np.ones(1, np.float32))
 TRIALS = seeds(2, filters=((4,), (6,)), base=CNN)  # two shapes, two seeds each
 
 
@@ -284,7 +322,7 @@ def test_a_plan_reads_as_it_was_written(tmp_path: Path) -> None:
     assert [way["lanes"] for way in described["timed"]] == ["0:1", "1:1"]
     path = tmp_path / "plan.json"
     path.write_text(json.dumps(described))
-    assert read_plan(path, Stage(TRIALS, 0, 0)) == programs
+    assert read_plan(path, Stage(TRIALS, 0, 0), SPEC) == programs
 
 
 def entry(*numbers: int, **changes: object) -> dict:
@@ -317,7 +355,7 @@ def test_what_is_no_plan_of_these_trials_is_refused(content: object, message: st
     text = content if isinstance(content, str | bytes) else json.dumps(content)
     path.write_bytes(text if isinstance(text, bytes) else text.encode())
     with pytest.raises(ValueError, match=rf"plan: .*plan\.json: .*{message}"):
-        read_plan(path, Stage(TRIALS, 0, 0))
+        read_plan(path, Stage(TRIALS, 0, 0), SPEC)
 
 
 @pytest.mark.parametrize("lanes", [Lanes(1, 2), Lanes(0, 1), Lanes(16, 1)])

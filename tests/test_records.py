@@ -7,22 +7,24 @@ from pathlib import Path
 
 import pytest
 
-from cnnjax import CNNConfig, Hparams, MLPConfig, SweepConfig, TrainConfig
-from cnnjax.config import replace, text
+from cnnjax import SGD, Adam, CNNConfig, Cosine, Flip, Metric, MLPConfig, SweepConfig, TrainConfig, config, load_run
 from cnnjax.data import Dataset
+from cnnjax.descriptions import configuration, describe
+from cnnjax.options import replace, text
 from cnnjax.records import (
+    FORMAT,
     RecordError,
     RunFolder,
-    configuration,
-    describe,
     describe_data,
     differences,
     environment,
     plain,
+    read_record,
+    trial_rows,
 )
-from cnnjax.runs import NETWORKS
+from cnnjax.sweeps import Result, trials
 
-TRAIN = TrainConfig(CNNConfig(filters=(8, 16)), Hparams(learning_rate=0.03))
+TRAIN = TrainConfig(CNNConfig(filters=(8, 16)), SGD(learning_rate=0.03))
 
 
 def test_a_run_folder_is_never_overwritten(tmp_path: Path) -> None:
@@ -73,11 +75,15 @@ def test_what_does_not_exist_is_null_or_empty(tmp_path: Path) -> None:
 def test_a_configuration_is_written_whole() -> None:
     sweep = SweepConfig(TRAIN, (("filters", ((8, 16), (4, 4))),), 2)
     written = json.loads(json.dumps(plain(describe(sweep))))
-    assert written["axes"] == {"filters": ["8,16", "4,4"]}
+    assert written["axes"] == {"filters": [[8, 16], [4, 4]]}
     assert written["seeds"] == 2
-    assert written["base"]["network"]["kind"] == "CNNConfig"
-    assert written["base"]["network"]["filters"] == "8,16"
-    assert written["base"]["hparams"]["learning_rate"] == 0.03
+    assert written["base"]["class"] == "cnnjax.TrainConfig"
+    assert written["base"]["network"]["class"] == "cnnjax.CNNConfig"
+    assert written["base"]["network"]["filters"] == [8, 16]
+    assert written["base"]["network"]["dropout"] is None
+    assert written["base"]["optimizer"]["learning_rate"] == 0.03
+    assert written["base"]["optimizer"]["schedule"] == {"class": "cnnjax.Cosine", "warmup": 0.0}
+    assert written["base"]["loss"] == {"class": "cnnjax.CrossEntropy", "label_smoothing": 0.0}
     assert written["base"]["epochs"] == 10
 
 
@@ -89,7 +95,9 @@ def test_environment_tells_versions_and_commit(tmp_path: Path) -> None:
 
 
 def test_values_read_as_on_the_command_line() -> None:
-    assert [text(value) for value in ((8, 16), 0.1, 1e30, "relu", 3)] == ["8,16", "0.1", "1e+30", "relu", "3"]
+    values = ((8, 16), 0.1, 1e30, "relu", 3, None, (), text, SGD(momentum=0.5), (Flip(),))
+    words = ["8,16", "0.1", "1e+30", "relu", "3", "none", "none", "text", "sgd momentum=0.5", "flip"]
+    assert [text(value) for value in values] == words
 
 
 @pytest.mark.parametrize(
@@ -103,8 +111,11 @@ def test_values_read_as_on_the_command_line() -> None:
         ({"learning_rate": 1e300}, "learning_rate: 1e\\+300: must be at least 0 and at most 3.4e\\+38"),
         ({"epochs": 10**400}, "epochs: 1.*: must be at least 1 and at most 2147483647"),
         ({"epochs": "x"}, "epochs: 'x': must be of type int, as 10"),
-        ({"filters": [8]}, r"filters: \[8\]: must be of type tuple, as 16,32"),
+        ({"filters": 8}, r"filters: 8: must be a tuple of integers, as 16,32"),
         ({"filters": (8.0,)}, r"filters: \(8.0,\): must be a tuple of integers"),
+        ({"dropout": 1}, "dropout: 1.0: must be at least 0 and below 1"),
+        ({"clip_norm": "x"}, "clip_norm: 'x': must be a number or None"),
+        ({"learning_rate": None}, "learning_rate: None: must be a number"),
         ({"batch_norm": 1}, "batch_norm: 1: must be of type bool"),
         ({"kernel": 0}, "kernel: 0"),
         ({"filter": (8,)}, "filter: no such option; did you mean 'filters'. there are activation, "),
@@ -119,7 +130,7 @@ def test_a_value_out_of_range_is_named(values: dict, message: str) -> None:
     ("axes", "seeds", "message"),
     [
         ((("learning_rate", ()),), 1, "learning_rate: give at least one value"),
-        ((("filters", ((8,), (8,))),), 1, "filters: 8 8: a value stands twice"),
+        ((("filters", ((8,), (8,))),), 1, "filters: 8 8: duplicate value"),
         ((), 0, "seeds: 0: must be at least 1"),
     ],
 )
@@ -131,28 +142,119 @@ def test_a_sweep_that_cannot_be_is_refused(axes: tuple, seeds: int, message: str
 # ------------------------------------------------------------------------- going on
 
 
-def test_a_configuration_is_read_as_it_was_written() -> None:
+def test_a_configuration_is_read_as_it_was_written(tmp_path: Path) -> None:
     network = CNNConfig(filters=(8, 16), padding=1, dense=(), dropout=0.2)
-    train = TrainConfig(network, Hparams(learning_rate=0.03, warmup=0.1), batch_size=32, seed=7)
-    sweep = SweepConfig(train, (("filters", ((8, 16), (4, 4))), ("padding", ("SAME", 1))), 2)
-    for config in (train, sweep, TrainConfig(MLPConfig(hidden=()))):
-        assert configuration(json.loads(json.dumps(plain(describe(config)))), NETWORKS) == config
+    train = TrainConfig(network, SGD(learning_rate=0.03, schedule=Cosine(warmup=0.1)), batch_size=32, seed=7)
+    axes = (("filters", ((8, 16), (4, 4))), ("padding", ("SAME", 1)), ("optimizer", (SGD(), Adam(clip_norm=1.0))))
+    sweep = SweepConfig(train, axes, 2)
+    with RunFolder(tmp_path, "r") as folder:
+        for i, config in enumerate((train, sweep, TrainConfig(MLPConfig(hidden=())))):
+            folder.write_json(f"{i}.json", describe(config))
+            assert configuration(folder.read_json(f"{i}.json")) == config
 
 
 @pytest.mark.parametrize(
     "described",
-    [1, [], None, {}, {"network": {}}, {"network": {"kind": "os.system"}, "hparams": {}}, {"axes": {}, "base": 1}],
+    [
+        1,
+        [],
+        None,
+        {},
+        {"network": {}},
+        {"class": "cnnjax.SGD"},
+        {"class": "cnnjax.TrainConfig"},
+        {"axes": {}, "base": 1},
+    ],
 )
 def test_what_is_no_configuration_is_refused(described: object) -> None:
     with pytest.raises(ValueError, match="no configuration"):
-        configuration(described, NETWORKS)
+        configuration(described)
 
 
 def test_a_configuration_out_of_range_is_refused() -> None:
     described = json.loads(json.dumps(plain(describe(TRAIN))))
-    described["hparams"]["momentum"] = 2
-    with pytest.raises(ValueError, match="momentum: 2: must be at least 0 and below 1"):
-        configuration(described, NETWORKS)
+    described["optimizer"]["momentum"] = 2
+    with pytest.raises(ValueError, match=r"momentum: 2\.0: must be at least 0 and below 1"):
+        configuration(described)
+
+
+# ------------------------------------------------------------------------- formats
+
+
+def test_every_record_bears_its_format(tmp_path: Path) -> None:
+    with RunFolder(tmp_path, "r") as folder:
+        folder.write_json("a.json", {"b": 1})
+        folder.write_json("a.json", {"b": 2}, again=True)
+        assert json.loads((folder.path / "a.json").read_text()) == {"format": FORMAT, "b": 2}
+        assert folder.read_json("a.json") == read_record(folder.path / "a.json") == {"b": 2}
+        assert folder.read_json("none.json") is None
+
+
+def test_a_folder_of_the_first_format_is_refused_with_the_version_that_reads_it() -> None:
+    folder = Path(__file__).parent / "data" / "format-1"
+    with pytest.raises(RecordError, match=r"config\.json: format 1, written by cnnjax 0\.1: ") as error:
+        load_run(folder)
+    assert str(folder / "config.json") in str(error.value)
+    assert "\n" not in str(error.value)
+    for name in ("config", "env", "data", "plan", "summary"):
+        with pytest.raises(
+            RecordError, match=rf"{name}\.json: format 1, written by cnnjax 0\.1: read it with that version"
+        ):
+            read_record(folder / f"{name}.json")
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("{", "damaged: "),
+        ("[1]", "damaged: no record, but list"),
+        ("{}", "format 1, written by cnnjax 0.1"),
+        ('{"format": 3}', "format 3, written by another version: read it with that version; this one reads format 2"),
+        ('{"format": "2"}', "format 2, written by another version"),
+        ('{"format": [1]}', "written by another version"),
+        ('{"format": null}', "format None, written by another version"),
+        ("[" * 100_000, "damaged: nested too deeply"),
+    ],
+)
+def test_a_record_of_another_format_is_refused(tmp_path: Path, content: str, message: str) -> None:
+    path = tmp_path / "config.json"
+    path.write_text(content)
+    with pytest.raises(RecordError, match=message) as error:
+        read_record(path)
+    assert str(error.value).startswith(f"{path}: ")
+    assert "\n" not in str(error.value)
+
+
+@config
+class SquaredDistance(Metric):
+    higher_is_better = False
+
+
+def test_the_table_has_the_columns_of_its_metric_and_of_all_axes(tmp_path: Path) -> None:
+    """What a trial's parts lack is empty, what is off is `none`."""
+    base = TrainConfig(CNNConfig(), metric=SquaredDistance())
+    axes = (("optimizer", (Adam(), SGD())), ("momentum", (0.5, 0.9)), ("dropout", (None, 0.3)))
+    sweep = SweepConfig(base, axes, seeds=1)
+    found = [Result(trial, "complete", 5, 1, 0.1, 0.2, 0.3) for trial in trials(sweep)]
+    with RunFolder(tmp_path, "r") as folder:
+        rows = trial_rows(found, {1: (0.4, 0.5)}, base.metric, [name for name, _ in axes])
+        folder.write_csv("t.csv", rows)
+    lines = [*csv.DictReader((tmp_path / "r" / "t.csv").read_text().splitlines())]
+    swept = [(line["optimizer"], line["momentum"], line["dropout"]) for line in lines]
+    assert swept == [
+        ("adam", "", "none"),
+        ("adam", "", "0.3"),
+        ("sgd", "0.5", "none"),
+        ("sgd", "0.5", "0.3"),
+        ("sgd", "0.9", "none"),
+        ("sgd", "0.9", "0.3"),
+    ]
+    assert [line["valid_squared_distance"] for line in lines] == ["0.3"] * 6
+    assert [line["test_squared_distance"] for line in lines] == ["", "0.4", "", "", "", ""]
+    assert [line["test_loss"] for line in lines] == ["", "0.5", "", "", "", ""]
+
+
+# ------------------------------------------------------------------------- lines
 
 
 LINE = {
@@ -173,7 +275,7 @@ def test_a_folder_is_gone_on_with_only_where_asked(tmp_path: Path) -> None:
             RunFolder(tmp_path, "r", resume=True)
     with RunFolder(tmp_path, "r", resume=True) as folder:
         assert folder.metrics() == [LINE]
-    with pytest.raises(FileExistsError, match="go on with --resume"):
+    with pytest.raises(FileExistsError, match="continue it with --resume"):
         RunFolder(tmp_path, "r")
 
 
@@ -192,9 +294,23 @@ def test_lines_are_cut_and_a_torn_one_is_left_out(tmp_path: Path) -> None:
         path.write_bytes(whole[:9] + b"\n" + whole)
         with pytest.raises(RecordError, match=rf"{path}: line 1 is damaged"):
             folder.metrics()
-        path.write_bytes(b'{"trial": 0, "epoch": 1}\n')
-        with pytest.raises(RecordError, match="line 1 is damaged: not the fields of an epoch"):
-            folder.metrics()
+        for row in (
+            {"trial": 0, "epoch": 1},
+            {**LINE, "epoch": 1.0},
+            {**LINE, "valid_accuracy": "x"},
+            {**LINE, "valid_error": 0.1},
+            {name: value for name, value in LINE.items() if name != "valid_accuracy"},
+        ):
+            path.write_text(json.dumps(row) + "\n")
+            with pytest.raises(RecordError, match="line 1 is damaged: not the fields of an epoch"):
+                folder.metrics()
+
+
+def test_lines_have_the_columns_of_their_metric(tmp_path: Path) -> None:
+    row = {name.replace("accuracy", "squared_distance"): value for name, value in LINE.items()}
+    with RunFolder(tmp_path, "r") as folder:
+        folder.append_metrics([row])
+        assert folder.metrics() == [row]
 
 
 def test_differences_are_named(digits: Dataset) -> None:

@@ -11,12 +11,12 @@ import pytest
 from conftest import script
 
 import cnnjax
-from cnnjax import CNNConfig, Hparams, MLPConfig, SweepConfig, TrainConfig
+from cnnjax import SGD, CNNConfig, MLPConfig, SweepConfig, TrainConfig
 from cnnjax.data import Dataset
 from cnnjax.records import read_metrics
 from cnnjax.sweeps import Lanes, plan, prepare, trials
 
-BASE = TrainConfig(CNNConfig(filters=(4,)), Hparams(learning_rate=0.1), batch_size=32, epochs=4)
+BASE = TrainConfig(CNNConfig(filters=(4,)), SGD(learning_rate=0.1), batch_size=32, epochs=4)
 AXES = (("learning_rate", (0.003, 0.03, 0.1, 1e30)), ("filters", ((2,), (4,))))
 TINY = ["digits", "--epochs", "2", "--filters", "4", "6", "--pack", "shapes", "--lanes", "1:1", "--quiet"]
 
@@ -33,16 +33,16 @@ def test_a_sweep_in_memory_has_a_table_curves_and_states(small: Dataset) -> None
     assert [row["trial"] for row in rows] == list(range(16))
     assert [row["status"] for row in rows] == ["complete"] * 12 + ["diverged"] * 4
     assert {len(row) for row in rows} == {12}
-    curves = swept.curves()
+    curves = swept.curves("valid_accuracy")
     assert curves.shape == (16, 4)
     assert np.isfinite(curves[:12]).all()
     assert np.isnan(curves[12:]).all()
     assert curves[:12, -1].tolist() == [row["valid_accuracy"] for row in rows[:12]]
-    assert swept.states[0].params["blocks"][0]["layers"][0]["kernel"].shape[-1] == 2
-    assert swept.states[2].params["blocks"][0]["layers"][0]["kernel"].shape[-1] == 4
+    assert swept.states[0].params["blocks"][0]["convolutions"][0]["kernel"].shape[-1] == 2
+    assert swept.states[2].params["blocks"][0]["convolutions"][0]["kernel"].shape[-1] == 4
     best = swept.points[0]
     assert set(swept.tests) == {result.trial.number for result in best.results}
-    assert best.valid_accuracy.mean == max(point.valid_accuracy.mean for point in swept.points if point.complete)
+    assert best.valid_metric.mean == max(point.valid_metric.mean for point in swept.points if point.complete)
 
 
 def test_what_survives_halving_ends_as_in_the_whole_grid(small: Dataset) -> None:
@@ -111,7 +111,7 @@ def test_a_searched_sweep_loads_and_its_winner_goes_on(search: list[str], shown:
         assert ",".join(map(str, trained.config.network.filters)) == row["filters"]
     for row in rows:  # of every status, in the shape of its own network
         trained = cnnjax.load_run(folder, int(row["trial"]))
-        kernel = trained.variables.params["blocks"][0]["layers"][0]["kernel"]
+        kernel = trained.variables.params["blocks"][0]["convolutions"][0]["kernel"]
         assert kernel.shape[-1] == trained.config.network.filters[0] == int(row["filters"])
     more = ["--resume", "--epochs", "6", "--allow-changes", "--quiet"]
     script("train", "runs/s/winner", *more, cwd=tmp_path)
@@ -139,7 +139,7 @@ def test_packed_trials_that_need_more_memory_train_in_chunks(digits: Dataset, tm
     arguments = ["digits", "--epochs", "1", "--filters", "4", "6", "--seeds", "2", "--pack", "one", "--lanes", "0:1"]
     base = TrainConfig(CNNConfig(), epochs=1)
     axes = (("learning_rate", (0.01, 0.03, 0.1, 0.3)), ("filters", ((4,), (6,))))
-    [program] = plan(trials(SweepConfig(base, axes, seeds=2)), Lanes(0, 1), "one")
+    [program] = plan(trials(SweepConfig(base, axes, seeds=2)), Lanes(0, 1), "one", spec=digits.spec)
     some = 0.6 * prepare(program, digits).memory / 2**30
     done = script("sweep", *arguments, "--memory", str(some), cwd=tmp_path)
     assert done.stdout.startswith("memory: 16 trials at once take ")

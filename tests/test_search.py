@@ -1,6 +1,7 @@
 """Laws of searches: which points there are, which go on, and that results alone decide it."""
 
 import math
+import re
 import sys
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -13,9 +14,30 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from cnnjax import CNNConfig, LeNet5Config, MLPConfig, SweepConfig, TrainConfig
+from cnnjax import (
+    SGD,
+    Accuracy,
+    Adam,
+    AdamW,
+    Augmentation,
+    CNNConfig,
+    Constant,
+    Cosine,
+    CrossEntropy,
+    Flip,
+    LeNet5Config,
+    Metric,
+    MLPConfig,
+    Shift,
+    SquaredError,
+    Step,
+    SweepConfig,
+    TrainConfig,
+    config,
+    number,
+)
 from cnnjax.config import SAMPLERS, SEARCHES, Range
-from cnnjax.data import Dataset
+from cnnjax.data import Dataset, Spec
 from cnnjax.search import Stage, rungs, search, work
 from cnnjax.sweeps import (
     Lanes,
@@ -33,6 +55,7 @@ from cnnjax.sweeps import (
 )
 
 BASE = TrainConfig(MLPConfig(hidden=(4,)), epochs=9)
+SPEC = Spec((8, 8, 1), "float32", tuple("abcdefghij"), (), "int64", np.zeros(1, np.float32), np.ones(1, np.float32))
 NINE = ("learning_rate", tuple(i / 100 for i in range(1, 10)))
 RATE, MOMENTUM = ("learning_rate", Range(1e-4, 1.0, log=True)), ("momentum", Range(0.0, 0.95))
 
@@ -63,7 +86,7 @@ def stages(sweep: SweepConfig, quality: Quality) -> list[Stage]:
 
 def best_low(trial: Trial) -> float:
     """The lower the rate the better, alike under every seed."""
-    return 1 - trial.config.hparams.learning_rate
+    return 1 - trial.config.optimizer.learning_rate
 
 
 def alive(stage: Stage) -> list[int]:
@@ -225,8 +248,229 @@ def test_axes_of_a_group_vary_together() -> None:
 def test_a_network_is_an_axis() -> None:
     networks = (MLPConfig(hidden=(4,)), CNNConfig(filters=(4,)), LeNet5Config())
     sweep = SweepConfig(BASE, (("network", networks), ("learning_rate", (0.1, 0.2))), seeds=1)
-    found = [(trial.config.network, trial.config.hparams.learning_rate) for trial in trials(sweep)]
+    found = [(trial.config.network, trial.config.optimizer.learning_rate) for trial in trials(sweep)]
     assert found == [(network, rate) for network in networks for rate in (0.1, 0.2)]
+
+
+# ------------------------------------------------------------------------- axes over parts
+
+
+def grid(*axes: tuple[str, Any], base: TrainConfig = BASE, **settings: Any) -> list[dict[str, Any]]:
+    return [dict(point) for point in points(SweepConfig(base, axes, **settings))]
+
+
+def test_an_axis_varies_under_the_parts_that_have_it() -> None:
+    sgd, adam = SGD(), Adam()
+    assert grid(("optimizer", (sgd, adam)), ("momentum", (0.0, 0.9))) == [
+        {"optimizer": sgd, "momentum": 0.0}, {"optimizer": sgd, "momentum": 0.9}, {"optimizer": adam},
+    ]  # fmt: skip
+    cnn, mlp = CNNConfig(), MLPConfig()
+    assert grid(("network", (cnn, mlp)), ("filters", ((4,), (8,)))) == [
+        {"network": cnn, "filters": (4,)}, {"network": cnn, "filters": (8,)}, {"network": mlp},
+    ]  # fmt: skip
+    rates = ("learning_rate", (0.1, 0.2))
+    assert len(grid(("optimizer", (sgd, adam, AdamW())), ("momentum", (0.0, 0.9)), ("b1", (0.8, 0.9)), rates)) == 2 * 6
+    assert len(grid(("momentum", (0.0, 0.9)), ("optimizer", (adam, sgd)))) == 3  # in either order
+
+
+def test_values_reach_the_parts_that_have_them_and_no_others() -> None:
+    axes = (("b1", (0.5, 0.6)), ("momentum", (0.7, 0.8)), ("optimizer", (SGD(weight_decay=0.1), Adam(b2=0.99))))
+    found = [trial.config.optimizer for trial in trials(SweepConfig(BASE, axes, seeds=1))]
+    assert set(found) == {
+        SGD(weight_decay=0.1, momentum=0.7), SGD(weight_decay=0.1, momentum=0.8),
+        Adam(b2=0.99, b1=0.5), Adam(b2=0.99, b1=0.6),
+    }  # fmt: skip
+    assert len(found) == 4
+
+
+def test_parts_of_parts_and_parts_in_tuples_are_axes() -> None:
+    axes = (("optimizer", (SGD(), Adam())), ("schedule", (Cosine(warmup=0.3), Step())), ("warmup", (0.0, 0.1)))
+    found = {trial.config.optimizer for trial in trials(SweepConfig(BASE, axes, seeds=1))}
+    schedules = [schedule(warmup=share) for schedule in (Cosine, Step) for share in (0.0, 0.1)]
+    assert found == {kind(schedule=schedule) for kind in (SGD, Adam) for schedule in schedules}
+    axes = (("augment", ((), (Flip(),), (Shift(), Flip()))), ("p", (0.1, 0.2)), ("cells", (1.0, 2.0)))
+    found = [trial.config.augment for trial in trials(SweepConfig(BASE, axes, seeds=1))]
+    assert found == [
+        (), (Flip(0.1),), (Flip(0.2),),
+        *((Shift(cells), Flip(p)) for p in (0.1, 0.2) for cells in (1.0, 2.0)),
+    ]  # fmt: skip
+
+
+def test_a_schedule_is_replaced_as_a_whole() -> None:
+    base = replace(BASE, optimizer=SGD(schedule=Cosine(warmup=0.2)))
+    sweep = SweepConfig(base, (("schedule", (Constant(), Cosine())),), seeds=1)
+    assert [trial.config.optimizer.schedule for trial in trials(sweep)] == [Constant(), Cosine()]
+
+
+def test_off_is_a_program_of_its_own_on_an_axis_of_numbers() -> None:
+    sweep = SweepConfig(BASE, (("dropout", (None, 0.0, 0.3)),), seeds=2)
+    assert grid(*sweep.axes) == [{"dropout": None}, {"dropout": 0.0}, {"dropout": 0.3}]
+    programs = plan(trials(sweep), Lanes(0))
+    assert [[trial.config.network.dropout for trial in program.trials] for program in programs] == [
+        [None, None], [0.0, 0.0, 0.3, 0.3],
+    ]  # fmt: skip
+
+
+def test_programs_are_as_many_as_structures() -> None:
+    axes = (
+        ("optimizer", (SGD(), SGD(clip_norm=1.0), Adam())),
+        ("momentum", (0.0, 0.9)),
+        ("learning_rate", (0.1, 0.01)),
+        ("schedule", (Cosine(), Cosine(warmup=0.1))),
+    )
+    members = trials(SweepConfig(BASE, axes, seeds=2))
+    assert len(members) == (2 + 2 + 1) * 2 * 2 * 2
+    assert sorted(len(program.trials) for program in plan(members, Lanes(0))) == [8, 16, 16]
+
+
+@pytest.mark.parametrize(
+    "name", ["learning_rate", "optimizer.learning_rate", "learning-rate", "optimizer.learning-rate"]
+)
+def test_an_axis_may_have_its_path_as_name(name: str) -> None:
+    sweep = SweepConfig(BASE, ((name, (0.1, 0.2)),), seeds=1)
+    assert [trial.config.optimizer.learning_rate for trial in trials(sweep)] == [0.1, 0.2]
+    assert grid(*sweep.axes) == [{name: 0.1}, {name: 0.2}]
+    assert SweepConfig(BASE, ((name, Range(0.1, 0.2)),), points=2).option(name).path == ("optimizer", "learning_rate")
+
+
+@pytest.mark.parametrize("name", ["warmup", "schedule.warmup", "optimizer.schedule.warmup"])
+def test_any_end_of_a_path_is_its_name(name: str) -> None:
+    found = [trial.config.optimizer.schedule for trial in trials(SweepConfig(BASE, ((name, (0.1, 0.2)),), seeds=1))]
+    assert found == [Cosine(0.1), Cosine(0.2)]
+
+
+@pytest.mark.parametrize("name", ["p", "flip.p", "augment.flip.p"])
+def test_a_part_in_a_tuple_is_named_by_its_class(name: str) -> None:
+    base = replace(BASE, augment=(Shift(1.0), Flip()))
+    found = [trial.config.augment for trial in trials(SweepConfig(base, ((name, (0.1, 0.2)),), seeds=1))]
+    assert found == [(Shift(1.0), Flip(0.1)), (Shift(1.0), Flip(0.2))]
+
+
+@config
+class Erase(Augmentation):
+    """Another augmentation with a probability."""
+
+    p: float = number(0.5, least=0, most=1)
+
+
+TWO = replace(BASE, augment=(Flip(), Erase()))
+
+
+def test_a_name_that_several_parts_have_is_refused_with_their_paths() -> None:
+    several = r"^p: several parts have it: write augment\.flip\.p or augment\.erase\.p$"
+    with pytest.raises(ValueError, match=several):
+        SweepConfig(TWO, (("p", (0.1, 0.2)),))
+    with pytest.raises(ValueError, match=several):  # of parts that are offered as well
+        SweepConfig(BASE, (("augment", ((Flip(),), (Erase(),))), ("p", (0.1, 0.2))))
+    assert grid(("flip.p", (0.1,)), ("augment.erase.p", (0.3,)), base=TWO) == [{"flip.p": 0.1, "augment.erase.p": 0.3}]
+    with pytest.raises(ValueError, match=r"^flip\.p: occurs twice among the axes"):
+        SweepConfig(TWO, (("flip.p", (0.1,)), ("augment.flip.p", (0.2,))))
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("learning_rat", "learning_rat: no such option; did you mean 'learning_rate'[?] there are activation, "),
+        ("optimizer.momentun", "optimizer.momentun: no such option; "),
+        ("clip_nrm", "clip_nrm: no such option; did you mean 'clip_norm'[?]"),
+        ("flip.p", "flip.p: no such option; "),
+        ("seed", "seed: cannot be swept: every point has the same data, seeds and metric"),
+        ("data", "data: cannot be swept"),
+        ("threshold", "threshold: cannot be swept"),  # of the metric
+        ("metric.threshold", "metric.threshold: cannot be swept"),
+    ],
+)
+def test_names_that_are_no_axes(name: str, message: str) -> None:
+    with pytest.raises(ValueError, match=f"^{message}"):
+        SweepConfig(replace(BASE, metric=Above()), ((name, (0.1, 0.2)),))
+
+
+@config
+class Above(Metric):
+    """A metric with a number, of which less is better."""
+
+    higher_is_better = False
+    threshold: float = number(0.5)
+
+
+@pytest.mark.parametrize(
+    ("axes", "message"),
+    [
+        ((("metric", (Accuracy(), Above())),), "metric: cannot be swept: every point has the same"),
+        ((("optimizer", (SGD, Adam())),), "optimizer: the class SGD: must be a Optimizer, as SGD()"),
+        ((("optimizer", (Cosine(),)),), "optimizer: Cosine(warmup=0.0): must be a Optimizer, as SGD()"),
+        ((("schedule", ("cosine",)),), "optimizer.schedule: 'cosine': must be a Schedule"),
+        ((("augment", (Flip(),)),), "augment: Flip(p=0.5): must be a tuple of parts, as (Flip(),)"),
+        ((("augment", ((Flip(), Flip(0.1)),)),), "augment: flip,flip: flip is there twice"),
+        ((("optimizer", (SGD(), SGD())),), "optimizer: sgd sgd: duplicate value"),
+        ((("optimizer", (SGD(momentum=1.5),)),), "momentum: 1.5: must be at least 0 and below 1"),
+        ((("learning_rate", (1, 1.0)),), "learning_rate: 1 1.0: duplicate value"),
+        ((("dropout", (None, 0.1, None)),), "dropout: none 0.1 none: duplicate value"),
+        ((("loss", (CrossEntropy(), SquaredError())), ("label_smoothing", (1.0,))), "label_smoothing: 1.0: must be at"),
+    ],
+)  # fmt: skip
+def test_an_axis_over_parts_that_cannot_be_is_refused(axes: tuple, message: str) -> None:
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}"):
+        SweepConfig(BASE, axes)
+
+
+def test_lists_of_values_are_tuples() -> None:
+    listed: Any = [("hidden", [[4], [8, 4]]), ("augment", [[], [Flip()]])]
+    sweep = SweepConfig(BASE, listed)
+    assert sweep.axes == (("hidden", ((4,), (8, 4))), ("augment", ((), (Flip(),))))
+    assert len(trials(sweep)) == 12
+
+
+OPTIMIZERS = ("optimizer", (SGD(), Adam(), AdamW()))
+ONE_OF_THREE = (OPTIMIZERS, MOMENTUM, ("b1", (0.8, 0.9)), RATE, ("dropout", (None, 0.0, 0.3)))
+
+
+def conditional(trial: Trial) -> None:
+    """A point names what its optimizer has, and its configuration has these values."""
+    values, run = dict(trial.values), trial.config
+    adam = isinstance(values["optimizer"], Adam)
+    assert set(values) == {"optimizer", "learning_rate", "dropout", "b1" if adam else "momentum"}
+    assert type(run.optimizer) is type(values["optimizer"])
+    assert run.optimizer.learning_rate == values["learning_rate"]
+    assert run.network.dropout == values["dropout"]
+    assert getattr(run.optimizer, name := "b1" if adam else "momentum") == values[name]
+
+
+def test_points_with_parts_are_drawn_as_often_as_there_are_parts() -> None:
+    sweep = SweepConfig(BASE, ONE_OF_THREE, points=300, seeds=1)
+    drawn = trials(sweep)
+    for trial in drawn:
+        conditional(trial)
+    assert len({trial.values for trial in drawn}) == 300
+    counts = Counter(type(trial.config.optimizer) for trial in drawn)
+    assert stats.chisquare(list(counts.values())).pvalue > 0.01
+    assert len(plan(drawn, Lanes(0))) == 3 * 2
+    axes = (OPTIMIZERS, ("momentum", (0.0, 0.5, 0.9)))
+    assert len(points(SweepConfig(BASE, axes, points=5))) == 5
+    with pytest.raises(ValueError, match="points: 6: there are only 5 different ones"):
+        points(SweepConfig(BASE, axes, points=6))
+
+
+def test_halving_continues_the_best_points_whatever_parts_they_have() -> None:
+    axes = (("optimizer", (SGD(), Adam())), ("momentum", (0.0, 0.9)), ("learning_rate", (0.1, 0.2, 0.3)))
+    sweep = SweepConfig(BASE, axes, seeds=2, search="halving")
+
+    def quality(trial: Trial) -> float:
+        return best_low(trial) + 0.15 * isinstance(trial.config.optimizer, Adam)
+
+    found = stages(sweep, quality)
+    assert [len(alive(stage)) for stage in found] == [9, 3, 1]
+    kept = [{(type(t.config.optimizer), t.config.optimizer.learning_rate) for t in stage.trials} for stage in found[1:]]
+    assert kept == [{(Adam, 0.1), (Adam, 0.2), (SGD, 0.1)}, {(Adam, 0.1)}]
+    assert work(sweep) == sum(len(stage.trials) * ((stage.until or 9) - stage.after) for stage in found)
+
+
+def test_halving_continues_the_lowest_where_lower_is_better() -> None:
+    sweep = SweepConfig(replace(BASE, metric=Above()), (NINE,), seeds=2, search="halving")
+    assert [alive(stage) for stage in stages(sweep, best_low)] == [list(range(9)), [6, 7, 8], [8]]
+
+
+# ------------------------------------------------------------------------- points that are drawn
 
 
 def test_drawn_points_are_distinct_and_follow_from_the_base_seed() -> None:
@@ -286,17 +530,17 @@ def test_an_option_that_counts_is_drawn_as_whole_numbers(log: bool) -> None:
         ({"axes": (("nesterov", Range(0, 1)),), "points": 4}, "nesterov: uniform:0:1: only a number has a range"),
         ({"axes": (("momentun", Range(0.1, 0.9)),), "points": 4}, "momentun: no such option; did you mean 'momentum'"),
         ({"axes": (("momentun", (0.1,)),)}, "momentun: no such option; did you mean 'momentum'"),
-        ({"axes": (("filters", ((4,),)), ("network", (CNNConfig(), MLPConfig())))}, "filters: no such option"),
+        ({"axes": (("kernel", (3,)), ("network", (LeNet5Config(), MLPConfig())))}, "kernel: no such option"),
         ({"axes": (("network", ("cnn",)),)}, "network: 'cnn': must be a NetworkConfig"),
-        ({"axes": (NINE, NINE)}, "learning_rate: stands twice among the axes"),
+        ({"axes": (NINE, NINE)}, "learning_rate: occurs twice among the axes"),
         ({"axes": (("learning_rate", ()),)}, "learning_rate: give at least one value"),
-        ({"axes": (("hidden", ((4,), (8,), (4,))),)}, "hidden: 4 8 4: a value stands twice"),
+        ({"axes": (("hidden", ((4,), (8,), (4,))),)}, "hidden: 4 8 4: duplicate value"),
         ({"axes": (("seed", Range(0, 9)),), "points": 4}, "seed: cannot be swept"),
         ({"axes": (), "seeds": 0}, "seeds: 0: must be at least 1"),
         ({"axes": (), "points": -1}, "points: -1: must be at least 0"),
         ({"axes": (), "batch_points": 0}, "batch_points: 0: must be at least 1"),
         ({"axes": (), "factor": 1}, "factor: 1: must be at least 2"),
-        ({"axes": (), "search": "halvin"}, "search: 'halvin': use one of all, halving, tpe"),
+        ({"axes": (), "search": "halvin"}, "search: 'halvin': did you mean 'halving'. use one of all, halving, tpe"),
         ({"axes": (("epochs", (1, 2)),), "search": "halving"}, "epochs: cannot be swept by halving"),
         ({"axes": (NINE,), "search": "tpe"}, "points: say how many points tpe may try"),
         (
@@ -310,7 +554,7 @@ def test_an_option_that_counts_is_drawn_as_whole_numbers(log: bool) -> None:
         ({"axes": (RATE, MOMENTUM), "points": 4, "zipped": (("momentum", "learning_rate"),)}, "zip: momentum: "),
         (
             {"axes": (("momentum", (0.1,)), ("warmup", (0.1,))), "zipped": (("momentum", "warmup"), ("warmup",))},
-            "zip: warmup: stands twice",
+            "zip: warmup: occurs twice",
         ),
     ],
 )
@@ -373,8 +617,30 @@ def test_a_study_is_told_the_mean_over_seeds_and_failure_where_one_diverged(stud
     assert [trial.number for trial in study.trials] == list(range(24))
     assert [trial.number for trial in study.trials if trial.state.name == "FAIL"] == [3]
     told = [trial.value for trial in study.trials if trial.state.name == "COMPLETE"]
-    np.testing.assert_allclose(told, [i / 100 + 0.05 for i in range(24) if i != 3])
-    assert study.direction.name == "MAXIMIZE"
+    np.testing.assert_allclose(told, [-(i / 100 + 0.05) for i in range(24) if i != 3])
+    assert study.direction.name == "MINIMIZE"
+
+
+def test_a_study_minimizes_whichever_way_is_better(studies: list[Any]) -> None:
+    sweep = proposing("tpe", points=8)
+    up = stages(sweep, best_low)
+    down = stages(replace(sweep, base=replace(BASE, metric=Above())), lambda trial: -best_low(trial))
+    assert values(up) == values(down)
+    first, second = studies
+    assert [trial.value for trial in first.trials] == [trial.value for trial in second.trials]
+    assert {study.direction.name for study in studies} == {"MINIMIZE"}
+
+
+@pytest.mark.parametrize("name", ["tpe", "qmc"])
+def test_points_with_the_fields_of_their_parts_are_proposed(name: str, studies: list[Any]) -> None:
+    sweep = proposing(name, *ONE_OF_THREE, points=32, batch_points=16)
+    found = stages(sweep, best_low)
+    members = [trial for stage in found for trial in stage.trials]
+    assert [trial.number for trial in members] == list(range(64))
+    for trial in members:
+        conditional(trial)
+    assert {type(trial.config.optimizer) for trial in members} == {SGD, Adam, AdamW}
+    assert stages(sweep, best_low) == found
 
 
 @pytest.mark.parametrize("name", ["tpe", "qmc"])
@@ -414,7 +680,7 @@ def test_a_search_without_optuna_is_told_how_to_get_it(monkeypatch: pytest.Monke
 
 def population(lanes: Lanes, count: int = 12, **axes: tuple) -> Program:
     sweep = SweepConfig(BASE, (("learning_rate", tuple(0.01 * i for i in range(1, count + 1))), *axes.items()), seeds=1)
-    [program] = plan(trials(sweep), lanes, "one")
+    [program] = plan(trials(sweep), lanes, "one", spec=SPEC)
     return program
 
 
@@ -458,17 +724,17 @@ def test_states_outlive_the_programs_that_trials_move_through(small: Dataset) ->
     rng = np.random.default_rng(0)
     alone = {}
     for group in plan(program.trials, Lanes(1)):
-        like = state_of(group, small)
+        like = state_of(group, small.spec)
         state = jax.tree.map(lambda array: rng.integers(1, 9, array.shape).astype(array.dtype), like)
-        alone |= states_of(group, state._replace(diverged=np.zeros(len(group.trials), bool)), group.trials, small)
+        alone |= states_of(group, state._replace(diverged=np.zeros(len(group.trials), bool)), group.trials, small.spec)
     rest = compact(program, program.trials[1:11:2], 3, 9)
     assert (len(rest.trials), rest.spare) == (5, 3)
-    whole = assembled(program, alone, small)
-    moved = assembled(rest, states_of(program, whole, rest.trials, small), small)
-    back = states_of(rest, moved, rest.trials, small)
+    whole = assembled(program, alone, small.spec)
+    moved = assembled(rest, states_of(program, whole, rest.trials, small.spec), small.spec)
+    back = states_of(rest, moved, rest.trials, small.spec)
     assert back.keys() == {trial.number for trial in rest.trials}
-    for number, state in back.items():
-        for a, b in zip(jax.tree.leaves(state), jax.tree.leaves(alone[number]), strict=True):
+    for trial, state in back.items():
+        for a, b in zip(jax.tree.leaves(state), jax.tree.leaves(alone[trial]), strict=True):
             np.testing.assert_array_equal(a, b)
             assert a.dtype == b.dtype
     resting = sorted(set(range(8)) - set(rest.rows))

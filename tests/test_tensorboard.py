@@ -7,7 +7,11 @@ from typing import Any
 
 import pytest
 
-from cnnjax.tensorboard import CURVES, METRICS, write
+from cnnjax import SGD, Accuracy, Adam, Metric, config
+from cnnjax.tensorboard import columns, curves, write
+
+CURVES = ("train_loss", "train_accuracy", "valid_loss", "valid_accuracy")
+METRICS = ("valid_accuracy", "valid_loss")
 
 TRIALS = {
     number: {
@@ -94,6 +98,52 @@ def test_the_table_holds_what_was_swept(folder: Path) -> None:
         assert [info.name for info in experiment.hparam_infos] == [*TRIALS[0]]
         failed = end.DESCRIPTOR.fields_by_name["status"].enum_type.values_by_name["STATUS_FAILURE"].number
         assert (end.status == failed) == (number in (4, 5, 6, 7))
+
+
+@config
+class SquaredDistance(Metric):
+    higher_is_better = False
+
+
+def test_the_curves_and_columns_are_those_of_the_metric(tmp_path: Path) -> None:
+    pytest.importorskip("tensorboardX")
+    assert (curves(), columns()) == (curves(Accuracy()), columns(Accuracy())) == (CURVES, METRICS)
+    named = [name.replace("accuracy", "squared_distance") for name in CURVES]
+    rows = [{"trial": trial, "epoch": 1, "step": 5, **dict.fromkeys(named, 0.5)} for trial in (0, 1)]
+    write(tmp_path / "tb", {0: {"seed": 0}, 1: {"seed": 1}}, rows, SquaredDistance())
+    for run in sorted((tmp_path / "tb").iterdir()):
+        assert sorted(read(run).Tags()["scalars"]) == sorted(named)
+        experiment, _, end = table(run)
+        assert [info.name.tag for info in experiment.metric_infos] == ["valid_squared_distance", "valid_loss"]
+        assert end.DESCRIPTOR.fields_by_name["status"].enum_type.values_by_number[end.status].name == "STATUS_SUCCESS"
+
+
+def test_what_a_trial_lacks_is_empty_and_what_is_off_is_none(tmp_path: Path) -> None:
+    """Every run knows all columns, since the page takes them from any of them."""
+    pytest.importorskip("tensorboardX")
+    trials: dict[int, dict[str, Any]] = {
+        0: {"optimizer": Adam(), "clip_norm": None, "activation": "relu", "seed": 0},
+        1: {"optimizer": SGD(), "clip_norm": 0.5, "momentum": 0.5, "activation": read, "seed": 0},
+        2: {"optimizer": SGD(), "clip_norm": 0.5, "momentum": 0.9, "activation": "relu", "seed": 0},
+    }
+    write(tmp_path / "tb", trials, ROWS)
+    runs = sorted((tmp_path / "tb").iterdir())
+    assert [run.name for run in runs] == [
+        "0 optimizer=adam clip_norm=none activation=relu seed=0",
+        "1 optimizer=sgd clip_norm=0.5 momentum=0.5 activation=read seed=0",
+        "2 optimizer=sgd clip_norm=0.5 momentum=0.9 activation=relu seed=0",
+    ]
+    for number, run in enumerate(runs):
+        experiment, start, _ = table(run)
+        names = [info.name for info in experiment.hparam_infos]
+        assert names == ["optimizer", "clip_norm", "activation", "seed", "momentum"]
+        values = {name: getattr(value, value.WhichOneof("kind")) for name, value in start.hparams.items()}
+        assert values == {
+            "optimizer": "sgd" if number else "adam",
+            "clip_norm": "0.5" if number else "none",
+            "activation": "read" if number == 1 else "relu",
+            "seed": 0.0,
+        } | ({"momentum": trials[number]["momentum"]} if number else {})
 
 
 def test_written_again_it_is_the_same(folder: Path, tmp_path: Path) -> None:

@@ -6,8 +6,8 @@ from pathlib import Path
 from cnnjax.data import cache, digits, tfds
 from cnnjax.data.dataset import DataError as DataError
 from cnnjax.data.dataset import Dataset as Dataset
+from cnnjax.data.dataset import Spec as Spec
 from cnnjax.data.dataset import Split as Split
-from cnnjax.data.dataset import Standardize as Standardize
 
 
 def load(name: str, data_dir: Path | None = None, cache_dir: Path | None = None) -> Dataset:

@@ -6,17 +6,17 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Callable
-from dataclasses import asdict
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from cnnjax.config import from_json
-from cnnjax.data.dataset import Dataset, Split, Standardize
+from cnnjax.data.dataset import Dataset, Spec, Split
+from cnnjax.options import from_json
 
 SPLITS = ("train", "valid", "test")
-LAYOUT = 2  # of a folder in the cache, and of the rule that cuts splits; a change makes old ones unread
+LAYOUT = 3  # of a folder in the cache, and of the rule that cuts splits; a change makes old ones unread
 
 
 def default_directory() -> Path:
@@ -63,8 +63,26 @@ def _load(folder: Path) -> Dataset:
         if [sha256(array) for array in arrays] != facts["sha256"][name]:
             raise ValueError(f"{folder}: {name} has changed since it was written")
         splits[name] = Split(*arrays)
-    standardize = Standardize(tuple(facts["mean"]), tuple(facts["std"]))
-    return Dataset(facts["name"], tuple(facts["classes"]), **splits, standardize=standardize)
+    return Dataset(facts["name"], read_spec(facts["spec"]), **splits)
+
+
+def describe_spec(spec: Spec) -> dict[str, Any]:
+    """A spec as plain values."""
+    return {
+        name: np.asarray(value).astype(float).tolist() if name in ("mean", "std") else value
+        for name, value in vars(spec).items()
+    }
+
+
+def read_spec(described: Mapping[str, Any]) -> Spec:
+    """The spec that `describe_spec` wrote; ValueError where it is none."""
+    shape, label_shape = (tuple(map(int, described[name])) for name in ("shape", "label_shape"))
+    dtypes = [np.dtype(str(described[name])) for name in ("dtype", "label_dtype")]
+    if wrong := [dtype for dtype in dtypes if dtype.kind not in "biuf"]:
+        raise ValueError(f"dtype {wrong[0]}")
+    mean, std = (np.asarray(list(map(float, described[name])), np.float32) for name in ("mean", "std"))
+    classes = tuple(map(str, described["classes"]))
+    return Spec(shape, dtypes[0].name, classes, label_shape, dtypes[1].name, mean, std)
 
 
 def _save(folder: Path, dataset: Dataset) -> None:
@@ -78,8 +96,12 @@ def _save(folder: Path, dataset: Dataset) -> None:
                 np.save(temporary / f"{name}-{part}.npy", array, allow_pickle=False)
             shapes[name] = [list(array.shape) for array in split]
             digests[name] = [sha256(array) for array in split]
-        statistics = asdict(dataset.standardize)
-        facts = {"name": dataset.name, "classes": dataset.classes, "shapes": shapes, "sha256": digests, **statistics}
+        facts = {
+            "name": dataset.name,
+            "spec": describe_spec(dataset.spec),
+            "shapes": shapes,
+            "sha256": digests,
+        }
         (temporary / "dataset.json").write_text(json.dumps(facts))
         shutil.rmtree(folder, ignore_errors=True)
         temporary.rename(folder)

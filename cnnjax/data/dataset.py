@@ -3,12 +3,14 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
-from jaxtyping import Float, Int, Key, Num
+from jaxtyping import Float, Num
 
 
 class DataError(Exception):
@@ -19,77 +21,157 @@ class Split(NamedTuple):
     """Examples, in the type in which they are stored."""
 
     inputs: Num[Any, "examples *shape"]
-    labels: Int[Any, " examples"]
+    labels: Num[Any, "examples *label"]
 
 
-@dataclass(frozen=True)
-class Standardize:
-    """Subtracts the mean and divides by the deviation of the training split: a `Task.prepare`."""
+@partial(
+    jax.tree_util.register_dataclass,
+    data_fields=["mean", "std"],
+    meta_fields=["shape", "dtype", "classes", "label_shape", "label_dtype"],
+)
+@dataclass(frozen=True, eq=False)
+class Spec:
+    """What a network needs to know of its data: a pytree whose leaves are the statistics of the training split."""
 
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
+    shape: tuple[int, ...]
+    """Of one input, as it is stored."""
+    dtype: str
+    classes: tuple[str, ...]
+    """Names, in the order of the labels; empty where labels are no classes."""
+    label_shape: tuple[int, ...]
+    """Of one label."""
+    label_dtype: str
+    mean: Float[Any, " channels"]
+    """Of each channel (last axis), as float32."""
+    std: Float[Any, " channels"]
 
-    @classmethod
-    def of(cls, split: Split) -> "Standardize":
-        """The statistics of each channel (last axis) over a split."""
-        channels = split.inputs.shape[-1]
-        size = max(1, len(split.labels) // 50)
-        first = second = np.zeros(channels)
-        for start in range(0, len(split.labels), size):  # in parts, to keep float64 copies small
-            values = np.asarray(split.inputs[start : start + size], np.float64).reshape(-1, channels)
-            first, second = first + values.sum(0), second + np.square(values).sum(0)
-        count = split.inputs.size / channels
-        mean = first / count
-        std = np.sqrt(np.maximum(second / count - mean**2, 0))
-        std = np.where(std > 1e-6 * np.abs(mean), std, 1)  # a constant channel is only centred
-        return cls(tuple(mean.tolist()), tuple(std.tolist()))
+    @property
+    def outputs(self) -> int:
+        """Numbers that a network puts out for an example: a logit a class, or as many as a label has."""
+        return len(self.classes) or math.prod(self.label_shape)
 
-    def __call__(
-        self, key: Key[Array, ""], inputs: Num[Array, "batch *shape"], hparams: Any, *, train: bool
-    ) -> Float[Array, "batch *shape"]:
-        mean, std = (jnp.asarray(values, jnp.float32) for values in (self.mean, self.std))
-        return (inputs.astype(jnp.float32) - mean) / std
+    @property
+    def example(self) -> Num[Array, "one *shape"]:
+        """A batch of one input of zeros, as it is stored."""
+        return jnp.zeros((1, *self.shape), jax.dtypes.canonicalize_dtype(self.dtype))
+
+    def standardize(self, inputs: Num[Any, "batch *shape"]) -> Float[Array, "batch *shape"]:
+        """Stored inputs, less the mean and divided by the deviation of the training split."""
+        return (inputs.astype(jnp.float32) - self.mean) / self.std
+
+
+def statistics(split: Split) -> tuple[np.ndarray, np.ndarray]:
+    """The mean and standard deviation of each channel (last axis) over a split, as float32."""
+    channels = split.inputs.shape[-1]
+    size = max(1, len(split.labels) // 50)
+    first = second = np.zeros(channels)
+    for start in range(0, len(split.labels), size):  # in parts, to keep float64 copies small
+        values = np.asarray(split.inputs[start : start + size], np.float64).reshape(-1, channels)
+        first, second = first + values.sum(0), second + np.square(values).sum(0)
+    count = split.inputs.size / channels
+    mean = first / count
+    std = np.sqrt(np.maximum(second / count - mean**2, 0))
+    std = np.where(std > 1e-6 * np.abs(mean), std, 1)  # a constant channel is only centered
+    return mean.astype(np.float32), std.astype(np.float32)
 
 
 class Dataset(NamedTuple):
     """Three splits; choices are made on `valid`, `test` is read once."""
 
     name: str
-    classes: tuple[str, ...]
+    spec: Spec
     train: Split
     valid: Split
     test: Split
-    standardize: Standardize
-    """By the training split."""
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Names of the classes; empty where labels are no classes."""
+        return self.spec.classes
 
     @classmethod
-    def of(cls, name: str, classes: tuple[str, ...], train: Split, valid: Split, test: Split) -> "Dataset":
-        """A data set with the statistics of its training split."""
-        return cls(name, classes, train, valid, test, Standardize.of(train))
+    def of(
+        cls, name: str, classes: Sequence[str], train: Split, valid: Split | None = None, test: Split | None = None
+    ) -> "Dataset":
+        """A data set of arrays, with the statistics of its training split.
+
+        >>> split = Split(np.zeros((50, 8, 8, 1)), np.arange(50) % 5)
+        >>> [len(s.labels) for s in Dataset.of("zeros", "abcde", split)[2:]]
+        [35, 5, 10]
+
+        Args:
+          name: in records.
+          classes: names of the classes, where labels are integers that count them or a column a class;
+            empty where labels are other numbers.
+          train: inputs [examples, *shape] with channels last, and labels [examples, *label].
+          valid: by default a tenth, at most 5,000, cut from `train` (`three_splits`).
+          test: by default a fifth, cut from `train`.
+
+        Raises:
+          DataError: inputs and labels differ in number, splits differ in shape or type, there is no
+            example, or a label is no class.
+        """
+        given = {"train": train, "valid": valid, "test": test}
+        splits = {split: Split(*map(np.asarray, arrays)) for split, arrays in given.items() if arrays is not None}
+        for split, arrays in splits.items():
+            _check(f"{name}: {split}", arrays, splits["train"], len(classes))
+        parts = three_splits(splits["train"], splits.get("valid"), splits.get("test"), stratified=bool(classes))
+        inputs, labels = splits["train"]
+        kind = inputs.shape[1:], inputs.dtype.name, tuple(map(str, classes)), labels.shape[1:], labels.dtype.name
+        return cls(name, Spec(*kind, *statistics(parts[0])), *parts)
 
 
-def cut(split: Split, count: int) -> tuple[Split, Split]:
-    """`count` examples cut from a split, and the rest: by a fixed shuffle, the same share of each class.
+def _check(name: str, split: Split, train: Split, classes: int) -> None:
+    for what, array, other in zip(Split._fields, split, train, strict=True):
+        if array.dtype.kind not in "biuf":
+            raise DataError(f"{name}: {what} are {array.dtype}: must be numbers")
+        if (array.shape[1:], array.dtype) != (other.shape[1:], other.dtype):
+            raise DataError(
+                f"{name}: {what} are {array.dtype}{list(array.shape)}: must be as in train, "
+                f"{other.dtype}{['examples', *other.shape[1:]]}"
+            )
+    inputs, labels = split
+    if inputs.ndim < 2 or len(inputs) != len(labels) or not len(labels):
+        raise DataError(
+            f"{name}: inputs {list(inputs.shape)}, labels {list(labels.shape)}: must be "
+            "[examples, *shape, channels] and as many labels, at least one"
+        )
+    if classes and labels.ndim == 1:
+        wrong = np.flatnonzero((labels < 0) | (labels >= classes)) if labels.dtype.kind in "iu" else [0]
+        if len(wrong):
+            raise DataError(
+                f"{name}: example {wrong[0]} has label {labels[wrong[0]]}: labels are integers from 0 to {classes - 1}"
+            )
+    elif classes and labels.shape[1:] != (classes,):
+        raise DataError(f"{name}: labels are {list(labels.shape)}: with {classes} classes they have a column for each")
 
-    The rule is scikit-learn's `train_test_split(stratify=labels, random_state=0)`.
+
+def cut(split: Split, count: int, stratified: bool = True) -> tuple[Split, Split]:
+    """`count` examples cut from a split, and the rest, by a fixed shuffle.
+
+    The rule is scikit-learn's `train_test_split(random_state=0)`; with `stratified` and one label an
+    example, it takes the same share of each class (`stratify=labels`).
     """
     from sklearn.model_selection import train_test_split
 
     rows = np.arange(len(split.labels))
+    stratify = split.labels if stratified and split.labels.ndim == 1 else None
     try:
-        rest, part = train_test_split(rows, test_size=count, stratify=split.labels, random_state=0)
+        rest, part = train_test_split(rows, test_size=count, stratify=stratify, random_state=0)
     except ValueError as error:
         raise DataError(f"cannot cut {count} of {len(rows)} examples evenly over the classes: {error}") from error
     return tuple(Split(split.inputs[rows], split.labels[rows]) for rows in (part, rest))  # type: ignore[return-value]
 
 
-def three_splits(train: Split, valid: Split | None, test: Split | None) -> tuple[Split, Split, Split]:
+def three_splits(
+    train: Split, valid: Split | None, test: Split | None, stratified: bool = True
+) -> tuple[Split, Split, Split]:
     """Cuts what is missing from train: a fifth for test, then a tenth of all, at most 5,000, for validation."""
     total = len(train.labels)
     if test is None:
-        test, train = cut(train, math.ceil(0.2 * total))
+        test, train = cut(train, math.ceil(0.2 * total), stratified)
     if valid is None:
-        valid, train = cut(train, min(math.ceil(0.1 * total), 5000))
+        valid, train = cut(train, min(math.ceil(0.1 * total), 5000), stratified)
     return train, valid, test
 
 

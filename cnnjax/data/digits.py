@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from cnnjax.data.dataset import Dataset, Split, three_splits
+from cnnjax.data.dataset import Dataset, Split
 
 
 def read() -> Dataset:
@@ -16,4 +16,4 @@ def read() -> Dataset:
     assert package.origin
     rows = np.loadtxt(Path(package.origin).parent / "datasets/data/digits.csv.gz", np.uint8, delimiter=",")
     split = Split(rows[:, :-1].reshape(-1, 8, 8, 1), rows[:, -1].astype(np.int32))
-    return Dataset.of("digits", tuple(map(str, range(10))), *three_splits(split, None, None))
+    return Dataset.of("digits", tuple(map(str, range(10))), split)

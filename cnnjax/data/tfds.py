@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from cnnjax.config import from_json, reason
-from cnnjax.data.dataset import DataError, Dataset, Split, stack, three_splits
+from cnnjax.data.dataset import DataError, Dataset, Split, stack
+from cnnjax.options import from_json, reason
 
 BATCH = 1000  # images decoded at once
 
@@ -85,8 +85,8 @@ def read(folder: Path) -> Dataset:
         classes = tuple(features[label].names)
     finally:
         logging.set_verbosity(verbosity)
-    parts = three_splits(splits["train"], splits.get("validation"), splits.get("test"))
-    return Dataset.of(f"{builder.info.name}:{builder.info.version}", classes, *parts)
+    name = f"{builder.info.name}:{builder.info.version}"
+    return Dataset.of(name, classes, splits["train"], splits.get("validation"), splits.get("test"))
 
 
 def _image_and_label(info: Any, tfds: Any) -> tuple[str | None, str | None]:

@@ -1,7 +1,6 @@
 """What the networks are built of: activations, pooling, and windows that must fit."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from functools import partial
 from typing import Any
 
 import jax
@@ -9,8 +8,8 @@ from flax import nnx
 from jax import Array
 from jax import numpy as jnp
 
-from cnnjax.config import choose, text
 from cnnjax.operations import Pairs, avg_pool, conv_general_dilated, explicit_padding, max_pool, output_size
+from cnnjax.options import choose, text
 
 Shape = tuple[int, ...]
 
@@ -24,7 +23,7 @@ ACTIVATIONS: Mapping[str, Callable[[Array], Array]] = {
     "silu": nnx.silu,
     "softplus": nnx.softplus,
 }
-NOT_ZERO_AT_ZERO = ("sigmoid", "softplus")
+ZERO_AT_ZERO = ("relu", "tanh", "leaky_relu", "elu", "gelu", "silu")
 RISING = ("relu", "tanh", "sigmoid", "leaky_relu", "elu", "softplus")
 POOLS: Mapping[str, Callable[..., Array]] = {"max": max_pool, "average": avg_pool}
 
@@ -94,24 +93,11 @@ class Maps:
             rngs=rngs,
         )
 
-    def pool(self, kind: str, size: int) -> Callable[[Array], Array]:
+    def pool(self, kind: str, size: int = 2) -> "Pool":
         """Pooling of the current maps over windows of `size` that do not overlap."""
-        function = choose("pool", kind, POOLS)
-        window = (size,) * len(self.spatial)
-        self._advance(f"a {kind} pool of {by_name(window)}", size, size, "VALID", 1, self.channels)
-        return partial(function, window_shape=window, strides=window)
-
-    def activate_and_pool(self, activation: str, kind: str, size: int = 2) -> list[Callable[[Array], Array]]:
-        """The end of a block: activation, then pool.
-
-        A rising activation commutes with a maximum, so it may follow the pool and then has only a
-        share of the values to compute; values and gradients are the same.
-        """
-        function = choose("activation", activation, ACTIVATIONS)
-        if kind == "none":
-            return [function]
-        pool = self.pool(kind, size)
-        return [pool, function] if kind == "max" and activation in RISING else [function, pool]
+        pool = Pool(kind, (size,) * len(self.spatial))
+        self._advance(f"a {kind} pool of {by_name(pool.window)}", size, size, "VALID", 1, self.channels)
+        return pool
 
     def _advance(self, name: str, size: int, stride: int, padding: str | int, dilation: int, channels: int) -> Pairs:
         """Moves on to the maps that a window gives, and returns its padding as pairs."""
@@ -138,24 +124,75 @@ class Maps:
         return pairs
 
 
-class Dropout(nnx.Dropout):
-    """`nnx.Dropout` whose rate may also be a tracer, so that it can be a lane's own number."""
+class Activation(nnx.Module):
+    """An activation function as a layer.
 
-    def __call__(self, inputs: Array, **options: Any) -> Array:
-        if not isinstance(self.rate, Array):
-            return super().__call__(inputs, **options)
+    Args:
+      function: a name in `ACTIVATIONS`, or a function of an array.
+    """
+
+    def __init__(self, function: str | Callable[[Array], Array]):
+        self.name = function if isinstance(function, str) else getattr(function, "__name__", "")
+        self.function = choose("activation", function, ACTIVATIONS) if isinstance(function, str) else function
+        self.known = isinstance(function, str)
+
+    def __call__(self, inputs: Array) -> Array:
+        return self.function(inputs)
+
+    @property
+    def rising(self) -> bool:
+        """Whether it is known to commute with a maximum."""
+        return self.known and self.name in RISING
+
+
+class Pool(nnx.Module):
+    """Pooling over windows that do not overlap.
+
+    Args:
+      kind: a name in `POOLS`.
+      window: cells in each spatial dimension.
+    """
+
+    def __init__(self, kind: str, window: Shape):
+        self.kind, self.window = kind, window
+        self.function = choose("pool", kind, POOLS)
+
+    def __call__(self, inputs: Array) -> Array:
+        return self.function(inputs, window_shape=self.window, strides=self.window)
+
+
+def activate_and_pool(inputs: Array, activation: Activation, pool: Pool | None) -> Array:
+    """The end of a block: activation, then pool.
+
+    A rising activation commutes with a maximum, so it may follow the pool and then has only a
+    share of the values to compute; values and gradients are the same.
+    """
+    if pool is None:
+        return activation(inputs)
+    return activation(pool(inputs)) if pool.kind == "max" and activation.rising else pool(activation(inputs))
+
+
+class Dropout(nnx.Module):
+    """Sets a share of its inputs to zero in training, and scales up the rest.
+
+    A drop-in for `nnx.Dropout` whose rate may be a tracer, so that each lane has its own.
+
+    Args:
+      rate: share, below 1.
+      rngs: whose stream `dropout` seeds the noise.
+    """
+
+    def __init__(self, rate: Any, *, rngs: nnx.Rngs):
+        if isinstance(rate, int | float) and not 0 <= rate < 1:
+            raise ValueError(f"dropout: {rate}: must be at least 0 and below 1")
+        self.rate, self.rngs, self.deterministic = rate, rngs.dropout.fork(), False
+
+    def __call__(self, inputs: Array) -> Array:
         if self.deterministic:
             return inputs
-        assert isinstance(self.rngs, nnx.RngStream)
         keep = 1 - self.rate
-        return jnp.where(jax.random.bernoulli(self.rngs(), keep, inputs.shape), inputs / keep, 0)
-
-
-def dropout(rate: float, *, rngs: nnx.Rngs) -> Dropout:
-    """Dropout; ValueError if the rate is no share below 1."""
-    if not 0 <= rate < 1:
-        raise ValueError(f"dropout: {rate}: must be at least 0 and below 1")
-    return Dropout(rate, rngs=rngs)
+        scale = 1 / keep  # XLA rewrites some divisions by `keep`, so that lanes would round unlike a single run
+        return jnp.where(jax.random.bernoulli(self.rngs(), keep, inputs.shape), inputs * scale, 0)
 
 
 def dense(shape: Shape, widths: Sequence[int], *, rngs: nnx.Rngs) -> nnx.List[nnx.LinearGeneral]:

@@ -1,15 +1,15 @@
 """LeNet-5, in the form in which it is usually trained today."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 
 from flax import nnx
 from jax import Array
 from jaxtyping import Float
 
-from cnnjax.config import NetworkConfig, choose, option, text
-from cnnjax.networks.layers import ACTIVATIONS, POOLS, Maps, positive
+from cnnjax.networks.base import NetworkConfig
+from cnnjax.networks.layers import ACTIVATIONS, Activation, Maps, activate_and_pool, positive
 from cnnjax.networks.layers import dense as dense_layers
+from cnnjax.options import config, static, text
 
 
 class LeNet5(nnx.Module):
@@ -24,7 +24,7 @@ class LeNet5(nnx.Module):
       input_shape: [height, width, channels] of one input.
       classes: number of logits.
       filters: channels of C1 and C3.
-      activation: a name in `ACTIVATIONS`.
+      activation: a name in `ACTIVATIONS`, or a function.
       pool: `max` or `average`.
       padding: zero cells on every side of the input: 2 makes 28x28 the paper's 32x32.
 
@@ -38,37 +38,37 @@ class LeNet5(nnx.Module):
         classes: int,
         *,
         filters: Sequence[int] = (6, 16),
-        activation: str = "relu",
+        activation: str | Callable[[Array], Array] = "relu",
         pool: str = "max",
         padding: int = 2,
         rngs: nnx.Rngs,
     ):
         if len(positive("filters", filters)) != 2:
             raise ValueError(f"filters: {text(tuple(filters))}: LeNet-5 has two counts, as 6,16")
-        self.activation = choose("activation", activation, ACTIVATIONS)
-        choose("pool", pool, POOLS)
+        self.activation = Activation(activation)
         maps = Maps(input_shape)
         self.c1 = maps.convolution(filters[0], 5, padding=padding, rngs=rngs)
-        self.s2 = nnx.Sequential(*maps.activate_and_pool(activation, pool))
+        self.s2 = maps.pool(pool)
         self.c3 = maps.convolution(filters[1], 5, rngs=rngs)
-        self.s4 = nnx.Sequential(*maps.activate_and_pool(activation, pool))
+        self.s4 = maps.pool(pool)
         self.dense = dense_layers(maps.shapes[-1], (120, 84, classes), rngs=rngs)
 
     def __call__(self, inputs: Float[Array, "batch height width channels"]) -> Float[Array, "batch classes"]:
-        x = self.s2(self.c1(inputs))
-        x = self.s4(self.c3(x))
+        x = activate_and_pool(self.c1(inputs), self.activation, self.s2)
+        x = activate_and_pool(self.c3(x), self.activation, self.s4)
         c5, f6, output = self.dense
         return output(self.activation(f6(self.activation(c5(x)))))
 
 
-@dataclass(frozen=True)
+@config
 class LeNet5Config(NetworkConfig):
     """The arguments of `LeNet5`, as a value."""
 
+    word = "lenet5"
     module = LeNet5
-    examples_apart = True
     widths = ("filters",)
-    filters: tuple[int, ...] = option((6, 16), "channels of C1 and C3")
-    activation: str = option("relu", f"one of {', '.join(ACTIVATIONS)}; the paper's is tanh")
-    pool: str = option("max", "max or average; the paper's is average")
-    padding: int = option(2, "zero cells on every side of the input", least=0)
+    per_example = True
+    filters: tuple[int, ...] = static((6, 16), "channels of C1 and C3")
+    activation: str | Callable[[Array], Array] = static("relu", f"one of {', '.join(ACTIVATIONS)}; the paper's is tanh")
+    pool: str = static("max", "max or average; the paper's is average")
+    padding: int = static(2, "zero cells on every side of the input", least=0)

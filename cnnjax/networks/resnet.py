@@ -1,18 +1,18 @@
 """Residual networks for small images."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from flax import nnx
 from jax import Array
 from jax import numpy as jnp
 from jaxtyping import Float
 
-from cnnjax.config import NetworkConfig, option
+from cnnjax.networks.base import NetworkConfig
 from cnnjax.networks.layers import Maps, positive
+from cnnjax.options import config, static
 
 
-class Block(nnx.Module):
+class ResidualBlock(nnx.Module):
     """Two 3x3 convolutions with BatchNorm, added to the input.
 
     Where the block changes the shape, the shortcut takes every second cell and pads with zero
@@ -67,7 +67,7 @@ class ResNet(nnx.Module):
         self.norm = nnx.BatchNorm(filters[0], momentum=0.9, rngs=rngs)
         strides = [2 if stage and not block else 1 for stage in range(len(filters)) for block in range(blocks)]
         self.blocks = nnx.List(
-            [Block(maps, filters[i // blocks], stride, rngs=rngs) for i, stride in enumerate(strides)]
+            [ResidualBlock(maps, filters[i // blocks], stride, rngs=rngs) for i, stride in enumerate(strides)]
         )
         self.head = nnx.Linear(maps.channels, classes, rngs=rngs)
 
@@ -78,12 +78,13 @@ class ResNet(nnx.Module):
         return self.head(x.mean(range(1, x.ndim - 1)))
 
 
-@dataclass(frozen=True)
+@config
 class ResNetConfig(NetworkConfig):
     """The arguments of `ResNet`, as a value."""
 
+    word = "resnet"
     module = ResNet
-    examples_apart = True
     widths = ("filters",)
-    filters: tuple[int, ...] = option((16, 32, 64), "channels of each stage")
-    blocks: int = option(3, "residual blocks a stage; with three stages 3 is ResNet-20", least=1)
+    per_example = True
+    filters: tuple[int, ...] = static((16, 32, 64), "channels of each stage")
+    blocks: int = static(3, "residual blocks a stage; with three stages 3 is ResNet-20", least=1)

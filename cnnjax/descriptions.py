@@ -1,0 +1,149 @@
+"""Configurations as plain values, and back: what `config.json` holds.
+
+Nothing that is read names code to import. A part of cnnjax is looked up among the parts it has;
+any other must be given.
+"""
+
+import dataclasses
+import enum
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+from cnnjax import augmentation, losses, metrics, networks, optimizers, schedules
+from cnnjax.config import Range, SweepConfig, TrainConfig
+from cnnjax.options import Config, check, function_name, kinds
+
+_ROOMS = (networks, optimizers, schedules, losses, metrics, augmentation)
+PARTS: Mapping[str, type[Config]] = {
+    name: value
+    for room in _ROOMS
+    for name, value in vars(room).items()
+    if isinstance(value, type) and issubclass(value, Config) and value is not Config
+}
+"""The parts that cnnjax has, by the name of their class."""
+
+
+class UnknownClassError(ValueError):
+    """A record names a class or function that is not cnnjax's own and was not given."""
+
+
+def given_by(config: TrainConfig | SweepConfig) -> list[Any]:
+    """The classes, enumerations and functions that a configuration consists of."""
+    if isinstance(config, TrainConfig):
+        return list(dict.fromkeys(_within(config)))
+    axes = [value for _, values in config.axes if not isinstance(values, Range) for value in values]
+    return list(dict.fromkeys(found for value in (config.base, *axes) for found in _within(value)))
+
+
+def _within(value: Any) -> Iterator[Any]:
+    if isinstance(value, Config):
+        yield type(value)
+        for name in kinds(type(value)):
+            yield from _within(getattr(value, name))
+    elif isinstance(value, tuple):
+        for entry in value:
+            yield from _within(entry)
+    elif isinstance(value, enum.Enum):
+        yield type(value)
+    elif callable(value):
+        yield value
+
+
+def describe(config: TrainConfig | SweepConfig) -> dict[str, Any]:
+    """A configuration as plain values, enough to run it again."""
+    if isinstance(config, TrainConfig):
+        return _plain(config)
+    axes = {
+        name: dataclasses.asdict(values) if isinstance(values, Range) else [_plain(value) for value in values]
+        for name, values in config.axes
+    }
+    rest = {field.name: getattr(config, field.name) for field in dataclasses.fields(config)[2:]}
+    zipped = [list(group) for group in config.zipped]
+    return {"base": _plain(config.base), "axes": axes, **rest, "zipped": zipped}
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Config):
+        return {"class": _name(type(value)), **{name: _plain(getattr(value, name)) for name in kinds(type(value))}}
+    if isinstance(value, tuple):
+        return [_plain(entry) for entry in value]
+    if isinstance(value, enum.Enum):
+        return {"enum": _name(type(value)), "name": value.name}
+    return {"function": function_name(value)} if callable(value) else value
+
+
+def _name(cls: type) -> str:
+    """`cnnjax.CNNConfig` of a part that cnnjax has, `module.Class` of any other."""
+    return f"cnnjax.{cls.__qualname__}" if _own(cls) else f"{cls.__module__}.{cls.__qualname__}"
+
+
+def _own(cls: Any) -> bool:
+    return cls is TrainConfig or PARTS.get(getattr(cls, "__qualname__", "")) is cls
+
+
+def foreign(config: TrainConfig | SweepConfig) -> list[Any]:
+    """Those classes and functions of a configuration that are not cnnjax's own: reading it back needs them."""
+    return [value for value in given_by(config) if not _own(value)]
+
+
+def configuration(described: Any, classes: Iterable[Any] = ()) -> TrainConfig | SweepConfig:
+    """The configuration that `describe` wrote.
+
+    Args:
+      described: as read from `config.json`.
+      classes: classes, enumerations and functions of your own that it may name.
+
+    Raises:
+      UnknownClassError: it names one that is not cnnjax's own and is not among `classes`.
+      ValueError: it is no such description, or a value is out of range.
+    """
+    classes = list(classes)
+    given = {value.__qualname__.rpartition(".")[2]: value for value in classes}
+    given |= {f"{value.__module__}.{value.__qualname__}": value for value in classes}
+    try:
+        if "axes" not in described:
+            return _checked(_value(described, given))
+        axes = {
+            name: Range(**values) if isinstance(values, Mapping) else tuple(_value(value, given) for value in values)
+            for name, values in described["axes"].items()
+        }
+        zipped = tuple(map(tuple, described["zipped"]))
+        rest = {name: value for name, value in described.items() if name not in ("base", "axes", "zipped")}
+        return SweepConfig(_checked(_value(described["base"], given)), tuple(axes.items()), zipped=zipped, **rest)
+    except (KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"no configuration: {type(error).__name__}: {error}") from None
+
+
+def _checked(config: Any) -> TrainConfig:
+    if not isinstance(config, TrainConfig):
+        raise ValueError(f"no configuration: {type(config).__name__}")
+    check(config)
+    return config
+
+
+def _value(described: Any, given: Mapping[str, Any]) -> Any:
+    if isinstance(described, list):
+        return tuple(_value(entry, given) for entry in described)
+    if not isinstance(described, Mapping):
+        return described
+    values = dict(described)
+    if "enum" in values:
+        return _found(values["enum"], given)[values["name"]]
+    if "function" in values:
+        return _found(values["function"], given)
+    cls = _found(values.pop("class"), given)
+    if not (isinstance(cls, type) and issubclass(cls, Config)):
+        raise ValueError(f"no configuration: {cls!r} is no part")
+    return cls(**{name: _value(value, given) for name, value in values.items()})
+
+
+def _found(name: Any, given: Mapping[str, Any]) -> Any:
+    module, _, last = str(name).rpartition(".")
+    known: Mapping[str, Any] = {**PARTS, "TrainConfig": TrainConfig} if module == "cnnjax" else given
+    found = next((known[key] for key in (str(name), last) if key in known), None)
+    if found is None:
+        raise UnknownClassError(
+            f"{name}: not a part of cnnjax: name the preset that defines it with --preset FILE, or give "
+            f"classes=[{last}]"
+        )
+    return found
