@@ -9,6 +9,7 @@ import tomllib
 from pathlib import Path
 
 import pytest
+import reading
 from conftest import script
 
 from cnnjax import load
@@ -161,6 +162,17 @@ def test_the_readme_s_python_runs(
     assert trained["logits"].shape == (360, 10)
     exec(blocks[2], sweep)
     assert len(capsys.readouterr().out.splitlines()) == 4
+    (tmp_path / "focal.py").write_text(blocks[3])
+    [command] = re.findall(r"experiments/sweep.py (focal.py .*)", (ROOT / "README.md").read_text())
+    done = script("sweep", *command.split(), "--epochs", "1", "--seeds", "1", cwd=tmp_path)
+    assert "12 trials: 12 complete" in done.stdout
+
+
+def test_no_file_but_the_part_that_has_a_field_knows_it() -> None:
+    """Numbers that can be off need no exception anywhere: they are leaves, or None."""
+    files = reading.sources(ROOT)
+    assert {path.stem for path in files if reading.knows(path, "dropout")} == {"base", "cnn", "layers", "mlp"}
+    assert {path.stem for path in files if reading.knows(path, "clip_norm")} == {"optimizers"}
 
 
 def test_ci_runs_the_commands_of_the_readme() -> None:
