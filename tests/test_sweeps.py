@@ -263,7 +263,13 @@ def test_numbers_may_be_written_as_integers(small: Dataset) -> None:
 
 
 def test_lanes_also_run_with_64_bit_types(small: Dataset) -> None:
-    """And are the single run there as well; numbers stay float32, whose programs other numbers find."""
+    with jax.enable_x64(True):
+        [program] = plan(rates(0.01, 0.1), Lanes())
+        assert np.isfinite(np.asarray(last(program, small).train.loss)).all()
+
+
+def test_lanes_with_64_bit_types_equal_the_single_run(small: Dataset) -> None:
+    """Lanes are the single run there as well; numbers stay float32, whose programs other numbers find."""
     with jax.enable_x64(True):
         [program] = plan(every_number(SGD(clip_norm=1.0), NETWORKS["mlp"])[:2], Lanes())
         together = last(program, small)
