@@ -207,15 +207,21 @@ def alternatives(base: TrainConfig, axes: Iterable[tuple[str, Values]]) -> Itera
     """
     runs = [base]
     for name, values in axes:
-        for run in list(runs):
-            found = {option.path: option for option in options(run)}
-            try:
-                option = found[resolve(name, found)]
-            except ValueError:
-                continue
-            if option.holds_parts and not isinstance(values, Range):
-                others = [update(run, option.path, value) for value in values if value != option.value]
-                for other in others:
-                    check(other)
-                runs += others
+        runs = [other for run in runs for other in _with_each(run, name, values)]
     return iter(runs)
+
+
+def _with_each(run: TrainConfig, name: str, values: Values) -> Iterator[TrainConfig]:
+    """The run with each value of an axis that offers parts; as it is where it has none of that name."""
+    found = {option.path: option for option in options(run)}
+    try:
+        option = found[resolve(name, found)]
+    except ValueError:
+        option = None
+    if option is None or not option.holds_parts or isinstance(values, Range) or not values:
+        yield run
+        return
+    for value in values:
+        other = update(run, option.path, value)
+        check(other)
+        yield other

@@ -251,7 +251,8 @@ def _check_part(value: Any, hint: Any, where: str) -> None:
     if not isinstance(value, classes):
         given = f"the class {value.__name__}" if isinstance(value, type) else repr(value)
         names = " or ".join(cls.__name__ for cls in classes)
-        raise ValueError(f"{where}: {given}: must be a {names}, as {_example(classes[0])}")
+        article = "an" if names[0] in "AEIOU" else "a"
+        raise ValueError(f"{where}: {given}: must be {article} {names}, as {_example(classes[0])}")
     check(value, where)
 
 

@@ -652,11 +652,18 @@ def _as_batch(batch: Split, task: Task, found: Any) -> str:
     inputs, labels = ((array.shape, array.dtype) for array in batch)
     if shapes[0] == inputs and shapes[1] in (labels, (mixed.shape, mixed.dtype)):
         return ""
-    return f"inputs {inputs[1]}{_shape(inputs[0])} and labels {labels[1]}{_shape(labels[0])}"
+    return _described(batch)
 
 
 def _shape(shape: tuple[Any, ...]) -> str:
     return f"[{', '.join(map(str, shape))}]"
+
+
+def _described(found: Any) -> str:
+    """What a part returned: shapes, and types too in a batch."""
+    if isinstance(found, Split):
+        return " and ".join(f"{name} {a.dtype}{_shape(a.shape)}" for name, a in found._asdict().items())
+    return _shape(found.shape) if hasattr(found, "shape") else type(found).__name__
 
 
 def _called(
@@ -681,8 +688,7 @@ def _called(
     except Exception as error:
         raise ValueError(f"{who}: called with ({words}): {type(error).__name__}: {reason(error)}") from error
     if expected := problem(found):
-        returned = _shape(found.shape) if hasattr(found, "shape") else type(found).__name__
-        raise ValueError(f"{who}: called with ({words}): returned {returned}, expected {expected}")
+        raise ValueError(f"{who}: called with ({words}): returned {_described(found)}, expected {expected}")
     return found
 
 

@@ -35,7 +35,7 @@ class Options:
     keep_latest: int = 2
     """how many of the last checkpoints of a program are kept"""
     keep_best: int = 1
-    """and how many of those with the highest validation accuracy"""
+    """and how many of those with the best validation metric"""
     deterministic: bool = False
     """on a GPU, only operations whose results never vary, at some cost in speed"""
     memory: float | None = None

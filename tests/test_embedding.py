@@ -158,6 +158,7 @@ NETWORKS: Mapping[str, tuple[NetworkConfig, ...]] = {
     "ResNet": (ResNetConfig((4, 8, 8), blocks=1), ResNetConfig((8, 8, 16), blocks=1)),
 }
 SHAPES = {"one dimension": (12, 2), "three dimensions": (4, 4, 4, 1)}
+ROUNDED = {"ResNet"}  # in 32 bits rounding decides in 4 of 30 seeds which unit fires: values are compared in 64
 NUMBERS: dict[str, tuple[Any, ...]] = {
     "learning_rate": (0.05, 0.02, 0.01),
     "momentum": (0.0, 0.9, 0.8),
@@ -170,7 +171,7 @@ OF_ADAM = {
     "learning_rate": (0.01, 0.003, 0.001),
     "b1": (0.9, 0.0, 0.8),
     "b2": (0.999, 0.9, 0.99),
-    "eps": (1e-4, 1e-3, 1e-5),
+    "eps": (1e-8, 1e-3, 1e-5),
 }
 SCHEDULES = (Constant, Cosine, Step)
 
@@ -233,7 +234,7 @@ def check(
     """Trains every narrow network of a family inside of the wide one and alone, and compares all of the states.
 
     Of three ways one is compiled as it is for users, the others hurried, unless all are to `hurry`. Without
-    `values` only padding is looked at.
+    `values`, only padding is compared, with zero.
     """
     index = list(NETWORKS).index(name)
     data = noise(SHAPES[name], small) if name in SHAPES else small
@@ -275,13 +276,13 @@ def test_a_narrow_network_trains_as_if_it_was_alone_under_adam(rule: Rule, small
 @pytest.mark.slow
 @pytest.mark.parametrize("name", NETWORKS)
 def test_padding_stays_zero_in_every_layer_under_every_rule(name: str, small: Dataset, figure: Figure) -> None:
-    check(name, RULES[list(NETWORKS).index(name)], small, WAYS, figure)
+    check(name, RULES[list(NETWORKS).index(name)], small, WAYS, figure, values=name not in ROUNDED)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", NETWORKS)
 def test_padding_stays_zero_in_every_layer_under_adam(name: str, small: Dataset, figure: Figure) -> None:
-    """Values are compared in 64 bits: in 32 rounding may decide which unit fires."""
+    """Values are compared in 64 bits: small gradients divided by their own size are mostly rounding in 32."""
     check(name, ADAMS[list(NETWORKS).index(name)], small, WAYS, figure, values=False)
 
 
@@ -295,14 +296,16 @@ def test_in_64_bits_narrow_networks_train_as_if_they_were_alone(
     data = noise(SHAPES[name], small) if name in SHAPES else small
     members = sweep(NETWORKS[name], *rule.axes, optimizer=rule.optimizer, loss=rule.loss)
     _, last = apart(members, data, 20)
-    [program] = plan(members, Lanes(), "one", spec=data.spec)
-    run = prepare(program, data)
-    state = trained(run, run.state, 20)
-    for row, trial in enumerate(members):
-        for wide, narrow in zip(jax.tree.leaves(lane(state, row)), jax.tree.leaves(last[trial.number]), strict=True):
-            assert not outside(wide, narrow).any()
-            np.testing.assert_allclose(wide[tuple(map(slice, narrow.shape))], narrow, rtol=1e-9, atol=1e-11)
-    assert all(array.dtype == np.float64 for array in jax.tree.leaves(state.params))
+    for lanes in WAYS if name in ROUNDED else (Lanes(),):
+        [program] = plan(members, lanes, "one", spec=data.spec)
+        run = prepare(program, data)
+        state = trained(run, run.state, 20)
+        for row, trial in enumerate(members):
+            pairs = zip(jax.tree.leaves(lane(state, row)), jax.tree.leaves(last[trial.number]), strict=True)
+            for wide, narrow in pairs:
+                assert not outside(wide, narrow).any()
+                np.testing.assert_allclose(wide[tuple(map(slice, narrow.shape))], narrow, rtol=1e-9, atol=1e-11)
+        assert all(array.dtype == np.float64 for array in jax.tree.leaves(state.params))
 
 
 def test_the_families_cover_layers_activations_and_rules() -> None:

@@ -211,7 +211,7 @@ BAD_PRESETS = {
     "a class for a part": (TRAIN.format("CNNConfig"), "mine.py: ValueError: network: the class CNNConfig: must be a"),
     "no part": (TRAIN.format("5"), "mine.py: ValueError: network: 5: must be a NetworkConfig"),
     "a module for a network": (TRAIN.format("CNN"), "network: the class CNN: must be a NetworkConfig"),
-    "another part": (TRAIN.format("CNNConfig(), Cosine()"), "optimizer: Cosine(warmup=0.0): must be a Optimizer"),
+    "another part": (TRAIN.format("CNNConfig(), Cosine()"), "optimizer: Cosine(warmup=0.0): must be an Optimizer"),
     "undecorated": (
         "class Mine(CNNConfig):\n    more: int = 1\n" + TRAIN.format("Mine()"),
         "mine.py: TypeError: Mine: decorate the class with @cnnjax.config",

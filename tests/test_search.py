@@ -28,6 +28,7 @@ from cnnjax import (
     LeNet5Config,
     Metric,
     MLPConfig,
+    ResNetConfig,
     Shift,
     SquaredError,
     Step,
@@ -273,6 +274,12 @@ def test_an_axis_varies_under_the_parts_that_have_it() -> None:
     assert len(grid(("momentum", (0.0, 0.9)), ("optimizer", (adam, sgd)))) == 3  # in either order
 
 
+def test_a_field_of_a_part_that_an_axis_replaces_is_no_axis() -> None:
+    axes = ("network", (MLPConfig(), ResNetConfig())), ("kernel", (4, 8))
+    with pytest.raises(ValueError, match="^kernel: no such option"):
+        SweepConfig(replace(BASE, network=CNNConfig()), axes)
+
+
 def test_values_reach_the_parts_that_have_them_and_no_others() -> None:
     axes = (("b1", (0.5, 0.6)), ("momentum", (0.7, 0.8)), ("optimizer", (SGD(weight_decay=0.1), Adam(b2=0.99))))
     found = [trial.config.optimizer for trial in trials(SweepConfig(BASE, axes, seeds=1))]
@@ -397,8 +404,8 @@ class Above(Metric):
     ("axes", "message"),
     [
         ((("metric", (Accuracy(), Above())),), "metric: cannot be swept: every point has the same"),
-        ((("optimizer", (SGD, Adam())),), "optimizer: the class SGD: must be a Optimizer, as SGD()"),
-        ((("optimizer", (Cosine(),)),), "optimizer: Cosine(warmup=0.0): must be a Optimizer, as SGD()"),
+        ((("optimizer", (SGD, Adam())),), "optimizer: the class SGD: must be an Optimizer, as SGD()"),
+        ((("optimizer", (Cosine(),)),), "optimizer: Cosine(warmup=0.0): must be an Optimizer, as SGD()"),
         ((("schedule", ("cosine",)),), "optimizer.schedule: 'cosine': must be a Schedule"),
         ((("augment", (Flip(),)),), "augment: Flip(p=0.5): must be a tuple of parts, as (Flip(),)"),
         ((("augment", ((Flip(), Flip(0.1)),)),), "augment: flip,flip: flip is there twice"),

@@ -639,13 +639,13 @@ class Rate(Optimizer):
         ),
         (
             {"augment": (Crop(),)},
-            "augmentation Crop: called with (key, batch): returned Split, expected inputs float32[32, 8, 8, 1] and "
-            "labels int32[32]",
+            "augmentation Crop: called with (key, batch): returned inputs float32[32, 7, 8, 1] and "
+            "labels int32[32], expected inputs float32[32, 8, 8, 1] and labels int32[32]",
         ),
         (
             {"augment": (Flip(), Halved())},
-            "augmentation Halved: called with (key, batch): returned Split, expected inputs float32[32, 8, 8, 1] and "
-            "labels int32[32]",
+            "augmentation Halved: called with (key, batch): returned inputs bfloat16[32, 8, 8, 1] and "
+            "labels int32[32], expected inputs float32[32, 8, 8, 1] and labels int32[32]",
         ),
         (
             {"augment": (Inputs(),)},
@@ -683,7 +683,7 @@ def test_what_cannot_be_trained_is_refused_by_name(small: Dataset, changes: dict
         ({"loss": CrossEntropy}, "loss: the class CrossEntropy: must be a Loss, as CrossEntropy()"),
         ({"metric": CrossEntropy()}, "must be a Metric, as Accuracy()"),
         ({"optimizer": SGD(schedule="linear")}, "optimizer.schedule: 'linear': must be a Schedule, as Constant()"),  # type: ignore[arg-type]
-        ({"optimizer": optax.sgd(0.1)}, "must be a Optimizer, as SGD()"),
+        ({"optimizer": optax.sgd(0.1)}, "must be an Optimizer, as SGD()"),
         ({"optimizer": SGD(learning_rate=-1)}, "learning_rate: -1.0: must be at least 0"),
         ({"augment": Flip()}, "must be a tuple of parts, as (Flip(),)"),
         ({"augment": (Flip(), Flip(0.1))}, "flip is there twice"),
