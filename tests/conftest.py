@@ -5,7 +5,7 @@ import resource
 import subprocess
 import sys
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +15,21 @@ import pytest
 
 jax.config.update("jax_num_cpu_devices", max(2, len(os.sched_getaffinity(0))))
 
-from cnnjax.data import Dataset, Split, load  # noqa: E402 - the number of devices is set first
+from cnnjax import training  # noqa: E402 - the number of devices is set first
+from cnnjax.data import Dataset, Split, load  # noqa: E402
 
 
 @pytest.fixture(autouse=True)
 def _cache_in_tmp(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CNNJAX_CACHE_DIR", str(tmp_path_factory.getbasetemp() / "cache"))
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _programs_are_freed() -> Iterator[None]:
+    """Each program maps files of its own, and Linux ends a process that maps more than 65,530."""
+    yield
+    training._executable.cache_clear()
+    jax.clear_caches()
 
 
 @pytest.fixture(scope="session")

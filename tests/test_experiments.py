@@ -318,6 +318,7 @@ def test_a_plan_of_micro_batches_is_refused_where_they_would_change_the_numbers(
     assert not (tmp_path / "runs").exists()
 
 
+@pytest.mark.slow
 def test_memory_for_not_even_one_trial_is_told_in_one_line(tmp_path: Path) -> None:
     done = script("train", "digits", "--memory", "0.0001", "--filters", "4", cwd=tmp_path, check=False)
     assert (done.returncode, len(done.stderr.splitlines())) == (2, 1)

@@ -184,6 +184,7 @@ def test_values_and_gradients_equal_lax(form: Case, dtype: Any, atol: float) -> 
     both(form, make, *operands(form, dtype), atol=atol)
 
 
+@pytest.mark.slow
 def test_second_derivatives_equal_lax(form: Case) -> None:
     """Reverse over reverse, forward over reverse, reverse over forward."""
 

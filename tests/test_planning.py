@@ -48,9 +48,8 @@ def numbers(programs: Sequence[Program]) -> list[int]:
 @pytest.mark.parametrize(
     ("config", "lift"),
     [
-        (CNN, single),
         (BASE, Lanes(1, 2)),
-        *(pytest.param(CNN, Lanes(*lanes), marks=pytest.mark.slow) for lanes in ((1, 2), (0, 1))),
+        *(pytest.param(CNN, lift, marks=pytest.mark.slow) for lift in (single, Lanes(1, 2), Lanes(0, 1))),
     ],
 )
 def test_a_step_in_micro_batches_equals_the_whole_step(small: Dataset, config: TrainConfig, lift: Callable) -> None:
@@ -303,6 +302,7 @@ def test_a_chunk_s_trials_come_to_the_numbers_of_the_whole(small: Dataset) -> No
         np.testing.assert_allclose(a, b, rtol=2e-4, atol=2e-5)
 
 
+@pytest.mark.slow
 def test_more_lanes_side_by_side_take_more_memory(small: Dataset) -> None:
     one, many = (prepare(*plan(seeds(count), Lanes(0)), small).memory for count in (1, 4))
     assert 0 < one < many

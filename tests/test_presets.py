@@ -77,6 +77,7 @@ def test_a_run_of_one_s_own_is_loaded_with_its_classes(swept: Path) -> None:
         assert accuracy == pytest.approx(next(float(row["test_accuracy"]) for row in rows(run) if row["test_accuracy"]))
 
 
+@pytest.mark.slow
 def test_the_same_in_python(swept: Path) -> None:
     """In memory the same sweep ends with the same numbers as the script."""
     defined = parts(swept)
@@ -318,6 +319,7 @@ def test_a_hostile_configuration_runs_nothing(name: str, tmp_path: Path, figure:
     figure("hostile configurations refused, running nothing", 3)
 
 
+@pytest.mark.slow
 def test_a_lane_of_one_s_own_equals_the_single_run(own: Path) -> None:
     from cnnjax.sweeps import Lanes, plan, run, trials
     from cnnjax.training import fit, make_task

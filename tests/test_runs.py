@@ -60,6 +60,7 @@ def test_what_survives_halving_ends_as_in_the_whole_grid(small: Dataset) -> None
     assert sum(row["trial"] in ended for row in half.rows) == 4 * len(ended)
 
 
+@pytest.mark.slow
 def test_networks_are_an_axis(small: Dataset) -> None:
     networks = (CNNConfig(filters=(2,)), MLPConfig(hidden=(4,)))
     swept = cnnjax.sweep(SweepConfig(BASE, (("network", networks),), seeds=1), small)

@@ -276,7 +276,7 @@ def test_an_axis_varies_under_the_parts_that_have_it() -> None:
 
 def test_a_field_of_a_part_that_an_axis_replaces_is_no_axis() -> None:
     axes = ("network", (MLPConfig(), ResNetConfig())), ("kernel", (4, 8))
-    with pytest.raises(ValueError, match="^kernel: no such option"):
+    with pytest.raises(ValueError, match=r"^kernel: no such option"):
         SweepConfig(replace(BASE, network=CNNConfig()), axes)
 
 

@@ -393,6 +393,7 @@ def test_every_number_enters_as_float32(small: Dataset) -> None:
     assert jax.tree.structure(as_arrays(task)) == jax.tree.structure(task)
 
 
+@pytest.mark.slow
 def test_the_schedule_spans_the_epochs(small: Dataset) -> None:
     """Under a cosine the last epoch moves little; a constant rate moves as much as before."""
 
@@ -711,6 +712,7 @@ class Mixup(Augmentation):
         return Split(mixed(batch.inputs), mixed(jax.nn.one_hot(batch.labels, self.classes)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("loss", [CrossEntropy(), SquaredError(0.1)])
 def test_an_augmentation_may_mix_labels(small: Dataset, loss: Loss) -> None:
     """The loss of the mixed batch, by hand; and training under it learns."""
