@@ -158,10 +158,31 @@ def config(cls: type[T]) -> type[T]:
     hints = typing.get_type_hints(cls)
     frozen.__kinds__ = {field.name: _kind(cls, field, hints[field.name]) for field in dataclasses.fields(frozen)}
     frozen.__hints__ = hints
-    meta = [name for name, kind in frozen.__kinds__.items() if kind == "static"]
-    data = [name for name in frozen.__kinds__ if name not in meta]
-    jax.tree_util.register_dataclass(frozen, data, meta)
+    _register(frozen)
     return frozen
+
+
+def _register(cls: Any) -> None:
+    """Makes a configuration a node of pytrees.
+
+    Not by `jax.tree_util.register_dataclass`: the structures of two such classes compare equal where their
+    static values do (jaxlib 0.10 and 0.12), and now and then a program of one is taken for the other's.
+    """
+    meta = tuple(name for name, kind in cls.__kinds__.items() if kind == "static")
+    data = tuple(name for name in cls.__kinds__ if name not in meta)
+    keys = tuple(map(jax.tree_util.GetAttrKey, data))
+
+    def flatten(part: Any) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
+        return tuple(getattr(part, name) for name in data), tuple(getattr(part, name) for name in meta)
+
+    def flatten_with_keys(part: Any) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
+        children, values = flatten(part)
+        return tuple(zip(keys, children, strict=True)), values
+
+    def unflatten(values: tuple[Any, ...], children: Iterable[Any]) -> Any:
+        return cls(**dict(zip(meta, values, strict=True)), **dict(zip(data, children, strict=True)))
+
+    jax.tree_util.register_pytree_with_keys(cls, flatten_with_keys, unflatten, flatten)
 
 
 def _kind(cls: type, field: dataclasses.Field[Any], hint: Any) -> Kind:

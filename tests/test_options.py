@@ -10,6 +10,7 @@ import re
 import sys
 from collections.abc import Callable
 from functools import partial
+from itertools import combinations
 from pathlib import Path
 from typing import Any, Literal
 
@@ -200,6 +201,20 @@ def test_numbers_are_leaves_and_all_else_is_structure() -> None:
     ]
     structures = [jax.tree.structure(replace(TRAIN, change)) for change in ({}, *changes)]
     assert len(set(structures)) == len(structures)
+    assert not any(a == b for a, b in combinations(structures, 2))
+
+
+def test_classes_of_the_same_fields_are_different_structures() -> None:
+    """Not by their hashes alone: caches of compiled programs compare what falls into one bucket."""
+    parts = [Constant(), Cosine(), Step(), CrossEntropy(), SquaredError(), Everything(1.0)]
+    assert not any(jax.tree.structure(a) == jax.tree.structure(b) for a, b in combinations(parts, 2))
+    for value in parts:
+        leaves, structure = jax.tree.flatten(value)
+        assert jax.tree.unflatten(structure, leaves) == value
+        with_paths = jax.tree_util.tree_flatten_with_path(value)[0]
+        assert [leaf for _, leaf in with_paths] == leaves
+    path, leaf = jax.tree.leaves_with_path(SGD(momentum=0.7))[1]
+    assert (jax.tree_util.keystr(path), leaf) == (".momentum", 0.7)
 
 
 def test_none_selects_another_structure_and_zero_a_lane() -> None:
