@@ -127,7 +127,8 @@ class _Parts(NamedTuple):
             named = [name for name in swept if _resolved(name, paths) == option.path]
             before = swept[named[0]] if named else (option.value,)
             values = tuple(parts.instance(option, word, before) for word in words) if words else before
-            parts = parts.with_part(option, values, named[0] if named else option.name)
+            if words or named:
+                parts = parts.with_part(option, values, named[0] if named else option.name)
         return parts
 
     @property

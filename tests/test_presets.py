@@ -177,6 +177,21 @@ def test_a_preset_that_changed_is_noticed_and_one_that_moved_is_not(name: str, s
 
 
 @pytest.mark.slow
+def test_a_part_that_only_one_alternative_has_is_no_axis(own: Path) -> None:
+    """Adam has a schedule, and the optimizer that it is compared with has none."""
+    (own / "mine.py").write_text(
+        "from cnnjax import MLPConfig, TrainConfig\nfrom squeeze import Signs, data\n"
+        "train = TrainConfig(MLPConfig((4,)), Signs(), epochs=1)\n"
+    )
+    plan = ["mine.py", "--optimizer", "signs", "adam", "--plan"]
+    without, given = (script("sweep", *plan, *more, cwd=own).stdout for more in ([], ["--schedule", "step", "cosine"]))
+    assert "2 points" in without
+    assert "schedule" not in without
+    assert "3 points" in given
+    assert "schedule: programs" in given
+
+
+@pytest.mark.slow
 def test_regression_is_ranked_by_a_metric_of_its_own(own: Path) -> None:
     done = script("sweep", "angle.py", "--learning-rate", "0.003", "0.03", "--name", "s", "--quiet", cwd=own)
     table = done.stdout.splitlines()
