@@ -24,7 +24,7 @@ PARTS: Mapping[str, type[Config]] = {
 
 
 class UnknownClassError(ValueError):
-    """A record names a class or function that is not cnnjax's own and was not given."""
+    """A record names a class, a function or a field that cnnjax and what was given do not have."""
 
 
 def given_by(config: TrainConfig | SweepConfig) -> list[Any]:
@@ -134,6 +134,11 @@ def _value(described: Any, given: Mapping[str, Any]) -> Any:
     cls = _found(values.pop("class"), given)
     if not (isinstance(cls, type) and issubclass(cls, Config)):
         raise ValueError(f"no configuration: {cls!r} is no part")
+    unknown = [name for name in values if name not in kinds(cls)]
+    if unknown and PARTS.get(cls.__name__) is not cls:
+        raise UnknownClassError(
+            f"{cls.__name__} has no field {unknown[0]!r}, which this run has: give the class it had"
+        )
     return cls(**{name: _value(value, given) for name, value in values.items()})
 
 
@@ -143,7 +148,7 @@ def _found(name: Any, given: Mapping[str, Any]) -> Any:
     found = next((known[key] for key in (str(name), last) if key in known), None)
     if found is None:
         raise UnknownClassError(
-            f"{name}: not a part of cnnjax: name the preset that defines it with --preset FILE, or give "
-            f"classes=[{last}]"
+            f"{name}: not a part of cnnjax{', nor among the classes given' if given else ''}: name the preset that "
+            f"defines it with --preset FILE, or give classes=[{last}]"
         )
     return found

@@ -190,7 +190,7 @@ def _defined_in(folder: Path) -> str:
         path = Path(str(read_record(folder / "env.json")["preset"]["path"]))
     except (OSError, RecordError, LookupError, TypeError):
         return ""
-    return f"; it was {path}" + ("" if path.is_file() else ", which is not there any more")
+    return f"; it was defined in {path}" + ("" if path.is_file() else ", which is not there any more")
 
 
 def load_run(folder: str | Path, trial: int | None = None, classes: Iterable[Any] = ()) -> Trained:

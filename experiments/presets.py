@@ -187,7 +187,7 @@ def _classes(module: types.ModuleType) -> tuple[Any, ...]:
 
 def _data(module: types.ModuleType, path: Path) -> Any:
     value = getattr(module, "data", None)
-    if value is None or isinstance(value, types.ModuleType):  # `from cnnjax import data`
+    if not hasattr(module, "data") or isinstance(value, types.ModuleType):  # `from cnnjax import data`
         return None
     if not isinstance(value, Dataset) and not callable(value):
         raise ValueError(f"{path}: `data` is {type(value).__name__}: a cnnjax.Dataset, or a function that returns one")

@@ -4,6 +4,7 @@ import json
 import shutil
 import time
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
@@ -85,9 +86,11 @@ INPUTS, LABELS = np.zeros((20, 4, 1)), np.arange(20) % 2
             r"d: test: inputs are float64\[20, 3, 1\]: must be as in",
         ),
         ("ab", Split(INPUTS, LABELS), Split(INPUTS, LABELS.astype(np.int8)), "d: test: labels are int8"),
+        (None, Split(INPUTS, LABELS), None, r"d: classes: None: must be their names, or \(\) where"),
+        (2, Split(INPUTS, LABELS), None, "d: classes: 2: must be their names"),
     ],
 )
-def test_arrays_that_are_no_examples_are_refused(classes: str, train: Split, test: Split | None, message: str) -> None:
+def test_arrays_that_are_no_examples_are_refused(classes: Any, train: Split, test: Split | None, message: str) -> None:
     with pytest.raises(DataError, match=message):
         Dataset.of("d", classes, train, None, test)
 

@@ -685,7 +685,7 @@ def test_an_own_class_that_is_not_given_is_named() -> None:
     ):
         described = written(value)
         for classes in ([], [cls for cls in OWN if cls.__name__ != name]):
-            with pytest.raises(UnknownClassError, match=rf"{name}: not a part of cnnjax: .*classes=\[{name}\]"):
+            with pytest.raises(UnknownClassError, match=rf"{name}: not a part of cnnjax.*: .*classes=\[{name}\]"):
                 configuration(described, classes)
         assert configuration(described, OWN) == value
     assert foreign(TRAIN) == []
@@ -696,6 +696,10 @@ def test_an_own_class_that_is_not_given_is_named() -> None:
 
     value = TrainConfig(Local())
     assert configuration(written(value), [Local]) == value
+    described = written(TrainConfig(CNNConfig(), loss=Focal()))
+    described["loss"]["strength"] = 2.0
+    with pytest.raises(UnknownClassError, match=r"^Focal has no field 'strength', which this run has"):
+        configuration(described, OWN)
     assert foreign(TrainConfig(SENetConfig(norm=Norm.GROUP, activation=leaky), loss=Focal())) == [
         SENetConfig,
         leaky,

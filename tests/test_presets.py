@@ -155,7 +155,7 @@ def test_a_sweep_of_one_s_own_is_extended_and_its_winner_continued(swept: Path, 
     refused = script("train", "runs/s/winner", *again, cwd=own, check=False)
     assert refused.returncode == 1
     assert "not a part of cnnjax: name the preset that defines it with --preset FILE" in refused.stderr
-    assert f"it was {swept / 'squeeze.py'}" in refused.stderr
+    assert f"it was defined in {swept / 'squeeze.py'}" in refused.stderr
     script("train", "runs/s/winner", "--preset", "squeeze.py", *again, cwd=own)
     lines = (own / "runs" / "s" / "winner" / "metrics.jsonl").read_text().splitlines()
     assert [json.loads(line)["epoch"] for line in lines] == [1, 2, 3]
@@ -269,6 +269,10 @@ BAD_PRESETS = {
         "    def __call__(self, x):\n        return self.d(x)\n"
         "@config\nclass Net(NetworkConfig):\n    module = M\n" + TRAIN.format("Net()"),
         "network Net: called with (inputs): returned [64, 8, 8, 3], expected an array [64, 10]",
+    ),
+    "data that is None": (
+        "data = None\n" + TRAIN.format("CNNConfig()"),
+        "mine.py: `data` is NoneType: a cnnjax.Dataset",
     ),
     "data that is none": ("data = 5\n" + TRAIN.format("CNNConfig()"), "mine.py: `data` is int: a cnnjax.Dataset, or a"),
 }

@@ -112,6 +112,8 @@ class Dataset(NamedTuple):
             example, or a label is no class.
         """
         given = {"train": train, "valid": valid, "test": test}
+        if isinstance(classes, int) or classes is None:
+            raise DataError(f"{name}: classes: {classes}: must be their names, or () where labels are other numbers")
         splits = {split: Split(*map(np.asarray, arrays)) for split, arrays in given.items() if arrays is not None}
         for split, arrays in splits.items():
             _check(f"{name}: {split}", arrays, splits["train"], len(classes))
