@@ -3,8 +3,8 @@
 python experiments/sweep.py digits
 python experiments/train.py digits
 
-The sweep takes about half a minute on two cores. Its winner, rate 0.03 with 32,64 filters, has a mean
-test accuracy of 98.1 % over five seeds (standard deviation 0.4). A rate of 0.3 is too high: it
+The sweep takes about a minute on two cores. Its winner, rate 0.1 with 16,32 filters, has a mean
+test accuracy of 97.5 % over five seeds (standard deviation 0.4). A rate of 0.3 is too high: it
 overshoots, and most of its networks end at chance.
 """
 

@@ -3,7 +3,7 @@
 python experiments/train.py mnist --data-dir DIR
 python experiments/sweep.py mnist --data-dir DIR
 
-Training takes about 45 seconds on two cores and ends at 99.2 % test accuracy.
+Training takes about a minute on two cores and ends at 99.2 % test accuracy.
 """
 
 from cnnjax import SGD, LeNet5Config, SweepConfig, TrainConfig

@@ -2,7 +2,7 @@
 
 python experiments/train.py mnist-mlp --data-dir DIR
 
-Training takes about 15 seconds on two cores and ends at 98.3 % test accuracy, with four times the
+Training takes about 40 seconds on two cores and ends at 98.4 % test accuracy, with four times the
 parameters of LeNet-5.
 """
 
