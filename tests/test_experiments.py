@@ -40,9 +40,8 @@ def test_every_preset_has_its_shrunk_form() -> None:
     assert sorted(SMALL) == PRESETS
 
 
-@pytest.mark.parametrize(
-    "preset", ["digits", *(pytest.param(p, marks=pytest.mark.slow) for p in PRESETS if p != "digits")]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("preset", PRESETS)
 def test_every_preset_trains(preset: str, tfds_dir: Path, tmp_path: Path) -> None:
     done = script("train", preset, *SMALL[preset], "--data-dir", tfds_dir, "--name", "r", cwd=tmp_path)
     folder = tmp_path / "runs" / "r"

@@ -206,7 +206,7 @@ def test_second_derivatives_equal_lax(form: Case) -> None:
         both(form, make, *operands(form), atol=1e-12)
 
 
-@pytest.mark.parametrize("axes", [(0, None), (None, 0), (0, 0)])
+@pytest.mark.parametrize("axes", [*(pytest.param(a, marks=pytest.mark.slow) for a in ((0, None), (None, 0))), (0, 0)])
 def test_vmap_equals_lax(form: Case, axes: tuple[int | None, int | None]) -> None:
     """Lanes of gradients, and gradients through lanes."""
 
@@ -359,7 +359,7 @@ def reference_pool(x: jax.Array, window: Any, strides: Any, padding: Any) -> jax
 
 
 @pytest.mark.parametrize("name", POOLS)
-@pytest.mark.parametrize("channels", [4, 16])  # fewer than fill a register, and enough
+@pytest.mark.parametrize("channels", [4, pytest.param(16, marks=pytest.mark.slow)])  # fewer than fill a register
 def test_max_pool_equals_lax(name: str, channels: int) -> None:
     """On few different numbers, so that many cells tie: the first of them gets the gradient."""
     size, *how = POOLS[name]

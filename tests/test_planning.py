@@ -136,7 +136,8 @@ def test_a_network_is_separable_that_is_per_example_and_keeps_no_statistics(
 
 
 @pytest.mark.parametrize(
-    ("config", "micro_batch"), [(NORMED, 0), *(pytest.param(CNN, parts, marks=pytest.mark.slow) for parts in (8, 0))]
+    ("config", "micro_batch"),
+    [(CNN, 0), *(pytest.param(*way, marks=pytest.mark.slow) for way in ((NORMED, 0), (CNN, 8)))],
 )
 def test_devices_that_share_batches_come_to_the_numbers_of_one(
     small: Dataset, config: TrainConfig, micro_batch: int

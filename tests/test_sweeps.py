@@ -262,6 +262,7 @@ def test_numbers_may_be_written_as_integers(small: Dataset) -> None:
     np.testing.assert_allclose(task.optimizer.learning_rate, np.tile(np.repeat([1, 0.01], 3), 2))
 
 
+@pytest.mark.slow
 def test_lanes_also_run_with_64_bit_types(small: Dataset) -> None:
     with jax.enable_x64(True):
         [program] = plan(rates(0.01, 0.1), Lanes())
