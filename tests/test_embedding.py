@@ -282,8 +282,12 @@ def test_padding_stays_zero_in_every_layer_under_every_rule(name: str, small: Da
 @pytest.mark.slow
 @pytest.mark.parametrize("name", NETWORKS)
 def test_padding_stays_zero_in_every_layer_under_adam(name: str, small: Dataset, figure: Figure) -> None:
-    """Values are compared in 64 bits: small gradients divided by their own size are mostly rounding in 32."""
-    check(name, ADAMS[list(NETWORKS).index(name)], small, WAYS, figure, values=False)
+    """Values are compared in 64 bits: small gradients divided by their own size are mostly rounding in 32.
+
+    Each network under one kind of lanes, in turn: under SGD it is under all three.
+    """
+    index = list(NETWORKS).index(name)
+    check(name, ADAMS[index], small, [WAYS[(index + index // 3) % 3]], figure, values=False)
 
 
 @pytest.mark.slow
