@@ -1,5 +1,7 @@
 """Losses of single examples, before any mean."""
 
+from typing import ClassVar
+
 import jax
 import jax.numpy as jnp
 import optax
@@ -17,6 +19,9 @@ class Loss(Config):
     `logits` are what the network returns. `labels` are as the data set stores them, one row an example;
     an augmentation that mixes classes makes them [batch, classes].
     """
+
+    needs_classes: ClassVar[bool] = False
+    """Whether labels must be classes: other data are refused."""
 
     def __call__(
         self, logits: Float[Array, "batch *outputs"], labels: Num[Array, "batch *label"]
@@ -44,6 +49,7 @@ class CrossEntropy(Loss):
     Array([1.3862944], dtype=float32)
     """
 
+    needs_classes = True
     label_smoothing: float = number(0.0, "share of the target spread over all classes", least=0, below=1)
 
     def __call__(
@@ -61,6 +67,7 @@ class CrossEntropy(Loss):
 class SquaredError(Loss):
     """1/2 sum((target - softmax(logits))^2); the target is smoothed as for `CrossEntropy`."""
 
+    needs_classes = True
     label_smoothing: float = number(0.0, "share of the target spread over all classes", least=0, below=1)
 
     def __call__(

@@ -19,6 +19,8 @@ class Metric(Config):
     higher_is_better: ClassVar[bool] = True
     percent: ClassVar[bool] = False
     """Whether values are shares of 1, which are shown in percent."""
+    needs_classes: ClassVar[bool] = False
+    """Whether labels must be classes: other data are refused."""
 
     def __call__(
         self, logits: Float[Array, "batch *outputs"], labels: Num[Array, "batch *label"]
@@ -40,6 +42,7 @@ class Accuracy(Metric):
     """The share of examples whose largest logit is that of their label (of the label's largest entry, where mixed)."""
 
     percent = True
+    needs_classes = True
 
     def __call__(
         self, logits: Float[Array, "batch classes"], labels: Num[Array, "batch *mixed"]

@@ -581,8 +581,12 @@ def validate(task: Task, data: Dataset) -> None:
 
     Raises:
       ValueError: the network does not fit the inputs, the batch is larger than the training split,
-        or a part has another signature or returns another shape than it should.
+        a loss or metric is of classes and the data have none, or a part has another signature or
+        returns another shape than it should.
     """
+    for name, part in (("loss", task.loss), ("metric", task.metric)):
+        if part.needs_classes and not task.spec.classes:
+            raise ValueError(f"{name}: {part.kind()}: is of classes, and {data.name} has none: give another {name}")
     if task.batch_size > len(data.train.labels):
         raise ValueError(
             f"batch_size: {task.batch_size}: the training split of {data.name} has {len(data.train.labels)} examples"

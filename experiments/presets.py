@@ -96,6 +96,8 @@ def load_preset(name: str, definitions: Path | None = None) -> Preset:
     path = known.get(name, Path(name))
     if (path / "config.json").is_file():
         return _of_folder(path, definitions)
+    if not path.exists() and (path.suffix == ".py" or len(path.parts) > 1):
+        raise ValueError(f"{name}: no such {'file' if path.suffix == '.py' else 'run folder'}")
     if definitions:
         raise ValueError(f"preset: {definitions}: goes with a run folder only, and {name} is none")
     if not path.is_file():

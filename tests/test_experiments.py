@@ -174,6 +174,8 @@ def test_a_preset_of_one_s_own_from_any_directory(tmp_path: Path) -> None:
 
 MISTAKES = {
     "no preset": ([], 2, "usage: train.py PRESET"),
+    "no such preset": (["mine/focal.py"], 2, "error: mine/focal.py: no such file"),
+    "no such run": (["runs/r", "--resume"], 2, "error: runs/r: no such run folder"),
     "unknown preset": (["digitz"], 2, "unknown preset 'digitz': did you mean 'digits'?"),
     "unknown field": (["digits", "--learnin-rate", "0.1"], 2, "--learning-rate"),
     "not a number": (["digits", "--learning-rate", "nan"], 2, "learning_rate: nan: must be finite"),

@@ -446,6 +446,17 @@ class Hits(Metric):
         return ((logits > 0) == (labels > 0.5)).mean(-1)
 
 
+@pytest.mark.parametrize("loss", [CrossEntropy(), SquaredError()])
+def test_what_is_of_classes_needs_some(loss: Loss) -> None:
+    inputs = np.zeros((20, 6, 1), np.float32)
+    data = Dataset.of("line", (), Split(inputs, inputs[:, 0, 0]))
+    run = TrainConfig(MLPConfig(hidden=()), SGD(), loss, AbsoluteError(), batch_size=5)
+    with pytest.raises(ValueError, match=f"^loss: {loss.kind()}: is of classes, and line has none: give another loss"):
+        validate(make_task(run, data.spec), data)
+    with pytest.raises(ValueError, match=r"^metric: accuracy: is of classes, and line has none: give another metric"):
+        validate(make_task(replace(run, loss=Huber(0.5), metric=Accuracy()), data.spec), data)
+
+
 @pytest.mark.parametrize("columns", [(), (2,)])
 def test_a_loss_and_a_metric_of_one_s_own_learn_a_regression(columns: tuple[int, ...]) -> None:
     """On labels that are no classes; the metric is what it computes, and no accuracy."""
