@@ -8,6 +8,7 @@ selects a program. A number that is off is `None`, which JAX counts as structure
 import dataclasses
 import difflib
 import enum
+import inspect
 import json
 import math
 import re
@@ -26,6 +27,10 @@ Kind = Literal["number", "part", "parts", "static"]
 
 _LARGEST = {int: 2**31 - 1, float: 3.4e38}  # of the types that hold numbers on a device
 _MISSING: Any = dataclasses.MISSING
+_FIELDS = (
+    "a field is a number (annotated as float) or static: a bool, int, float, str, tuple, enum, None or "
+    "module-level function"
+)
 
 
 # ------------------------------------------------------------------------- words
@@ -150,10 +155,16 @@ def config(cls: type[T]) -> type[T]:
     True
 
     Raises:
-      TypeError: the class is no subclass of `Config`, or a number is not annotated as float.
+      TypeError: the class is no subclass of `Config`, a number is not annotated as float, or a default
+        is a list or an array.
     """
     if not issubclass(cls, Config):
         raise TypeError(f"{cls.__name__}: a configuration is a subclass of cnnjax.options.Config, as Loss or Optimizer")
+    for name in inspect.get_annotations(cls):
+        default = cls.__dict__.get(name)
+        default = default.default if isinstance(default, dataclasses.Field) else default
+        if default is not None and default is not _MISSING and type(default).__hash__ is None:
+            raise TypeError(f"{cls.__name__}.{name}: {default!r}: {_FIELDS}")
     frozen: Any = dataclasses.dataclass(frozen=True)(cls)
     hints = typing.get_type_hints(cls)
     frozen.__kinds__ = {field.name: _kind(cls, field, hints[field.name]) for field in dataclasses.fields(frozen)}
@@ -316,10 +327,7 @@ def check_range(option: "Option", name: str, value: float) -> None:
 def _check_static(option: "Option", name: str) -> None:
     value, hint = option.value, option.hint
     if problem := _not_static(value):
-        raise ValueError(
-            f"{name}: {problem}: a field is a number (annotated as float) or static: a bool, int, float, "
-            "str, tuple, enum, None or module-level function"
-        )
+        raise ValueError(f"{name}: {problem}: {_FIELDS}")
     if not _fits(value, hint):
         if typing.get_args(hint) and set(typing.get_args(hint)) <= {int, ...}:
             raise ValueError(f"{name}: {value!r}: must be a tuple of integers, as {text(option.default)}")

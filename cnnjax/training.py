@@ -614,8 +614,10 @@ def _parts_of_a_step(task: Task, example: Split) -> None:
         batch = _called("augmentation", augment, (key, batch), "key, batch", partial(_as_batch, batch, task))
     network = task.functions
 
+    built = partial(network.init, key)
+    variables = _called("network", task.network, (batch.inputs,), "rngs, example, outputs", lambda _: "", built)
+
     def logits_of(inputs: Array) -> Array:
-        variables = network.init(key, inputs)
         return network.apply(variables, inputs, train=True, key=key)[0]
 
     classes = len(task.spec.classes)

@@ -25,7 +25,7 @@ def extendable(source: Path, sweep: SweepConfig, classes: Iterable[Any] = ()) ->
     """
     other = configuration_of(source, classes)
     if not isinstance(other, SweepConfig) or {other.search, sweep.search} != {"all"}:
-        raise ValueError(f"extend: {source}: only a sweep that trains all points can be extended, by another such")
+        raise ValueError(f"extend: {source}: it and this run must be sweeps that train every point to its end")
     return other
 
 

@@ -290,6 +290,21 @@ def test_an_undecorated_subclass_is_refused() -> None:
     assert config(Wide)().extra == 1.0
 
 
+@pytest.mark.parametrize("default", [[1, 2], {}, np.ones(2)])
+def test_a_default_that_could_be_changed_is_refused(default: Any) -> None:
+    class Listed(Augmentation):
+        sizes: Any = static(default, "sizes")
+
+    class Bare(Augmentation):
+        sizes: Any = default
+
+    for cls in (Listed, Bare):
+        with pytest.raises(
+            TypeError, match=r"\.sizes: .*: a field is a number \(annotated as float\) or static: a bool,"
+        ):
+            config(cls)
+
+
 def test_a_number_is_annotated_as_float() -> None:
     with pytest.raises(TypeError, match=r"Whole\.rate: a number is annotated as float or float \| None"):
 

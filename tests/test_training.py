@@ -556,6 +556,11 @@ class Wrong(NetworkConfig):
 
 
 @config
+class Bare(NetworkConfig):
+    pass
+
+
+@config
 class OneArgument(Loss):
     def __call__(self, logits: Array) -> Array:  # type: ignore[override]
         return logits.sum(-1)
@@ -628,8 +633,12 @@ class Rate(Optimizer):
         ),
         (
             {"network": Wrong("branch")},
-            "network Wrong: inputs: a Python condition depends on a traced number: use jnp.where, make the field "
+            "network Wrong: rngs, example, outputs: a Python condition depends on a traced number: use jnp.where, make the field "
             "static(...), or use cnnjax.Dropout for nnx.Dropout: ",
+        ),
+        (
+            {"network": Bare()},
+            "network Bare: called with (rngs, example, outputs): NotImplementedError: Bare: a network ",
         ),
         ({"loss": OneArgument()}, "loss OneArgument: called with (logits, labels): TypeError: "),
         (
