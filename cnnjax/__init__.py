@@ -43,5 +43,5 @@ from cnnjax.schedules import Constant as Constant
 from cnnjax.schedules import Cosine as Cosine
 from cnnjax.schedules import Schedule as Schedule
 from cnnjax.schedules import Step as Step
-from cnnjax.training import fit as fit
+from cnnjax.training import fit_task as fit_task
 from cnnjax.training import make_task as make_task

@@ -88,7 +88,7 @@ class SweepConfig:
     configurations. An axis that only some of the swept parts have varies under those alone.
 
     `search` says what is trained. `all`: every point to its end. `halving`: after 1/factor, 1/factor^2, ...
-    of the epochs only the best 1/factor of the points continue (`cnnjax.search`). `tpe`, `gp`, `cmaes`,
+    of the epochs only the best 1/factor of the points continue (`cnnjax.sweeps.search`). `tpe`, `gp`, `cmaes`,
     `qmc`: Optuna proposes `points` of them, `batch_points` at a time.
 
     Raises:

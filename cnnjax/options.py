@@ -495,7 +495,7 @@ def update(config: Any, path: Sequence[str], value: Any) -> Any:
     return dataclasses.replace(config, **{name: value})
 
 
-def replace(config: T, values: Mapping[str, Any]) -> T:
+def with_values(config: T, values: Mapping[str, Any]) -> T:
     """The configuration with other values, by name; parts are replaced before their fields.
 
     Raises:

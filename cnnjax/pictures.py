@@ -10,9 +10,9 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from cnnjax.judgement import Summary
 from cnnjax.metrics import Accuracy, Metric
 from cnnjax.options import text
+from cnnjax.sweeps import Summary
 
 CURVES = 6
 COMBINATIONS = 8

@@ -44,7 +44,6 @@ from cnnjax import (
     TrainConfig,
     conv_general_dilated,
     data,
-    judgement,
     max_pool,
     planning,
     sweeps,
@@ -258,8 +257,8 @@ def add_ours(name: str, net: Net, arrays: Sequence[np.ndarray], models: int) -> 
     base = TrainConfig(net.config, OPTIMIZER, data="benchmark", batch_size=net.batch, epochs=1000)
     [program] = sweeps.plan(sweeps.trials(SweepConfig(base, (), models)))
     prepared = _dataset(arrays)
-    (program,), timed = planning.choose((program,), prepared)
-    run = sweeps.prepare(program, prepared)
+    (program,), timed = planning.tune((program,), prepared)
+    run = sweeps.compile_program(program, prepared)
 
     def steps_from_the_start(steps: int) -> Any:
         state = run.state
@@ -394,7 +393,7 @@ def accuracies(net: Net, arrays: Sequence[np.ndarray], seeds: int) -> list[float
         epochs=-(-net.steps // length),
     )
     [program] = sweeps.plan(sweeps.trials(SweepConfig(config, (), seeds)))
-    prepared = sweeps.prepare(program, _dataset(arrays))
+    prepared = sweeps.compile_program(program, _dataset(arrays))
     *_, last = training.train(prepared)
     return [float(a) for a in last.valid.metric]
 
@@ -552,7 +551,7 @@ def compare_accuracy(bench: Bench, net: Net, arrays: list[np.ndarray]) -> dict[s
             torch_peer.accuracies, net.layers, arrays, net.batch, net.rate, steps, seeds
         ).result()
     for name, values in found.items():
-        mean = shown(judgement.summarize(values), Accuracy())
+        mean = shown(sweeps.summarize(values), Accuracy())
         print(f"  test accuracy after {steps} steps, {seeds} seed(s), {name}: {mean}")
     return found
 

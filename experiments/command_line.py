@@ -24,15 +24,12 @@ from arguments import Parsed, parse
 from errors import fail, usage
 from tqdm import tqdm
 
-from cnnjax.checkpoints import CheckpointError
 from cnnjax.config import SweepConfig, TrainConfig
 from cnnjax.data import DataError
 from cnnjax.data.cache import default_directory
-from cnnjax.judgement import Summary
 from cnnjax.metrics import Metric
-from cnnjax.records import RecordError
-from cnnjax.search import search
-from cnnjax.sweeps import shares, structure
+from cnnjax.runs import CheckpointError, RecordError
+from cnnjax.sweeps import Summary, batch_split, search, structure
 
 PLATFORMS = {"cpu": "cpu", "gpu": "cuda", "tpu": "tpu"}
 
@@ -46,7 +43,7 @@ def cpu_devices(config: TrainConfig | SweepConfig, cores: int) -> int:
 
     def used(config: TrainConfig, lanes: int) -> int:
         devices = min(cores, lanes)
-        return devices * shares(config, cores // devices)
+        return devices * batch_split(config, cores // devices)
 
     return max(used(first[shape], lanes) for shape, lanes in alike.items())
 

@@ -26,48 +26,47 @@ from inherit import extend
 from plans import check, packing, planned, swept
 from presets import ROOT, Preset
 
-from cnnjax.checkpoints import Checkpoint, CheckpointError, Checkpoints, preload
 from cnnjax.config import SweepConfig, TrainConfig
 from cnnjax.data import Dataset
 from cnnjax.descriptions import describe
-from cnnjax.judgement import Ranked, rank
+from cnnjax.devices import free_memory
 from cnnjax.options import text
-from cnnjax.planning import (
-    Packing,
-    choose,
-    describe_plan,
-    describe_timed,
-    free_memory,
-    in_chunks,
-    largest_of,
-)
-from cnnjax.records import (
+from cnnjax.planning import Packing, describe_plan, describe_timed, in_chunks, largest_of, tune
+from cnnjax.runs import (
+    Checkpoint,
+    CheckpointError,
+    Checkpoints,
     RecordError,
     RunFolder,
+    checkpoints_of,
     compared,
     describe_data,
     differences,
     environment,
     epoch_rows,
     gone,
+    last_state,
     plain,
+    preload,
     result_of,
 )
-from cnnjax.runs import checkpoints_of, last_state
-from cnnjax.search import Stage, stages, work
 from cnnjax.sweeps import (
-    Lanes,
     Program,
+    Ranked,
     Result,
+    Stage,
     Trial,
     assembled,
+    compile_program,
     homes,
     measure_test_of,
-    prepare,
+    rank,
+    stages,
     state_of,
     states_of,
+    work,
 )
-from cnnjax.training import Run, TrainState, measured, parameters, parts, steps_per_epoch
+from cnnjax.training import Lanes, Run, TrainState, count_parameters, measured, parts, steps_per_epoch
 
 
 class Outcome(NamedTuple):
@@ -331,7 +330,7 @@ def conduct(sweep: SweepConfig, dataset: Dataset, folder: RunFolder, options: Op
     complete = [result.trial for result in points[0].results if result.status == "complete"]
     states = _states(complete, carried, dataset, stores)
     tests = measure_test_of(complete, states, dataset)
-    alone = parameters(state_of(Program((best,), Lanes()), dataset.spec))
+    alone = count_parameters(state_of(Program((best,), Lanes()), dataset.spec))
     end = states[complete[0].number] if complete else None
     return Outcome(points, tests, end, alone, rows)
 
@@ -398,7 +397,7 @@ def _prepared(
         pool.submit(preload)
 
         def start(program: Program) -> Future[Run]:
-            return pool.submit(prepare, program, dataset, begun and program is programs[0])
+            return pool.submit(compile_program, program, dataset, begun and program is programs[0])
 
         free = {n: free_memory(n) for n in {1, *(program.lanes.all_devices for program in programs)}}
 
@@ -413,7 +412,7 @@ def _prepared(
         if options.lanes == "auto" and not options.plan_from and "timed" not in notes:
             largest = largest_of(programs)
             started = {program: start(program) for program in programs[:ahead] if program is not largest}
-            programs, timed = choose(programs, dataset, tuple(started.values()), available)
+            programs, timed = tune(programs, dataset, tuple(started.values()), available)
             notes["timed"] = describe_timed(timed)
 
         def write(programs: Iterable[Program]) -> None:

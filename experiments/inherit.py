@@ -9,11 +9,19 @@ from cnnjax.config import SweepConfig
 from cnnjax.data import Dataset
 from cnnjax.descriptions import describe
 from cnnjax.planning import describe_plan, read_plan
-from cnnjax.records import RunFolder, compared, differences, ended, read_metrics, read_record
-from cnnjax.runs import checkpoints_of, configuration_of, last_state
-from cnnjax.search import search
-from cnnjax.sweeps import Lanes, Program, Trial, assembled, plan, states_of
-from cnnjax.training import TrainState, steps_per_epoch
+from cnnjax.runs import (
+    RunFolder,
+    checkpoints_of,
+    compared,
+    configuration_of,
+    differences,
+    ended,
+    last_state,
+    read_metrics,
+    read_record,
+)
+from cnnjax.sweeps import Program, Trial, assembled, plan, search, states_of
+from cnnjax.training import Lanes, TrainState, steps_per_epoch
 
 
 def extendable(source: Path, sweep: SweepConfig, classes: Iterable[Any] = ()) -> SweepConfig:

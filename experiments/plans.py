@@ -13,8 +13,7 @@ from cnnjax.config import SAMPLERS, Range, SweepConfig, TrainConfig, alternative
 from cnnjax.data import Dataset
 from cnnjax.options import has, update
 from cnnjax.planning import Packing, estimate, in_cache, pack_of, parse_lanes, read_plan, works
-from cnnjax.search import Stage, programs_of, search, work
-from cnnjax.sweeps import Program, columns, task_of
+from cnnjax.sweeps import Program, Stage, columns, programs_of, search, task_of, work
 from cnnjax.training import make_task, validate
 
 

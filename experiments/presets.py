@@ -15,9 +15,8 @@ from cnnjax import data, runs
 from cnnjax.config import SweepConfig, TrainConfig
 from cnnjax.data import DataError, Dataset
 from cnnjax.descriptions import foreign
-from cnnjax.options import Config, check, replace, suggest
-from cnnjax.records import RecordError, read_record
-from cnnjax.runs import configuration_of
+from cnnjax.options import Config, check, suggest, with_values
+from cnnjax.runs import RecordError, configuration_of, read_record
 
 ROOT = Path(__file__).resolve().parents[1]
 PRESETS = ROOT / "configs"
@@ -118,13 +117,13 @@ def load_preset(name: str, definitions: Path | None = None) -> Preset:
     )
     if preset.data is not None:
         named = {"data": preset.data_name}
-        preset = preset._replace(train=replace(train, named), sweep=sweep_on(sweep, preset.data_name))
+        preset = preset._replace(train=with_values(train, named), sweep=sweep_on(sweep, preset.data_name))
     return preset
 
 
 def sweep_on(sweep: SweepConfig, name: str) -> SweepConfig:
     """A sweep on data of another name."""
-    return dataclasses.replace(sweep, base=replace(sweep.base, {"data": name}))
+    return dataclasses.replace(sweep, base=with_values(sweep.base, {"data": name}))
 
 
 def _of_folder(path: Path, definitions: Path | None) -> Preset:

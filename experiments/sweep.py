@@ -14,10 +14,10 @@ from presets import Preset
 
 from cnnjax import pictures, tensorboard
 from cnnjax.config import Range, SweepConfig
-from cnnjax.judgement import Edge, Ranked, Summary, edges, effects, shares, summarize, ties
 from cnnjax.metrics import Metric
 from cnnjax.options import text
-from cnnjax.records import RunFolder, trial_rows
+from cnnjax.runs import RunFolder, trial_rows
+from cnnjax.sweeps import Edge, Ranked, Summary, edges, effects, summarize, ties, variance_shares
 
 
 def main(config: SweepConfig, options: Options, preset: Preset) -> None:
@@ -48,7 +48,7 @@ def main(config: SweepConfig, options: Options, preset: Preset) -> None:
             name: {value: summary._asdict() for value, summary in values.items()}
             for name, values in effects(outcome.points).items()
         }
-        parts = shares(outcome.points)
+        parts = variance_shares(outcome.points)
         draw(outcome, folder, metric)
         if outcome.state is not None:
             first = next(result.trial for result in outcome.winner.results if result.status == "complete")

@@ -16,8 +16,8 @@ import pytest
 
 jax.config.update("jax_num_cpu_devices", max(2, len(os.sched_getaffinity(0))))
 
-from cnnjax import training  # noqa: E402 - the number of devices is set first
 from cnnjax.data import Dataset, Split, load  # noqa: E402
+from cnnjax.training import programs  # noqa: E402 - the number of devices is set first
 
 
 @pytest.fixture(autouse=True)
@@ -31,7 +31,7 @@ def _programs_are_freed() -> Iterator[None]:
     yield
     maps = Path("/proc/self/maps")
     if maps.exists() and maps.read_bytes().count(b"\n") > 20_000:
-        training._executable.cache_clear()
+        programs._executable.cache_clear()
         jax.clear_caches()
         gc.collect()
 

@@ -27,10 +27,10 @@ from cnnjax import (
     SweepConfig,
     TrainConfig,
 )
-from cnnjax.checkpoints import CheckpointError, Checkpoints, kept, load
 from cnnjax.data import Dataset
-from cnnjax.sweeps import Lanes, Program, plan, prepare, state_of, trials
-from cnnjax.training import parts
+from cnnjax.runs import CheckpointError, Checkpoints, kept, load
+from cnnjax.sweeps import Program, compile_program, plan, state_of, trials
+from cnnjax.training import Lanes, parts
 
 Figure = Callable[..., None]
 STATE = {
@@ -70,7 +70,7 @@ def test_what_is_restored_is_what_was_saved(tmp_path: Path) -> None:
 
 
 def test_a_large_state_is_written_while_the_caller_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("cnnjax.checkpoints.LARGE", 1)
+    monkeypatch.setattr("cnnjax.runs.checkpoints.LARGE", 1)
     with Checkpoints(tmp_path / "c", "c") as store:
         store.save(1, STATE)
         assert not (tmp_path / "c" / "1").exists()
@@ -78,7 +78,7 @@ def test_a_large_state_is_written_while_the_caller_goes_on(tmp_path: Path, monke
 
 
 def test_an_error_of_a_write_in_the_background_is_not_lost(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("cnnjax.checkpoints.LARGE", 1)
+    monkeypatch.setattr("cnnjax.runs.checkpoints.LARGE", 1)
     (tmp_path / "c").touch()
     store = Checkpoints(tmp_path / "c", "c")
     store.save(1, STATE)
@@ -256,7 +256,7 @@ def test_no_damage_of_files_is_silent(tmp_path: Path, figure: Figure) -> None:
 )
 def test_a_manifest_that_was_edited_is_not_believed(tmp_path: Path, edit: Callable) -> None:
     """Its digest made to fit, where it has one."""
-    from cnnjax.records import digest
+    from cnnjax.runs import digest
 
     saved(tmp_path / "c")
     path = tmp_path / "c" / "20" / "manifest.json"
@@ -267,7 +267,7 @@ def test_a_manifest_that_was_edited_is_not_believed(tmp_path: Path, edit: Callab
 
 def test_arrays_that_do_not_match_the_manifest_are_refused(tmp_path: Path) -> None:
     """Files that hash as the manifest says, and hold other values: only the digests of the arrays can tell."""
-    from cnnjax.records import digest
+    from cnnjax.runs import digest
 
     saved(tmp_path / "c")
     old, new = (json.loads((tmp_path / "c" / step / "manifest.json").read_text()) for step in ("10", "20"))
@@ -305,7 +305,7 @@ def test_a_resumed_run_equals_the_uninterrupted(name: str, small: Dataset, tmp_p
     lanes = Lanes(1, 1, 2) if name == "shared batch" else Lanes(1, 2)
     sweep = SweepConfig(MATRIX[name], (("learning_rate", (0.01, 0.1)),), 1)
     [program] = plan(trials(sweep), lanes)
-    run = prepare(program, small)
+    run = compile_program(program, small)
     every = [run.state]
     for _ in range(run.epochs * run.steps):
         every.append(run.advance(every[-1], 1))
@@ -314,7 +314,7 @@ def test_a_resumed_run_equals_the_uninterrupted(name: str, small: Dataset, tmp_p
         with Checkpoints(tmp_path / str(stop), "c") as store:
             store.save(stop, every[stop])
         jax.clear_caches()
-        again = prepare(program, small)
+        again = compile_program(program, small)
         found = Checkpoints(tmp_path / str(stop), "c").restore(state_of(program, small.spec))
         further = dict(parts(again, again.place(found.state), found.step, seconds=0))
         assert len(further) >= 3
@@ -324,6 +324,8 @@ def test_a_resumed_run_equals_the_uninterrupted(name: str, small: Dataset, tmp_p
 
 def test_a_program_s_state_is_known_without_computing_it(small: Dataset) -> None:
     [program] = plan(trials(SweepConfig(MATRIX["batch norm"], (), 3)), Lanes(1, 1))
-    shapes = jax.tree.map(lambda a: (a.shape, a.dtype), (state_of(program, small.spec), prepare(program, small).state))
+    shapes = jax.tree.map(
+        lambda a: (a.shape, a.dtype), (state_of(program, small.spec), compile_program(program, small).state)
+    )
     assert shapes[0] == shapes[1]
     assert isinstance(program, Program)

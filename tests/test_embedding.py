@@ -36,26 +36,34 @@ from cnnjax import (
     SweepConfig,
     TrainConfig,
     config,
+    devices,
     networks,
     optimizers,
-    training,
 )
 from cnnjax.data import Dataset, Spec, Split
-from cnnjax.embedding import OPTIMIZERS, embed, extract, family, obstacle, rounded, widest, widths
 from cnnjax.networks import ACTIVATIONS, Variables
 from cnnjax.networks.layers import ZERO_AT_ZERO
 from cnnjax.options import kinds, options
 from cnnjax.sweeps import (
-    Lanes,
+    OPTIMIZERS,
     Program,
     Trial,
     assembled,
+    compile_program,
+    embed,
+    extract,
+    family,
+    obstacle,
     plan,
-    prepare,
+    rounded,
+    states,
     states_of,
     trials,
+    widest,
+    widths,
 )
-from cnnjax.training import Run, TrainState, begin, make_task
+from cnnjax.training import Lanes, Run, TrainState, begin, make_task
+from cnnjax.training import programs as compiled
 
 Figure = Callable[..., None]
 
@@ -68,15 +76,15 @@ def hurried(optimised: bool = False) -> Iterator[None]:
 
     With `optimised`, those that train are compiled as for users.
     """
-    usual = training._compiler_options
+    usual = devices.compiler_options
 
-    def options(function: Any, lift: Any) -> dict[str, str | int]:
-        return usual(function if optimised else training._init, lift)
+    def options(*, once: bool, devices: int) -> dict[str, str | int]:
+        return usual(once=once or not optimised, devices=devices)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(training, "_compiler_options", options)
-        patch.setattr(training, "_executable", training._executable.__wrapped__)
-        patch.setattr(training, "_evaluate", jax.jit(lambda lift, task, state, split: state.step, static_argnums=0))
+        patch.setattr(devices, "compiler_options", options)
+        patch.setattr(compiled, "_executable", compiled._executable.__wrapped__)
+        patch.setattr(compiled, "_evaluate", jax.jit(lambda lift, task, state, split: state.step, static_argnums=0))
         yield
 
 
@@ -114,7 +122,7 @@ def apart(trials: Sequence[Trial], data: Dataset, steps: int) -> tuple[dict[int,
     first, last = {}, {}
     for program in plan(trials, Lanes()):
         assert program.wide is None
-        run = prepare(program, data)
+        run = compile_program(program, data)
         first |= states_of(program, run.state, trials, data.spec)
         last |= states_of(program, trained(run, run.state, steps), trials, data.spec)
     return first, last
@@ -244,7 +252,7 @@ def check(
     for i, lanes in enumerate(ways, index):
         [program] = plan(members, lanes, "one", spec=data.spec)
         with hurried(optimised=not hurry and i % 3 == 0):
-            run = prepare(program, data, begun=True)
+            run = compile_program(program, data, begun=True)
         state = trained(run, run.place(assembled(program, first, data.spec)), 20)
         padded = 0
         for row, trial in enumerate(members):
@@ -302,7 +310,7 @@ def test_in_64_bits_narrow_networks_train_as_if_they_were_alone(
     _, last = apart(members, data, 20)
     for lanes in WAYS if name in ROUNDED else (Lanes(),):
         [program] = plan(members, lanes, "one", spec=data.spec)
-        run = prepare(program, data)
+        run = compile_program(program, data)
         state = trained(run, run.state, 20)
         for row, trial in enumerate(members):
             pairs = zip(jax.tree.leaves(lane(state, row)), jax.tree.leaves(last[trial.number]), strict=True)
@@ -333,7 +341,7 @@ RATES = (0.01, 0.03, 0.1)
 
 def losses(program: Program, data: Dataset, steps: int) -> dict[int, np.ndarray]:
     """The loss of each step of a program's trials, by number."""
-    run = prepare(program, data)
+    run = compile_program(program, data)
     state, found = run.state, []
     nothing = jax.tree.map(np.zeros_like, jax.device_get(state.seen))
     for _ in range(steps):
@@ -350,13 +358,13 @@ def in_double(tree: Any) -> Any:
 @pytest.fixture
 def double(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Runs begin with the numbers of 32 bits that they would have, and go on with 64."""
-    usual = training.prepare
+    usual = compiled.compile_run
 
     def prepared(task: Any, key: Any, data: Any, epochs: int, lift: Any, state: Any = None) -> Run:
         state = begin(task, key, lift) if state is None else state
         return usual(task, key, data, epochs, lift, in_double(state))
 
-    monkeypatch.setattr(training, "prepare", prepared)
+    monkeypatch.setattr(states, "compile_run", prepared)
     with jax.enable_x64(True), hurried():
         yield
 
@@ -719,8 +727,8 @@ def test_initial_values_are_those_of_the_network_alone(small: Dataset) -> None:
     [program] = plan(members, Lanes(0), "one", spec=small.spec)
     seen = []
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(training, "prepare", lambda task, keys, data, epochs, lift, state: seen.append(state))
-        prepare(program, small)
+        patch.setattr(states, "compile_run", lambda task, keys, data, epochs, lift, state: seen.append(state))
+        compile_program(program, small)
     for row, trial in enumerate(members):
         config = trial.config
         single = begin(make_task(config, small.spec), jax.random.key(config.seed))
@@ -749,7 +757,7 @@ def test_lanes_beside_16_that_diverge_are_bit_identical(
     [program] = plan(members, lanes, "one", spec=small.spec)
     assert len(program.trials) == 64
     with hurried(optimised=not program.wide):
-        run = prepare(program, small)
+        run = compile_program(program, small)
 
     def poisoned(state: TrainState, rows: np.ndarray, poison: float) -> TrainState:
         return run.place(
@@ -785,10 +793,12 @@ def test_rates_of_dropout_are_lanes_but_for_none_at_all(small: Dataset) -> None:
             np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
 
     with hurried():
-        together, without = (trained(run, run.state, 20) for run in (prepare(program, small) for program in programs))
+        together, without = (
+            trained(run, run.state, 20) for run in (compile_program(program, small) for program in programs)
+        )
         for row, trial in enumerate(programs[0].trials):
             config, key = trial.config, jax.random.key(trial.config.seed)
-            single = training.prepare(make_task(config, small.spec), key, small, config.epochs)
+            single = compiled.compile_run(make_task(config, small.spec), key, small, config.epochs)
             close(lane(together, row), trained(single, single.state, 20))
     assert len(set(together.seen.loss_sum.tolist())) == 6
     for row in (0, 1):  # a rate of zero is no dropout
@@ -802,7 +812,7 @@ def test_a_lane_is_clipped_at_its_own_norm(small: Dataset) -> None:
     members = sweep([network], ("clip_norm", norms), ("weight_decay", decays), batch_size=160, optimizer=optimizer)
     [program] = plan(members, Lanes(0))
     with hurried():
-        run = prepare(program, small)
+        run = compile_program(program, small)
         after = trained(run, run.state, 1)
     task = make_task(program.config, small.spec)
     inputs = small.spec.standardize(small.train.inputs)

@@ -13,7 +13,8 @@ from conftest import BAD_INPUT, ROOT, mistake, script
 
 from cnnjax import CNNConfig, SweepConfig, TrainConfig
 from cnnjax.data import Dataset
-from cnnjax.sweeps import Lanes, plan, prepare, trials
+from cnnjax.sweeps import compile_program, plan, trials
+from cnnjax.training import Lanes
 
 PRESETS = sorted(path.stem.replace("_", "-") for path in (ROOT / "configs").glob("*.py"))
 SMALL = {
@@ -331,7 +332,7 @@ def test_memory_for_not_even_one_trial_is_told_in_one_line(tmp_path: Path) -> No
 def test_trials_that_need_more_memory_train_in_chunks(digits: Dataset, tmp_path: Path) -> None:
     base = TrainConfig(CNNConfig(filters=(4,)), epochs=1)
     [program] = plan(trials(SweepConfig(base, axes=(("learning_rate", (0.01, 0.1)),))), Lanes(0, 1))
-    some = str(0.6 * prepare(program, digits).memory / 2**30)
+    some = str(0.6 * compile_program(program, digits).memory / 2**30)
     done = script(*SWEEP, "--lanes", "0:1", "--memory", some, "--name", "s", cwd=tmp_path)
     assert done.stdout.startswith("memory: 6 trials at once take ")
     chunks = [entry["trials"] for entry in programs_of(tmp_path / "runs" / "s")]
@@ -399,4 +400,7 @@ def test_preparing_needs_tensorflow_and_says_so(tmp_path: Path) -> None:
     if importlib.util.find_spec("tensorflow"):
         pytest.skip("TensorFlow is here")
     done = script("prepare", "mnist", "--data-dir", tmp_path, cwd=tmp_path, check=False)
-    assert (done.returncode, done.stderr) == (1, 'error: preparing needs TensorFlow: pip install -e ".[prepare]"\n')
+    assert (done.returncode, done.stderr) == (
+        1,
+        'error: preparing needs TensorFlow: pip install -e ".[prepare]"\n',
+    )

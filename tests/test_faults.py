@@ -19,7 +19,7 @@ from conftest import BAD_INPUT, ROOT, images, mistake, prepare, script
 from PIL import Image
 
 import cnnjax
-from cnnjax.checkpoints import CheckpointError
+from cnnjax.runs import CheckpointError
 
 pytestmark = pytest.mark.slow
 

@@ -59,10 +59,10 @@ from cnnjax.options import (
     has,
     kinds,
     options,
-    replace,
     resolve,
     suggest,
     update,
+    with_values,
 )
 
 TRAIN = TrainConfig(CNNConfig())
@@ -179,12 +179,12 @@ def test_static_overrules_the_annotation() -> None:
 
 
 def test_numbers_are_leaves_and_all_else_is_structure() -> None:
-    one, other = replace(TRAIN, {"learning_rate": 0.3, "momentum": 0.5}), TRAIN
+    one, other = with_values(TRAIN, {"learning_rate": 0.3, "momentum": 0.5}), TRAIN
     assert jax.tree.structure(one) == jax.tree.structure(other)
     assert hash(jax.tree.structure(one)) == hash(jax.tree.structure(other))
     assert one != other
     assert hash(one) != hash(other)
-    assert replace(one, {"learning_rate": 0.1, "momentum": 0.9}) == other
+    assert with_values(one, {"learning_rate": 0.1, "momentum": 0.9}) == other
     changes: list[dict[str, Any]] = [
         {"filters": (8,)},
         {"nesterov": True},
@@ -199,7 +199,7 @@ def test_numbers_are_leaves_and_all_else_is_structure() -> None:
         {"epochs": 3},
         {"activation": leaky},
     ]
-    structures = [jax.tree.structure(replace(TRAIN, change)) for change in ({}, *changes)]
+    structures = [jax.tree.structure(with_values(TRAIN, change)) for change in ({}, *changes)]
     assert len(set(structures)) == len(structures)
     assert not any(a == b for a, b in combinations(structures, 2))
 
@@ -529,11 +529,11 @@ def test_parts_are_replaced_before_their_fields() -> None:
         {"b1": 0.5, "optimizer": AdamW(), "warmup": 0.25, "schedule": Step()},
         {"schedule": Step(), "warmup": 0.25, "optimizer": AdamW(), "b1": 0.5},
     ):
-        assert replace(TRAIN, values).optimizer == AdamW(b1=0.5, schedule=Step(warmup=0.25))
-    found = replace(TRAIN, {"cells": 3, "augment": (Shift(),), "network": MLPConfig(), "hidden": [5]})
+        assert with_values(TRAIN, values).optimizer == AdamW(b1=0.5, schedule=Step(warmup=0.25))
+    found = with_values(TRAIN, {"cells": 3, "augment": (Shift(),), "network": MLPConfig(), "hidden": [5]})
     assert (found.augment, found.network) == ((Shift(3.0),), MLPConfig(hidden=(5,)))
-    assert replace(TRAIN, {}) == TRAIN
-    assert replace(DEEP, {"flip.p": 0.25}).augment[0] == Flip(0.25)
+    assert with_values(TRAIN, {}) == TRAIN
+    assert with_values(DEEP, {"flip.p": 0.25}).augment[0] == Flip(0.25)
 
 
 @pytest.mark.parametrize(
@@ -551,7 +551,7 @@ def test_parts_are_replaced_before_their_fields() -> None:
 )
 def test_what_cannot_be_replaced_is_named(values: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=re.escape(message)):
-        replace(TRAIN, values)
+        with_values(TRAIN, values)
 
 
 def test_words() -> None:
@@ -761,7 +761,7 @@ NAMES = [
     "os:system",
     "/tmp/x.py",
     "subprocess.Popen",
-    "cnnjax.records.subprocess",
+    "cnnjax.runs.environment.subprocess",
     "cnnjax.__class__",
     "cnnjax.load",
     "cnnjax.sweep",

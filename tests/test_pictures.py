@@ -11,9 +11,9 @@ import pytest
 from PIL import Image
 
 from cnnjax import SGD, Adam, CNNConfig, Flip, Metric, MLPConfig, Shift, config, pictures
-from cnnjax.judgement import Summary
 from cnnjax.metrics import Accuracy
 from cnnjax.networks import ACTIVATIONS
+from cnnjax.sweeps import Summary
 
 DIVERGED = Summary(math.nan, math.nan, 0)
 ACROSS = [pictures.rate_curves, pictures.parallel_coordinates]

@@ -11,22 +11,21 @@ import pytest
 
 from cnnjax import MLP, SGD, CNNConfig, CrossEntropy, MLPConfig, NetworkConfig, SweepConfig, TrainConfig, config
 from cnnjax.data import Dataset, Spec, Split
+from cnnjax.devices import free_memory
 from cnnjax.planning import (
     Trialled,
     alternatives,
-    choose,
     describe_plan,
     fastest,
-    free_memory,
     in_cache,
     in_chunks,
     parse_lanes,
     read_plan,
+    tune,
     works,
 )
-from cnnjax.search import Stage
-from cnnjax.sweeps import Lanes, Program, Trial, plan, prepare, shares, trials
-from cnnjax.training import Task, as_arrays, begin, can_share, init, make_task, separable, single, step, train
+from cnnjax.sweeps import Program, Stage, Trial, batch_split, compile_program, plan, trials
+from cnnjax.training import Lanes, Task, as_arrays, begin, can_share, init, make_task, separable, single, step, train
 
 BASE = TrainConfig(MLPConfig(hidden=(8,)), batch_size=32, epochs=1)
 CNN = replace(BASE, network=CNNConfig(filters=(4,)))
@@ -144,7 +143,7 @@ def test_devices_that_share_batches_come_to_the_numbers_of_one(
 ) -> None:
     found = seeds(1, config, learning_rate=(0.02, 0.1), weight_decay=(1e-2,))
     [one], [shared] = plan(found, Lanes(1, 1)), plan(found, Lanes(1, 1, 2))
-    a, b = (next(train(prepare(p, small))) for p in (one, shared._replace(micro_batch=micro_batch)))
+    a, b = (next(train(compile_program(p, small))) for p in (one, shared._replace(micro_batch=micro_batch)))
     for x, y in zip(jax.tree.leaves(a[2:]), jax.tree.leaves(b[2:]), strict=True):
         np.testing.assert_allclose(x, y, rtol=2e-4, atol=2e-5)
     assert len(small.valid.labels) % config.batch_size
@@ -163,8 +162,8 @@ def test_batches_that_cannot_be_shared_are_refused(small: Dataset, config: Train
     [(64, 2, 2), (63, 2, 1), (63, 3, 1), (96, 3, 3), (96, 2, 2), (128, 16, 4), (16, 2, 1)],
 )
 def test_devices_without_a_lane_share_batches_of_enough_images(size: int, devices: int, expected: int) -> None:
-    assert shares(replace(BASE, batch_size=size), devices) == expected
-    assert shares(replace(NOISY, batch_size=size), devices) == 1
+    assert batch_split(replace(BASE, batch_size=size), devices) == expected
+    assert batch_split(replace(NOISY, batch_size=size), devices) == 1
 
 
 # ------------------------------------------------------------------------- the choice
@@ -184,7 +183,7 @@ def test_the_fastest_is_the_default_unless_it_is_beaten_by_more_than_noise(ms: t
 
 def test_a_short_sweep_is_carried_out_by_default(small: Dataset) -> None:
     programs = plan(seeds(3))
-    chosen, timed = choose(programs, small)
+    chosen, timed = tune(programs, small)
     assert chosen == programs
     [only] = timed
     assert only[:2] == (programs[0].lanes, 0)
@@ -226,9 +225,9 @@ def test_alternatives_keep_the_trials_and_change_one_thing(small: Dataset) -> No
 
 @pytest.mark.slow
 def test_a_long_sweep_is_carried_out_as_is_fastest(small: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("cnnjax.planning._PAYS", 0)
+    monkeypatch.setattr("cnnjax.planning.timing._PAYS", 0)
     programs = plan(seeds(9), Lanes(1, 2))
-    chosen, timed = choose(programs, small)
+    chosen, timed = tune(programs, small)
     ways = [way[:2] for way in timed]
     assert ways[0] == (Lanes(1, 2), 0)
     assert {(Lanes(1, 2), 16), (Lanes(1, 1), 0)} < set(ways)
@@ -241,10 +240,10 @@ def test_what_serves_the_largest_program_spares_those_that_it_would_change(
     small: Dataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Under micro-batches a network with noise would come to other numbers, and one with statistics to none."""
-    monkeypatch.setattr("cnnjax.planning.fastest", lambda timed: Trialled(Lanes(1, 2), 16, 0.1, 1.0))
+    monkeypatch.setattr("cnnjax.planning.timing.fastest", lambda timed: Trialled(Lanes(1, 2), 16, 0.1, 1.0))
     found = seeds(1, NOISY, learning_rate=(0.1, 0.2), dropout=(None, 0.2), batch_size=(32, 24))
     programs = plan(found[:5])
-    chosen, _ = choose(programs, small)
+    chosen, _ = tune(programs, small)
     assert numbers(chosen) == list(range(5))
     for before, program in zip(programs, chosen, strict=True):
         assert program.trials == before.trials
@@ -293,11 +292,11 @@ def test_where_not_even_one_lane_fits_the_batch_is_named() -> None:
 @pytest.mark.slow
 def test_a_chunk_s_trials_come_to_the_numbers_of_the_whole(small: Dataset) -> None:
     [program] = plan(seeds(1, learning_rate=(0.01, 0.05, 0.1, 0.2)), Lanes(0))
-    run = prepare(program, small)
+    run = compile_program(program, small)
     [whole] = train(run)
     chunks = in_chunks(program, 4, 2)
     assert len(chunks) == 2
-    parts = [next(train(prepare(chunk, small))) for chunk in chunks]
+    parts = [next(train(compile_program(chunk, small))) for chunk in chunks]
     together = jax.tree.map(lambda *arrays: np.concatenate(arrays), *(part[2:] for part in parts))
     for a, b in zip(jax.tree.leaves(whole[2:]), jax.tree.leaves(together), strict=True):
         np.testing.assert_allclose(a, b, rtol=2e-4, atol=2e-5)
@@ -305,7 +304,7 @@ def test_a_chunk_s_trials_come_to_the_numbers_of_the_whole(small: Dataset) -> No
 
 @pytest.mark.slow
 def test_more_lanes_side_by_side_take_more_memory(small: Dataset) -> None:
-    one, many = (prepare(*plan(seeds(count), Lanes(0)), small).memory for count in (1, 4))
+    one, many = (compile_program(*plan(seeds(count), Lanes(0)), small).memory for count in (1, 4))
     assert 0 < one < many
     assert free_memory(1) > 0
 

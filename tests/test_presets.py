@@ -16,7 +16,7 @@ from conftest import BAD_INPUT, mistake, script
 from test_faults import begin, size, what_remains
 
 import cnnjax
-from cnnjax.records import RecordError
+from cnnjax.runs import RecordError
 
 OWN = Path(__file__).parent / "presets"
 SHORT = ["--epochs", "2", "--quiet"]
@@ -314,7 +314,14 @@ def test_two_fields_of_one_name_are_written_with_their_paths(own: Path) -> None:
     assert config["base"]["augment"][1]["p"] == 1.0
 
 
-HOSTILE = ["os:system", "os.system", "/tmp/evil.py", "subprocess.Popen", "cnnjax.records.subprocess", "posix.system"]
+HOSTILE = [
+    "os:system",
+    "os.system",
+    "/tmp/evil.py",
+    "subprocess.Popen",
+    "cnnjax.runs.environment.subprocess",
+    "posix.system",
+]
 
 
 @pytest.mark.slow
@@ -340,8 +347,8 @@ def test_a_hostile_configuration_runs_nothing(name: str, tmp_path: Path, figure:
 
 @pytest.mark.slow
 def test_a_lane_of_one_s_own_equals_the_single_run(own: Path) -> None:
-    from cnnjax.sweeps import Lanes, plan, run, trials
-    from cnnjax.training import fit, make_task
+    from cnnjax.sweeps import plan, run, trials
+    from cnnjax.training import Lanes, fit_task, make_task
 
     defined = parts(own)
     dataset = defined["data"]()
@@ -357,6 +364,6 @@ def test_a_lane_of_one_s_own_equals_the_single_run(own: Path) -> None:
     [program] = plan(trials(cnnjax.SweepConfig(train, axes, 1, zipped)), Lanes(1, 1))
     [together] = run(program, dataset)
     for row, trial in enumerate(program.trials):
-        [alone] = fit(make_task(trial.config, dataset.spec), jax.random.key(trial.config.seed), dataset, 1)
+        [alone] = fit_task(make_task(trial.config, dataset.spec), jax.random.key(trial.config.seed), dataset, 1)
         for a, b in zip(jax.tree.leaves(together.state), jax.tree.leaves(alone.state), strict=True):
             np.testing.assert_array_equal(np.asarray(a)[row], b)

@@ -10,8 +10,8 @@ import pytest
 from cnnjax import SGD, Adam, CNNConfig, Cosine, Flip, Metric, MLPConfig, SweepConfig, TrainConfig, config, load_run
 from cnnjax.data import Dataset
 from cnnjax.descriptions import configuration, describe
-from cnnjax.options import replace, text
-from cnnjax.records import (
+from cnnjax.options import text, with_values
+from cnnjax.runs import (
     FORMAT,
     RecordError,
     RunFolder,
@@ -123,7 +123,7 @@ def test_values_read_as_on_the_command_line() -> None:
 )
 def test_a_value_out_of_range_is_named(values: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        replace(TRAIN, values)
+        with_values(TRAIN, values)
 
 
 @pytest.mark.parametrize(

@@ -13,8 +13,9 @@ from conftest import script
 import cnnjax
 from cnnjax import SGD, CNNConfig, MLPConfig, SweepConfig, TrainConfig
 from cnnjax.data import Dataset
-from cnnjax.records import read_metrics
-from cnnjax.sweeps import Lanes, plan, prepare, trials
+from cnnjax.runs import read_metrics
+from cnnjax.sweeps import compile_program, plan, trials
+from cnnjax.training import Lanes
 
 BASE = TrainConfig(CNNConfig(filters=(4,)), SGD(learning_rate=0.1), batch_size=32, epochs=4)
 AXES = (("learning_rate", (0.003, 0.03, 0.1, 1e30)), ("filters", ((2,), (4,))))
@@ -141,7 +142,7 @@ def test_packed_trials_that_need_more_memory_train_in_chunks(digits: Dataset, tm
     base = TrainConfig(CNNConfig(), epochs=1)
     axes = (("learning_rate", (0.01, 0.03, 0.1, 0.3)), ("filters", ((4,), (6,))))
     [program] = plan(trials(SweepConfig(base, axes, seeds=2)), Lanes(0, 1), "one", spec=digits.spec)
-    some = 0.6 * prepare(program, digits).memory / 2**30
+    some = 0.6 * compile_program(program, digits).memory / 2**30
     done = script("sweep", *arguments, "--memory", str(some), cwd=tmp_path)
     assert done.stdout.startswith("memory: 16 trials at once take ")
     assert "16 trials: 16 complete" in done.stdout

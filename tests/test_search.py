@@ -39,21 +39,24 @@ from cnnjax import (
 )
 from cnnjax.config import SAMPLERS, SEARCHES, Range
 from cnnjax.data import Dataset, Spec
-from cnnjax.search import Stage, rungs, search, work
 from cnnjax.sweeps import (
-    Lanes,
     Program,
     Result,
+    Stage,
     Trial,
     assembled,
     compact,
     plan,
     points,
+    rungs,
+    search,
     spare_lanes,
     state_of,
     states_of,
     trials,
+    work,
 )
+from cnnjax.training import Lanes
 
 BASE = TrainConfig(MLPConfig(hidden=(4,)), epochs=9)
 SPEC = Spec((8, 8, 1), "float32", tuple("abcdefghij"), (), "int64", np.zeros(1, np.float32), np.ones(1, np.float32))

@@ -23,14 +23,13 @@ from cnnjax import (
     training,
 )
 from cnnjax.data import Dataset
-from cnnjax.judgement import rank
 from cnnjax.sweeps import (
-    Lanes,
     Program,
     Trial,
+    compile_program,
     measure_test_of,
     plan,
-    prepare,
+    rank,
     results,
     run,
     stacked,
@@ -38,7 +37,8 @@ from cnnjax.sweeps import (
     structure,
     trials,
 )
-from cnnjax.training import Progress, _advance, _executable, _init, as_arrays, evaluate, fit, make_task
+from cnnjax.training import Lanes, Progress, as_arrays, evaluate, fit_task, make_task
+from cnnjax.training.programs import _advance, _executable, _init
 
 BASE = TrainConfig(
     CNNConfig(filters=(4,), batch_norm=True, dropout=0.2), SGD(weight_decay=1e-3), batch_size=32, epochs=2
@@ -104,7 +104,7 @@ def test_an_axis_that_cannot_be_is_refused(axes: tuple, message: str) -> None:
 def alone(trial: Trial, data: Dataset) -> Progress:
     """A trial trained by `fit`, without lanes."""
     config = trial.config
-    *_, progress = fit(make_task(config, data.spec), jax.random.key(config.seed), data, config.epochs)
+    *_, progress = fit_task(make_task(config, data.spec), jax.random.key(config.seed), data, config.epochs)
     return progress
 
 
@@ -182,15 +182,15 @@ def test_one_program_serves_all_numbers(small: Dataset, monkeypatch: pytest.Monk
     """Trials that differ in numbers are traced and compiled once, and other numbers find the same program."""
     traced = []
     advance = training.advance
-    monkeypatch.setattr("cnnjax.training.advance", lambda *arguments: traced.append(1) or advance(*arguments))
+    monkeypatch.setattr("cnnjax.training.programs.advance", lambda *arguments: traced.append(1) or advance(*arguments))
     first = every_number(SGD(weight_decay=1e-3, clip_norm=1.0), MLPConfig(hidden=(6,), dropout=0.2))
     [program] = plan(first, Lanes())
-    prepare(program, small)
+    compile_program(program, small)
     assert len(traced) == 1
     compiled = _executable.cache_info().misses
     other = every_number(SGD(0.5, 0.0, 0.0, clip_norm=0.5), MLPConfig(hidden=(6,), dropout=0.7), (0.5, 0.0, 0.9))
     [again] = plan(other, Lanes())
-    prepare(again, small)
+    compile_program(again, small)
     assert len(traced) == 1
     assert _executable.cache_info().misses == compiled
 

@@ -41,22 +41,22 @@ from cnnjax import (
 )
 from cnnjax.augmentation import Augmentation
 from cnnjax.data import Dataset, Spec, Split
+from cnnjax.devices import compiled
 from cnnjax.networks import Variables
 from cnnjax.training import (
     DIVERGED_LOSS,
     Progress,
     Task,
     TrainState,
-    _compile,
-    _executable,
     as_arrays,
     augmented,
-    fit,
+    count_parameters,
+    fit_task,
     make_task,
-    parameters,
     steps_per_epoch,
     validate,
 )
+from cnnjax.training.programs import _executable
 
 CONFIG = TrainConfig(MLPConfig(hidden=(16,)), SGD(learning_rate=0.1), batch_size=32, epochs=3)
 KEY = jax.random.key(0)
@@ -78,7 +78,7 @@ def with_rate(task: Task, rate: float) -> Task:
 
 
 def end(config: TrainConfig, data: Dataset, seed: int = 0, epochs: int = 1) -> Progress:
-    *_, last = fit(make_task(config, data.spec), jax.random.key(seed), data, epochs)
+    *_, last = fit_task(make_task(config, data.spec), jax.random.key(seed), data, epochs)
     return last
 
 
@@ -360,7 +360,7 @@ def test_a_seed_decides_everything(small: Dataset) -> None:
 def test_switching_dropout_on_changes_no_initial_weight(small: Dataset, network: NetworkConfig) -> None:
     plain, dropped = (start(replace(CONFIG, network=replace(network, dropout=rate)), small)[1] for rate in (None, 0.3))
     assert equal(plain, dropped)
-    assert parameters(plain) > 500
+    assert count_parameters(plain) > 500
 
 
 def numbers_of(rate: float, warmup: float, smoothing: float, dropout: float, cells: float) -> TrainConfig:
@@ -399,7 +399,7 @@ def test_the_schedule_spans_the_epochs(small: Dataset) -> None:
 
     def moves(schedule: Schedule) -> list[float]:
         task = make_task(replace(CONFIG, optimizer=SGD(0.01, momentum=0.0, schedule=schedule)), small.spec)
-        states = [p.state for p in fit(task, KEY, small, epochs=6)]
+        states = [p.state for p in fit_task(task, KEY, small, epochs=6)]
         return [float(optax.tree.norm(jax.tree.map(jnp.subtract, b.params, a.params))) for a, b in pairwise(states)]
 
     cosine, constant = moves(Cosine()), moves(Constant())
@@ -466,7 +466,7 @@ def test_a_loss_and_a_metric_of_one_s_own_learn_a_regression(columns: tuple[int,
     assert data.classes == ()
     assert data.spec.outputs == (2 if columns else 1)
     run = TrainConfig(MLPConfig(hidden=()), SGD(0.03), Huber(0.5), AbsoluteError(), batch_size=20)
-    first, *_, last = fit(make_task(run, data.spec), KEY, data, epochs=20)
+    first, *_, last = fit_task(make_task(run, data.spec), KEY, data, epochs=20)
     assert last.valid.metric < 0.2 * first.valid.metric
     assert last.valid.metric < 0.1
     task = make_task(run, data.spec)
@@ -692,7 +692,7 @@ def test_what_cannot_be_trained_is_refused_by_name(small: Dataset, changes: dict
     assert str(refused.value).startswith(message)
     assert len(str(refused.value).splitlines()) == 1
     with pytest.raises(ValueError) as fitted:  # noqa: PT011
-        next(fit(task, KEY, small, epochs=1))
+        next(fit_task(task, KEY, small, epochs=1))
     assert str(fitted.value) == str(refused.value)
 
 
@@ -736,7 +736,7 @@ class Mixup(Augmentation):
 @pytest.mark.parametrize("loss", [CrossEntropy(), SquaredError(0.1)])
 def test_an_augmentation_may_mix_labels(small: Dataset, loss: Loss) -> None:
     """The loss of the mixed batch, by hand; and training under it learns."""
-    first, *_, last = fit(make_task(replace(CONFIG, loss=loss, augment=(Mixup(0.8),)), small.spec), KEY, small, 30)
+    first, *_, last = fit_task(make_task(replace(CONFIG, loss=loss, augment=(Mixup(0.8),)), small.spec), KEY, small, 30)
     assert last.valid.metric > 0.5 > first.valid.metric
     task, state = start(replace(CONFIG, loss=loss, augment=(Mixup(0.8),)), small)
     batch = Split(*(array[:32] for array in small.train))
@@ -750,7 +750,7 @@ def test_an_augmentation_may_mix_labels(small: Dataset, loss: Loss) -> None:
 
 def test_validation_depends_on_kinds_and_not_on_numbers(small: Dataset) -> None:
     """Refused where the configuration enters; the same structure is traced once."""
-    from cnnjax.training import _validated
+    from cnnjax.training.validation import _validated
 
     validate(make_task(CONFIG, small.spec), small)
     before = _validated.cache_info().misses
@@ -776,11 +776,11 @@ def test_a_task_is_a_pytree_of_its_numbers(small: Dataset) -> None:
 
 def test_an_option_that_xla_does_not_have_is_left_out() -> None:
     lowered = jax.jit(lambda x: x + 1).lower(1.0)
-    assert _compile(lowered, {"xla_of_another_version": 1, "xla_backend_optimization_level": 0})(1.0) == 2
+    assert compiled(lowered, {"xla_of_another_version": 1, "xla_backend_optimization_level": 0})(1.0) == 2
     with pytest.raises(jax.errors.JaxRuntimeError, match="xla_backend_optimization_level"):
-        _compile(lowered, {"xla_backend_optimization_level": "high"})
+        compiled(lowered, {"xla_backend_optimization_level": "high"})
 
 
 def test_parameters_counts_one_run(small: Dataset) -> None:
     _, state = start(CONFIG, small)
-    assert parameters(state) == 64 * 16 + 16 + 16 * 10 + 10
+    assert count_parameters(state) == 64 * 16 + 16 + 16 * 10 + 10

@@ -23,7 +23,7 @@ class NetworkConfig(Config):
     module: ClassVar[Any] = None
     widths: ClassVar[tuple[str, ...]] = ()
     """The fields that count channels or units, layer by layer: networks that differ in these only are a
-    family, whose narrow ones are parts of the wide ones (`cnnjax.embedding`)."""
+    family, whose narrow ones are parts of the wide ones (`cnnjax.sweeps.embedding`)."""
 
     @property
     def per_example(self) -> bool:

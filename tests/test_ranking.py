@@ -1,4 +1,4 @@
-"""Laws of judgement: what ranks first, what ties with it, what lies beyond, and what matters."""
+"""Laws of ranking: what ranks first, what ties with it, what lies beyond, and what matters."""
 
 import itertools
 import math
@@ -27,9 +27,8 @@ from cnnjax import (
     number,
 )
 from cnnjax.config import Range
-from cnnjax.judgement import Ranked, edges, effects, rank, shares, summarize, ties
-from cnnjax.options import replace as replace_values
-from cnnjax.sweeps import Result, Trial, trials
+from cnnjax.options import with_values
+from cnnjax.sweeps import Ranked, Result, Trial, edges, effects, rank, summarize, ties, trials, variance_shares
 
 BASE = TrainConfig(
     CNNConfig(filters=(4,), batch_norm=True, dropout=0.2), SGD(weight_decay=1e-3), batch_size=32, epochs=2
@@ -331,7 +330,7 @@ def test_proposed_grids_are_new_in_order_and_in_range(name: str) -> None:
             if side == "highest":
                 assert len(grid) == max(count, 3)
             for value in grid:
-                replace_values(BASE, {name: value})
+                with_values(BASE, {name: value})
                 assert isinstance(value, int) == whole
 
 
@@ -473,7 +472,7 @@ def squares(y: np.ndarray, *factors: tuple[int, ...]) -> float:
 
 def test_shares_are_those_of_least_squares_fits() -> None:
     y = np.random.default_rng(0).uniform(0.5, 1, (2, 3, 2, 4)) + 0.1 * np.arange(3)[:, None, None]
-    found = shares(table(GRID, y.ravel().tolist()))
+    found = variance_shares(table(GRID, y.ravel().tolist()))
     main = [(axis,) for axis in range(4)]
     total = squares(y)
     expected = {
@@ -492,7 +491,7 @@ def test_shares_of_effects_that_are_known() -> None:
     axes = (("momentum", (0.0, 0.9)), ("kernel", (3, 5)))
     a, b, s = np.meshgrid([-1, 1], [-1, 1], [-1, 1], indexing="ij")
     y = 0.5 + 0.01 * (3 * a + 1 * b + 2 * a * b + 1 * s + 1 * a * s)
-    found = shares(table(SweepConfig(BASE, axes, 2), y.ravel().tolist()))
+    found = variance_shares(table(SweepConfig(BASE, axes, 2), y.ravel().tolist()))
     wanted = {"momentum": 9, "kernel": 1, "momentum x kernel": 4, "seed": 1, "rest": 1}
     assert found == pytest.approx({name: square / 16 for name, square in wanted.items()})
 
@@ -500,25 +499,25 @@ def test_shares_of_effects_that_are_known() -> None:
 def test_shares_need_every_combination_complete_under_equal_seeds() -> None:
     y = np.random.default_rng(0).uniform(0.5, 1, 48).tolist()
     points = table(GRID, y)
-    assert shares(points) is not None
-    assert shares(points[:-1]) is None
-    assert shares([]) is None
+    assert variance_shares(points) is not None
+    assert variance_shares(points[:-1]) is None
+    assert variance_shares([]) is None
     last = points[-1]
     cut = last._replace(results=last.results[:-1])
-    assert shares([*points[:-1], cut]) is None
+    assert variance_shares([*points[:-1], cut]) is None
     other = last.results[0]._replace(trial=last.results[0].trial._replace(config=replace(BASE, seed=99)))
-    assert shares([*points[:-1], last._replace(results=(other, *last.results[1:]))]) is None
+    assert variance_shares([*points[:-1], last._replace(results=(other, *last.results[1:]))]) is None
     stopped = last.results[0]._replace(status="stopped")
-    assert shares([*points[:-1], last._replace(results=(stopped, *last.results[1:]))]) is None
-    assert shares([*points, last]) is None
+    assert variance_shares([*points[:-1], last._replace(results=(stopped, *last.results[1:]))]) is None
+    assert variance_shares([*points, last]) is None
 
 
 def test_where_all_accuracies_are_equal_nothing_has_a_share() -> None:
-    assert shares(table(GRID, [0.1 + 0.2, 0.3] * 24)) is None
+    assert variance_shares(table(GRID, [0.1 + 0.2, 0.3] * 24)) is None
 
 
 def test_a_single_point_s_variance_is_that_of_its_seeds() -> None:
-    assert shares(table(SweepConfig(BASE, (("momentum", (0.9,)),), 3), [0.8, 0.9, 0.7])) == pytest.approx(
+    assert variance_shares(table(SweepConfig(BASE, (("momentum", (0.9,)),), 3), [0.8, 0.9, 0.7])) == pytest.approx(
         {"seed": 1, "rest": 0}
     )
 
@@ -572,12 +571,12 @@ def test_effects_of_an_axis_are_those_of_the_points_that_have_it() -> None:
 
 def test_shares_need_points_of_equal_axes() -> None:
     points = judged(MEANS)
-    assert shares(points) is None
-    found = shares([point for point in points if point.values["optimizer"] == SGD()])
+    assert variance_shares(points) is None
+    found = variance_shares([point for point in points if point.values["optimizer"] == SGD()])
     assert found is not None
     assert found["momentum"] == pytest.approx(0.8, abs=0.01)  # 0.1 against 0.05 either way, squared
     assert found["learning_rate"] == pytest.approx(0.2, abs=0.01)
     assert sum(found.values()) == pytest.approx(1)
-    alone = shares([point for point in points if point.values["optimizer"] == Adam()])
+    alone = variance_shares([point for point in points if point.values["optimizer"] == Adam()])
     assert alone is not None
     assert alone.keys() == {"learning_rate", "seed", "rest"}

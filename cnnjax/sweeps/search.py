@@ -13,21 +13,11 @@ import numpy as np
 
 from cnnjax.config import SAMPLERS, Range, SweepConfig
 from cnnjax.data import Spec
-from cnnjax.judgement import rank
 from cnnjax.options import text
-from cnnjax.sweeps import (
-    MOST_TRIALS,
-    Lanes,
-    Program,
-    Result,
-    Trial,
-    columns,
-    plan,
-    point_of,
-    proceed,
-    trials,
-    trials_of,
-)
+from cnnjax.sweeps.programs import Program, plan, proceed
+from cnnjax.sweeps.ranking import rank
+from cnnjax.sweeps.trials import MOST_TRIALS, Result, Trial, columns, point_of, trials, trials_of
+from cnnjax.training import Lanes
 
 
 class Stage(NamedTuple):
@@ -101,7 +91,7 @@ def rungs(points: int, epochs: int, factor: int) -> list[int]:
 def halving(sweep: SweepConfig) -> Search:
     """Successive halving (Jamieson and Talwalkar 2016): after each rung the best 1/factor of the points continue.
 
-    Points are compared after equally many epochs, by `judgement.rank`: the mean validation metric
+    Points are compared after equally many epochs, by `ranking.rank`: the mean validation metric
     over their seeds, with a diverged seed below all without. Schedules span all epochs, also of
     points that are cut. So the comparison at a rung favours what learns fast at first: small rates
     and long warm-ups, which may win in the end, tend to be cut early. More epochs before the first

@@ -10,7 +10,7 @@ import numpy as np
 from cnnjax.config import Range, SweepConfig
 from cnnjax.metrics import Accuracy, Metric
 from cnnjax.options import Option, options, text
-from cnnjax.sweeps import Result
+from cnnjax.sweeps.trials import Result
 
 
 class Summary(NamedTuple):
@@ -291,7 +291,7 @@ def effects(points: Sequence[Ranked]) -> dict[str, dict[str, Summary]]:
     return {name: {value: summarize(means) for value, means in by.items()} for name, by in found.items()}
 
 
-def shares(points: Sequence[Ranked]) -> dict[str, float] | None:
+def variance_shares(points: Sequence[Ranked]) -> dict[str, float] | None:
     """The parts of the variance of the trials' validation metrics: analysis of variance (Fisher 1925).
 
     Shares of the total sum of squares, which add up to 1: each axis's main effect by its name, each

@@ -21,7 +21,7 @@ import numpy as np
 
 from cnnjax.data.cache import sha256
 from cnnjax.options import from_json, reason
-from cnnjax.records import digest
+from cnnjax.runs.records import digest
 
 SCHEMA = 1
 LARGE = 16 * 2**20  # bytes of a state that is written while training goes on

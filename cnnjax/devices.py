@@ -1,0 +1,55 @@
+"""The devices of this machine: what is free on them, and how XLA compiles for them."""
+
+import os
+from pathlib import Path
+
+import jax
+
+_SHARE = 0.8  # of free memory that a program may take
+
+
+def compiler_options(*, once: bool, devices: int) -> dict[str, str | int]:
+    """XLA's options on CPU, for a program that runs once or many times, on so many devices.
+
+    What runs once, as initialisation, is not optimised: drawing numbers compiles slowly. Steps of a
+    program that has the processor to itself keep their convolutions from YNNPACK, which computes
+    them on one thread (jaxlib 0.10); Eigen uses all. Lanes that occupy a core each want no other.
+    """
+    if jax.default_backend() != "cpu":
+        return {}
+    if once:
+        return {"xla_backend_optimization_level": 0, "xla_cpu_use_fusion_emitters": False}
+    if devices > 1:
+        return {}
+    kinds = ("INDIVIDUAL_DOT", "REDUCE")
+    return {"xla_cpu_experimental_ynn_fusion_type": ",".join(f"LIBRARY_FUSION_TYPE_{kind}" for kind in kinds)}
+
+
+def compiled(lowered: jax.stages.Lowered, options: dict[str, str | int]) -> jax.stages.Compiled:
+    """Compiles with those of the options that this version of XLA has."""
+    try:
+        return lowered.compile(options)  # type: ignore[arg-type]
+    except jax.errors.JaxRuntimeError as error:
+        known = {
+            name: value for name, value in options.items() if f"No such compile option: '{name}'" not in str(error)
+        }
+        if known == options:
+            raise
+        return compiled(lowered, known)
+
+
+def free_memory(devices: int) -> int:
+    """Bytes that a program on so many devices may take on each: a share of what is free now."""
+    statistics_of = jax.devices()[0].memory_stats()
+    if statistics_of and "bytes_limit" in statistics_of:
+        return int(_SHARE * (statistics_of["bytes_limit"] - statistics_of["bytes_in_use"]))
+    return int(_SHARE * _host_memory() / devices)
+
+
+def _host_memory() -> int:
+    """Bytes that processes can still have, files that the system only keeps at hand not counted as taken."""
+    try:
+        lines = Path("/proc/meminfo").read_text().splitlines()
+        return next(1024 * int(line.split()[1]) for line in lines if line.startswith("MemAvailable:"))
+    except (OSError, StopIteration):
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")

@@ -1,0 +1,18 @@
+"""How trials are carried out, chosen by measurement: lanes, micro-batches, packing, and what fits in memory."""
+
+from cnnjax.planning.memory import in_chunks as in_chunks
+from cnnjax.planning.packing import Packing as Packing
+from cnnjax.planning.packing import pack_of as pack_of
+from cnnjax.planning.plan_file import describe_plan as describe_plan
+from cnnjax.planning.plan_file import describe_timed as describe_timed
+from cnnjax.planning.plan_file import parse_lanes as parse_lanes
+from cnnjax.planning.plan_file import read_plan as read_plan
+from cnnjax.planning.plan_file import read_program as read_program
+from cnnjax.planning.timing import Trialled as Trialled
+from cnnjax.planning.timing import estimate as estimate
+from cnnjax.planning.timing import fastest as fastest
+from cnnjax.planning.timing import largest_of as largest_of
+from cnnjax.planning.timing import tune as tune
+from cnnjax.planning.ways import alternatives as alternatives
+from cnnjax.planning.ways import in_cache as in_cache
+from cnnjax.planning.ways import works as works

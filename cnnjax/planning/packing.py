@@ -1,0 +1,70 @@
+"""Which widths share a program: compilations saved against work added by padding."""
+
+import os
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import lru_cache, partial
+from typing import Any, NamedTuple
+
+import jax
+
+from cnnjax.config import TrainConfig
+from cnnjax.data import Dataset, Spec
+from cnnjax.networks import NetworkConfig, functional
+from cnnjax.planning.timing import _compiled, step_seconds
+from cnnjax.planning.ways import in_cache
+from cnnjax.sweeps import PACKS, Program, Trial, plan
+from cnnjax.training import Lanes
+
+
+class Packing(NamedTuple):
+    """Which widths share a program, and what that is expected to take."""
+
+    pack: str
+    seconds: Mapping[str, float]
+    """Seconds still to come under each packing, when they were weighed; empty where there was no choice."""
+
+
+def pack_of(trials: Sequence[Trial], data: Dataset, lanes: Lanes | None = None) -> Packing:
+    """Weighs the time that more programs take to compile against the work that padding adds.
+
+    The programs of the widest networks are compiled, one on each core, and the widest is timed. Of
+    the others each is expected to take as long to compile, and for a step a share of the time: that
+    of its forward pass's floating-point operations. What was compiled serves if widths are not packed.
+    """
+    planned = {pack: plan(trials, lanes, pack, spec=data.spec, strict=False) for pack in PACKS}
+    if len(planned["one"]) == len(planned["shapes"]):
+        return Packing("shapes", {})
+    ways = {pack: [in_cache(program, data.spec) for program in programs] for pack, programs in planned.items()}
+    of = {p: _operations(p.config, data.spec) for programs in ways.values() for p in programs}
+    ready = sorted(ways["shapes"], key=lambda program: -of[program])[: os.cpu_count() or 1]
+    with ThreadPoolExecutor(len(ready)) as pool:
+        compiled = list(pool.map(lambda program: _compiled(program, data), ready))
+    run, compile_s = compiled[0]
+    [seconds] = step_seconds([run])
+    per_epoch = seconds * run.steps / len(ready[0].trials) / of[ready[0]]
+
+    def expected(programs: Sequence[Program]) -> float:
+        compilations = len(set(programs) - set(ready))
+        work = sum(len(p.trials) * p.config.epochs * of[p] for p in programs)
+        return work * per_epoch + compile_s * compilations / max(1, min(compilations, os.cpu_count() or 1))
+
+    found = {pack: round(expected(programs), 2) for pack, programs in ways.items()}
+    return Packing(min(found, key=lambda pack: found[pack]), found)
+
+
+def _operations(config: TrainConfig, spec: Spec) -> float:
+    """Floating-point operations of a forward pass."""
+    numbers, kind = jax.tree.flatten(config.network)
+    return _counted(kind, tuple(numbers), spec.shape, spec.outputs)
+
+
+@lru_cache(maxsize=256)
+def _counted(kind: Any, numbers: tuple[float, ...], shape: tuple[int, ...], outputs: int) -> float:
+    network: NetworkConfig = jax.tree.unflatten(kind, numbers)
+    pure, key = functional(lambda rngs, example: network.build(rngs, example, outputs)), jax.random.key(0)
+    inputs = jax.ShapeDtypeStruct((1, *shape), "float32")
+    variables = jax.eval_shape(pure.init, key, inputs)
+    costs = jax.jit(partial(pure.apply, train=True, key=key)).lower(variables, inputs).cost_analysis()
+    assert costs
+    return float(costs["flops"])

@@ -1,0 +1,29 @@
+"""Whole runs: the records that they leave, checkpoints, and trained networks."""
+
+from cnnjax.runs.checkpoints import Checkpoint as Checkpoint
+from cnnjax.runs.checkpoints import CheckpointError as CheckpointError
+from cnnjax.runs.checkpoints import Checkpoints as Checkpoints
+from cnnjax.runs.checkpoints import kept as kept
+from cnnjax.runs.checkpoints import load as load
+from cnnjax.runs.checkpoints import preload as preload
+from cnnjax.runs.environment import compared as compared
+from cnnjax.runs.environment import environment as environment
+from cnnjax.runs.memory import sweep as sweep
+from cnnjax.runs.records import FORMAT as FORMAT
+from cnnjax.runs.records import RecordError as RecordError
+from cnnjax.runs.records import describe_data as describe_data
+from cnnjax.runs.records import differences as differences
+from cnnjax.runs.records import digest as digest
+from cnnjax.runs.records import ended as ended
+from cnnjax.runs.records import epoch_rows as epoch_rows
+from cnnjax.runs.records import gone as gone
+from cnnjax.runs.records import plain as plain
+from cnnjax.runs.records import read_metrics as read_metrics
+from cnnjax.runs.records import read_record as read_record
+from cnnjax.runs.records import result_of as result_of
+from cnnjax.runs.records import trial_rows as trial_rows
+from cnnjax.runs.resume import checkpoints_of as checkpoints_of
+from cnnjax.runs.resume import configuration_of as configuration_of
+from cnnjax.runs.resume import last_state as last_state
+from cnnjax.runs.store import RunFolder as RunFolder
+from cnnjax.runs.trained import load_run as load_run

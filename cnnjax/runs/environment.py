@@ -1,0 +1,67 @@
+"""What a run depends on besides its configuration: versions, device, source."""
+
+import hashlib
+import platform
+import subprocess
+from collections.abc import Iterable, Mapping
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import jax
+
+PACKAGES = ("cnnjax", "jax", "jaxlib", "flax", "optax", "numpy")
+PROPOSING = (
+    "optuna",
+    "scipy",
+    "torch",
+    "cmaes",
+)  # where they are installed: on these an Optuna sampler's points depend
+_SHOWING = ("pictures", "tensorboard", "commands")  # rooms that change no number
+
+
+def environment(checkout: Path) -> dict[str, Any]:
+    """Versions, device, and the checkout's git commit (None outside a checkout)."""
+    device = jax.devices()[0]
+    return {
+        "python": platform.python_version(),
+        "packages": {name: version for name in (*PACKAGES, *PROPOSING) if (version := _version(name))},
+        "platform": platform.platform(),
+        "device": f"{device.platform}: {device.device_kind}",
+        "devices": jax.device_count(),
+        "source": _source(),
+        "commit": _commit(checkout),
+    }
+
+
+def compared(facts: Mapping[str, Any], names: Iterable[str]) -> dict[str, Any]:
+    """The entries of an environment that must not change while a run lasts: of a preset its contents, not its path."""
+    found = {name: facts.get(name) for name in names}
+    return {
+        name: fact["sha256"] if isinstance(fact, Mapping) and "sha256" in fact else fact for name, fact in found.items()
+    }
+
+
+def _version(name: str) -> str | None:
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _source() -> str:
+    """A digest of the source that decides what is trained, which tells versions apart that have one number."""
+    package, contents = Path(__file__).parents[1], hashlib.sha256()
+    for path in sorted(package.rglob("*.py")):
+        name = path.relative_to(package)
+        if name.parts[0].removesuffix(".py") not in _SHOWING:
+            contents.update(name.as_posix().encode() + b"\0" + path.read_bytes() + b"\0")
+    return contents.hexdigest()
+
+
+def _commit(checkout: Path) -> str | None:
+    try:
+        command = ["git", "-C", str(checkout), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return None

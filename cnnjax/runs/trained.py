@@ -1,0 +1,131 @@
+"""A trained network out of a run folder."""
+
+import csv
+import warnings
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+from jax import Array
+from jaxtyping import Float, Num
+
+from cnnjax.config import SweepConfig, TrainConfig
+from cnnjax.data import Spec
+from cnnjax.data.cache import read_spec
+from cnnjax.networks import Variables
+from cnnjax.planning import read_program
+from cnnjax.runs.records import RecordError, read_metrics, read_record, replayed
+from cnnjax.runs.resume import checkpoints_of, configuration_of
+from cnnjax.sweeps import Program, Trial, state_of, states_of
+from cnnjax.training import Task, as_arrays, make_task
+
+
+class Trained(NamedTuple):
+    """A network as training left it, and what it takes to use it."""
+
+    variables: Variables
+    logits: Callable[[Num[Any, "batch *shape"]], Float[Array, "batch outputs"]]
+    """Compiled; takes inputs as the data set stores them, and standardizes them itself."""
+    spec: Spec
+    config: TrainConfig
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Names of the columns of `logits`, where they are classes."""
+        return self.spec.classes
+
+
+def load_run(folder: str | Path, trial: int | None = None, classes: Iterable[Any] = ()) -> Trained:
+    """The network of a run, from its most recent valid checkpoint.
+
+    >>> trained = cnnjax.load_run("runs/mnist-20260101-120000")
+    >>> trained.classes[int(trained.logits(images).argmax(-1)[0])]
+
+    Args:
+      folder: as `train.py` or `sweep.py` left it.
+      trial: number of a trial of a sweep; by default the winner's with the lowest seed.
+      classes: classes, enumerations and functions of your own that the run's configuration names.
+
+    Raises:
+      OSError: the folder or one of its files is not there.
+      RecordError: a record is damaged, of another format, or names a class that is not among `classes`.
+      CheckpointError: no checkpoint is valid.
+      ValueError: there is no such trial, or none has won so far.
+    """
+    folder = Path(folder)
+    described, data, plan = (read_record(folder / f"{name}.json") for name in ("config", "data", "plan"))
+    config = configuration_of(folder, classes)
+    planned = _valid(folder / "config.json", lambda: _planned(config, folder, data))
+    spec = _valid(folder / "data.json", lambda: read_spec(data))
+    if trial is None:
+        winner = folder / "trials.csv"
+        trial = _valid(winner, lambda: _winner(winner)) if isinstance(config, SweepConfig) else 0
+    if trial is None:
+        raise ValueError(f"trial: say which: {folder} has no winner, since it has not ended or all diverged")
+    if trial not in planned:
+        raise ValueError(f"trial: {trial}: {folder} has trials {min(planned)} to {max(planned)}")
+    checkpoint = None
+    for place, program in reversed(_valid(folder / "plan.json", lambda: _places(plan, planned, trial))):
+        like = _valid(folder / "data.json", partial(state_of, program, spec))
+        numbers = [lane.number for lane in program.trials]
+        store = checkpoints_of(folder, place, numbers, described, data, report=warnings.warn)
+        if checkpoint := store.restore(like):
+            break
+    if checkpoint is None:
+        raise ValueError(f"trial: {trial}: has no checkpoint in {store.folder}: has it been trained?")
+    task = make_task(planned[trial].config, spec)
+    state = states_of(program, checkpoint.state, [planned[trial]], spec)[trial]
+    variables = jax.device_put(Variables(state.params, state.stats))
+
+    @jax.jit
+    def compute(task: Task, variables: Variables, images: Array) -> Array:
+        inputs = task.spec.standardize(images)
+        return task.functions.apply(variables, inputs, train=False, key=jax.random.key(0))[0]
+
+    def logits(images: Num[Any, "batch *shape"]) -> Float[Array, "batch outputs"]:
+        if images.dtype != spec.dtype or images.ndim != 1 + len(spec.shape):
+            raise ValueError(
+                f"images: {images.dtype}{list(images.shape)}: this network takes inputs as its data set stores them, "
+                f"{spec.dtype}[batch, {', '.join(map(str, spec.shape))}]"
+            )
+        return compute(as_arrays(task), variables, images)
+
+    return Trained(variables, logits, spec, planned[trial].config)
+
+
+def _valid(path: Path, read: Callable[[], Any]) -> Any:
+    try:
+        return read()
+    except (ArithmeticError, AttributeError, LookupError, MemoryError, TypeError, ValueError, csv.Error) as error:
+        raise RecordError(f"{path}: damaged: {type(error).__name__}: {error}") from None
+
+
+def _planned(config: TrainConfig | SweepConfig, folder: Path, data: Any) -> dict[int, Trial]:
+    """The trials of a run by number, as far as its records lead."""
+    sweep = config if isinstance(config, SweepConfig) else SweepConfig(config, axes=(), seeds=1)
+    single = sweep.search == "all"
+    stages = replayed(sweep, [] if single else read_metrics(folder / "metrics.jsonl"), data["examples"]["train"])
+    return {trial.number: trial for stage in stages for trial in stage.trials}
+
+
+def _places(plan: Any, planned: Mapping[int, Trial], trial: int) -> list[tuple[int, Program]]:
+    """The programs that a trial is a lane of, with their numbers, in order."""
+    found = [
+        (place, read_program({**entry, "lanes": "1:1"}, planned))
+        for place, entry in enumerate(plan["programs"])
+        if trial in entry["trials"]
+    ]
+    if not found:
+        raise ValueError(f"no program has trial {trial}")
+    return found
+
+
+def _winner(path: Path) -> int | None:
+    """The first of the trials that were tested; None if there are none."""
+    try:
+        with path.open(newline="") as file:
+            return min((int(row["trial"]) for row in csv.DictReader(file) if row["test_loss"]), default=None)
+    except FileNotFoundError:
+        return None

@@ -1,0 +1,139 @@
+"""The states of a program's lanes: initialized, taken apart by trial, put together, and measured."""
+
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from cnnjax.data import Dataset, Spec
+from cnnjax.sweeps import embedding
+from cnnjax.sweeps.programs import Program, plan
+from cnnjax.sweeps.trials import Result, Trial
+from cnnjax.training import (
+    Lanes,
+    Progress,
+    Run,
+    Task,
+    TrainState,
+    as_arrays,
+    begin,
+    compile_run,
+    init,
+    make_task,
+    measure_test,
+    train,
+)
+
+
+def task_of(program: Program, spec: Spec, trial: Trial | None = None) -> Task:
+    """The task of a program, with the numbers of one of its trials, by default the first."""
+    config = program.config_of(trial) if trial else program.config
+    return make_task(config, spec, program.micro_batch, program.lanes.split)
+
+
+def stacked(program: Program, spec: Spec) -> tuple[Task, Array]:
+    """The tasks and keys of a program's trials, lanes first; inactive lanes repeat the first trial."""
+    lanes = [program.trials[0]] * (len(program.trials) + program.spare)
+    for row, trial in zip(program.rows, program.trials, strict=True):
+        lanes[row] = trial
+    keys = jnp.stack([jax.random.key(trial.config.seed) for trial in lanes])
+    tasks = {trial.number: task_of(program, spec, trial) for trial in program.trials}
+    every = (tasks[trial.number] for trial in lanes)
+    return jax.tree.map(lambda *numbers: np.stack(numbers), *map(as_arrays, every)), keys
+
+
+def compile_program(program: Program, data: Dataset, begun: bool = False) -> Run:
+    """Compiles a program and initializes its lanes; with `begun`, their state comes from elsewhere.
+
+    Networks of several widths are initialized in their own shapes, as if they were alone.
+    """
+    task, keys = stacked(program, data.spec)
+    placed, epochs = program.lanes.place(data), program.config.epochs
+    state: TrainState | None = None
+    if begun or program.after:
+        state = state_of(program, data.spec)
+    elif program.wide or program.spare:
+        alone: dict[int, TrainState] = {}
+        capacity = len(program.trials) + program.spare if program.spare else 0
+        for group in plan(program.trials, program.lanes, capacity=capacity):
+            first = begin(*stacked(group, data.spec), group.lanes)
+            alone |= states_of(group, first, group.trials, data.spec)
+        state = assembled(program, alone, data.spec)
+    return compile_run(task, keys, placed, epochs, program.lanes, state)
+
+
+def state_of(program: Program, spec: Spec) -> TrainState:
+    """The shapes and types of a program's state, lanes first, without computing anything."""
+    return jax.eval_shape(jax.vmap(init), *stacked(program, spec))
+
+
+def states_of(program: Program, state: TrainState, trials: Iterable[Trial], spec: Spec) -> dict[int, TrainState]:
+    """The states of some of a program's trials, by number, each in the shapes of its own network."""
+    state = jax.tree.map(np.asarray, state)
+    wanted = {trial.number for trial in trials}
+    shapes: dict[Any, TrainState] = {}
+    found: dict[int, TrainState] = {}
+    for row, trial in zip(program.rows, program.trials, strict=True):
+        if trial.number not in wanted:
+            continue
+        lane = jax.tree.map(lambda array, row=row: array[row], state)
+        if program.wide:
+            widths = embedding.widths(trial.config.network)
+            if widths not in shapes:
+                shapes[widths] = _first(state_of(Program((trial,), Lanes()), spec))
+            lane = embedding.extract(lane, shapes[widths])
+        found[trial.number] = lane
+    return found
+
+
+def _first(state: TrainState) -> TrainState:
+    """The shapes of one lane."""
+    return jax.tree.map(lambda array: jax.ShapeDtypeStruct(array.shape[1:], array.dtype), state)
+
+
+def assembled(program: Program, states: Mapping[int, TrainState], spec: Spec) -> TrainState:
+    """A program's state from those of its trials, by number; inactive lanes are marked as diverged."""
+    like = state_of(program, spec)
+    lanes = [embedding.embed(states[trial.number], _first(like)) for trial in program.trials]
+    rows = [lanes[0]._replace(diverged=np.ones((), bool))] * (len(lanes) + program.spare)
+    for row, lane in zip(program.rows, lanes, strict=True):
+        rows[row] = lane
+    return jax.tree.map(lambda array, *rows: np.stack(rows).astype(array.dtype), like, *rows)
+
+
+def run(program: Program, data: Dataset) -> Iterator[Progress]:
+    """Trains the lanes of a program together; yields after each epoch, arrays [lanes, ...]."""
+    yield from train(compile_program(program, data))
+
+
+def results(program: Program, progress: Progress) -> list[Result]:
+    """The results of a program's trials as they stand; a diverged trial has no numbers."""
+    lanes = (progress.train, progress.valid, progress.state.diverged, progress.state.step)
+    train, valid, gone, steps = jax.tree.map(lambda array: np.asarray(array)[program.rows], lanes)
+    with np.errstate(invalid="ignore"):  # a diverged trial sees no examples
+        train, valid = jax.tree.map(lambda array: array.astype(float), (train, valid))
+        numbers = np.stack([train.loss, valid.loss, valid.metric], 1)
+    diverged = gone | ~np.isfinite(numbers).all(1)
+    numbers[diverged] = math.nan
+    epochs = np.where(diverged, steps * progress.epoch // progress.steps, progress.epoch)
+    ended = "complete" if progress.epoch == program.config.epochs else "stopped"
+    status = np.where(diverged, "diverged", ended)
+    rows = zip(program.trials, status.tolist(), steps.tolist(), epochs.tolist(), numbers.tolist(), strict=True)
+    return [Result(trial, status, step, epoch, *row) for trial, status, step, epoch, row in rows]
+
+
+def measure_test_of(
+    trials: Sequence[Trial], states: Mapping[int, TrainState], data: Dataset
+) -> dict[int, tuple[float, float]]:
+    """Test metric and loss of trials, by number, from their last states; to be read once."""
+    found: dict[int, tuple[float, float]] = {}
+    for program in plan(trials):
+        state = assembled(program, states, data.spec)
+        metrics = measure_test(stacked(program, data.spec)[0], state, data, program.lanes)
+        for trial, metric, loss in zip(program.trials, metrics.metric.tolist(), metrics.loss.tolist(), strict=True):
+            found[trial.number] = metric, loss
+    return found

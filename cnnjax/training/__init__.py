@@ -1,0 +1,29 @@
+"""Training as a value: pure functions of arrays, and their compiled programs."""
+
+from cnnjax.training.core import DIVERGED_LOSS as DIVERGED_LOSS
+from cnnjax.training.core import Task as Task
+from cnnjax.training.core import TrainState as TrainState
+from cnnjax.training.core import advance as advance
+from cnnjax.training.core import as_arrays as as_arrays
+from cnnjax.training.core import augmented as augmented
+from cnnjax.training.core import can_share as can_share
+from cnnjax.training.core import count_parameters as count_parameters
+from cnnjax.training.core import evaluate as evaluate
+from cnnjax.training.core import init as init
+from cnnjax.training.core import make_task as make_task
+from cnnjax.training.core import separable as separable
+from cnnjax.training.core import step as step
+from cnnjax.training.core import steps_per_epoch as steps_per_epoch
+from cnnjax.training.lanes import Lanes as Lanes
+from cnnjax.training.programs import Lift as Lift
+from cnnjax.training.programs import Progress as Progress
+from cnnjax.training.programs import Run as Run
+from cnnjax.training.programs import begin as begin
+from cnnjax.training.programs import compile_run as compile_run
+from cnnjax.training.programs import fit_task as fit_task
+from cnnjax.training.programs import measure_test as measure_test
+from cnnjax.training.programs import measured as measured
+from cnnjax.training.programs import parts as parts
+from cnnjax.training.programs import single as single
+from cnnjax.training.programs import train as train
+from cnnjax.training.validation import validate as validate
