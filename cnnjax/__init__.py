@@ -1,5 +1,7 @@
 """cnnjax: train families of convolutional networks as one XLA program."""
 
+from importlib import metadata as _metadata
+
 from cnnjax.augmentation import Augmentation as Augmentation
 from cnnjax.augmentation import Flip as Flip
 from cnnjax.augmentation import Shift as Shift
@@ -37,11 +39,17 @@ from cnnjax.options import config as config
 from cnnjax.options import number as number
 from cnnjax.options import part as part
 from cnnjax.options import static as static
+from cnnjax.presets import Preset as Preset
+from cnnjax.presets import load_preset as load_preset
+from cnnjax.runs import InMemory as InMemory
+from cnnjax.runs import RunFolder as RunFolder
+from cnnjax.runs import fit as fit
 from cnnjax.runs import load_run as load_run
 from cnnjax.runs import sweep as sweep
 from cnnjax.schedules import Constant as Constant
 from cnnjax.schedules import Cosine as Cosine
 from cnnjax.schedules import Schedule as Schedule
 from cnnjax.schedules import Step as Step
-from cnnjax.training import fit_task as fit_task
 from cnnjax.training import make_task as make_task
+
+__version__ = _metadata.version("cnnjax")

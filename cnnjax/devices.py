@@ -1,9 +1,10 @@
-"""The devices of this machine: what is free on them, and how XLA compiles for them."""
+"""The devices of this machine and of others: what is free on them, how XLA compiles for them, what they agree on."""
 
 import os
 from pathlib import Path
 
 import jax
+import numpy as np
 
 _SHARE = 0.8  # of free memory that a program may take
 
@@ -53,3 +54,12 @@ def _host_memory() -> int:
         return next(1024 * int(line.split()[1]) for line in lines if line.startswith("MemAvailable:"))
     except (OSError, StopIteration):
         return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+
+
+def agreed(value: int) -> int:
+    """A decision that depends on one process's clock or signals, as the first of all processes takes it."""
+    if jax.process_count() == 1:
+        return value
+    from jax.experimental import multihost_utils
+
+    return int(multihost_utils.broadcast_one_to_all(np.int32(value)))

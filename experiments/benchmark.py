@@ -26,11 +26,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import tyro
-from command_line import shown
-from errors import fail, usage
 from flax import nnx
 from jax import Array, lax
-from presets import ROOT, load_preset
 from tqdm import tqdm
 
 from cnnjax import (
@@ -49,9 +46,12 @@ from cnnjax import (
     sweeps,
     training,
 )
+from cnnjax.commands.errors import fail, usage
 from cnnjax.data import DataError, Dataset, Split
 from cnnjax.networks import NetworkConfig
 from cnnjax.options import config
+from cnnjax.presets import load_preset
+from cnnjax.sweeps import shown
 from cnnjax.training import TrainState, init, make_task, step
 
 Layers = tuple[tuple[Any, ...], ...]
@@ -78,6 +78,7 @@ def _pair(filters: int) -> Layers:
     return (("conv", filters, 3, 1), ("conv", filters, 3, 1), ("pool",))
 
 
+HERE = Path(__file__).parent
 NETS = {
     "a": Net(
         "digits 8x8x1, 16, 32",
@@ -572,14 +573,14 @@ def sweep_table(arguments: Arguments) -> dict[str, Any]:
 
     with tempfile.TemporaryDirectory() as folder:
         environment = {**os.environ, "CNNJAX_CACHE_DIR": f"{folder}/cache"}
-        script = [sys.executable, str(ROOT / "experiments/sweep.py"), "digits", "--runs-dir", folder, "--quiet"]
+        script = [sys.executable, str(HERE / "sweep.py"), "digits", "--runs-dir", folder, "--quiet"]
         for name in ("cnnjax, empty cache", "cnnjax, warm cache"):
             began = time.perf_counter()
             out = subprocess.run(script, env=environment, capture_output=True, text=True, check=True).stdout
             report(name, time.perf_counter() - began, out.splitlines()[-2])
     if "torch" not in arguments.peers or not util.find_spec("torch"):
         return results
-    peer = [sys.executable, str(ROOT / "experiments/torch_peer.py")]
+    peer = [sys.executable, str(HERE / "torch_peer.py")]
     began = time.perf_counter()
     out = subprocess.run([*peer, "sweep"], capture_output=True, text=True, check=True).stdout
     report("PyTorch, one process", time.perf_counter() - began, out.strip())

@@ -164,7 +164,7 @@ def test_missing_data_is_told_at_once(tfds_dir: Path, tmp_path: Path) -> None:
     began = time.perf_counter()
     with pytest.raises(
         DataError,
-        match=rf"'fashion': nothing prepared in {tmp_path}/fashion/\*; prepare it with: python .*prepare.py fashion --data-dir {tmp_path}",
+        match=rf"'fashion': nothing prepared in {tmp_path}/fashion/\*; prepare it with: python -m cnnjax prepare fashion --data-dir {tmp_path}",
     ):
         load("fashion", tmp_path, tmp_path)
     with pytest.raises(DataError, match=r"mnist/2\.0\.0; there is 1\.0\.0; prepare it"):

@@ -20,6 +20,7 @@ from cnnjax.planning import (
     in_cache,
     in_chunks,
     parse_lanes,
+    programs_in,
     read_plan,
     tune,
     works,
@@ -322,7 +323,7 @@ def test_a_plan_reads_as_it_was_written(tmp_path: Path) -> None:
     assert [way["lanes"] for way in described["timed"]] == ["0:1", "1:1"]
     path = tmp_path / "plan.json"
     path.write_text(json.dumps(described))
-    assert read_plan(path, Stage(TRIALS, 0, 0), SPEC) == programs
+    assert programs_in(read_plan(path), Stage(TRIALS, 0, 0), SPEC) == programs
 
 
 def entry(*numbers: int, **changes: object) -> dict:
@@ -332,8 +333,8 @@ def entry(*numbers: int, **changes: object) -> dict:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("{", "no plan of these 4 trials: JSONDecodeError"),
-        (b"\xff\xfe\xff", "no plan of these 4 trials: UnicodeDecodeError"),
+        ("{", "no plan: JSONDecodeError"),
+        (b"\xff\xfe\xff", "no plan: UnicodeDecodeError"),
         ([], "no plan of these 4 trials"),
         ({}, "no plan of these 4 trials: KeyError.'programs'"),
         ({"programs": 3}, "no plan of these 4 trials"),
@@ -355,7 +356,7 @@ def test_what_is_no_plan_of_these_trials_is_refused(content: object, message: st
     text = content if isinstance(content, str | bytes) else json.dumps(content)
     path.write_bytes(text if isinstance(text, bytes) else text.encode())
     with pytest.raises(ValueError, match=rf"plan: .*plan\.json: .*{message}"):
-        read_plan(path, Stage(TRIALS, 0, 0), SPEC)
+        programs_in(read_plan(path), Stage(TRIALS, 0, 0), SPEC)
 
 
 @pytest.mark.parametrize("lanes", [Lanes(1, 2), Lanes(0, 1), Lanes(16, 1)])

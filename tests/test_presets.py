@@ -81,7 +81,7 @@ def test_a_run_of_one_s_own_is_loaded_with_its_classes(swept: Path) -> None:
 def test_the_same_in_python(swept: Path) -> None:
     """In memory the same sweep ends with the same numbers as the script."""
     defined = parts(swept)
-    train = cnnjax.options.replace(defined["train"], {"epochs": 2, "data": "squeeze"})
+    train = cnnjax.options.with_values(defined["train"], {"epochs": 2, "data": "squeeze"})
     axes = (("gamma", (0.0, 2.0)), ("filters", ((4, 4), (4, 8))))
     found = cnnjax.sweep(cnnjax.SweepConfig(train, axes, seeds=2), defined["data"]())
     for row, there in zip(found.table(), rows(swept / "runs" / "s"), strict=True):
@@ -352,7 +352,7 @@ def test_a_lane_of_one_s_own_equals_the_single_run(own: Path) -> None:
 
     defined = parts(own)
     dataset = defined["data"]()
-    train = cnnjax.options.replace(defined["train"], {"epochs": 1, "filters": (4,), "dropout": 0.1})
+    train = cnnjax.options.with_values(defined["train"], {"epochs": 1, "filters": (4,), "dropout": 0.1})
     axes = (
         ("gamma", (0.5, 2.0)),
         ("gate", (0.3, 1.0)),

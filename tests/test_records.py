@@ -3,6 +3,9 @@
 import csv
 import json
 import math
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -17,29 +20,29 @@ from cnnjax.runs import (
     RunFolder,
     describe_data,
     differences,
-    environment,
     plain,
     read_record,
     trial_rows,
 )
+from cnnjax.runs.environment import environment
 from cnnjax.sweeps import Result, trials
 
 TRAIN = TrainConfig(CNNConfig(filters=(8, 16)), SGD(learning_rate=0.03))
 
 
 def test_a_run_folder_is_never_overwritten(tmp_path: Path) -> None:
-    with RunFolder(tmp_path, "mine") as folder:
+    with RunFolder.within(tmp_path, "mine") as folder:
         folder.write_json("a.json", {})
         with pytest.raises(FileExistsError):
             folder.write_json("a.json", {})
     with pytest.raises(FileExistsError, match=f"run folder {tmp_path}/mine exists: choose another --name"):
-        RunFolder(tmp_path, "mine")
+        RunFolder.within(tmp_path, "mine")
 
 
 def test_runs_of_one_second_get_different_names(tmp_path: Path) -> None:
     paths = set()
     for _ in range(5):
-        with RunFolder(tmp_path, None, "digits") as folder:
+        with RunFolder.within(tmp_path, None, "digits") as folder:
             paths.add(folder.path)
     assert len(paths) == 5
     assert all(path.name.startswith("digits-") for path in paths)
@@ -48,18 +51,18 @@ def test_runs_of_one_second_get_different_names(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["../up", "a/b", ".hidden", "/abs", ""])
 def test_a_name_stays_in_its_folder(tmp_path: Path, name: str) -> None:
     with pytest.raises(ValueError, match="give a plain folder name"):
-        RunFolder(tmp_path / "runs", name)
+        RunFolder.within(tmp_path / "runs", name)
 
 
 def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(OSError, match=f"no run folder in {tmp_path}/file: File exists: choose another --runs-dir"):
-        RunFolder(tmp_path / "file", None)
+        RunFolder.within(tmp_path / "file", None)
 
 
 def test_what_does_not_exist_is_null_or_empty(tmp_path: Path) -> None:
     row = {"trial": 0, "filters": (8, 16), "loss": math.nan, "rate": 0.1, "none": None}
-    with RunFolder(tmp_path, "r") as folder:
+    with RunFolder.within(tmp_path, "r") as folder:
         folder.append_metrics([row])
         folder.append_metrics([{"trial": 1, "loss": math.inf}])
         folder.write_csv("t.csv", [row])
@@ -88,10 +91,26 @@ def test_a_configuration_is_written_whole() -> None:
 
 
 def test_environment_tells_versions_and_commit(tmp_path: Path) -> None:
-    found = environment(Path(__file__).parents[1])
+    found, root = environment(), Path(__file__).parents[1]
     assert found["packages"]["jax"]
     assert found["device"].startswith("cpu")
-    assert environment(tmp_path)["commit"] is None
+    assert (found["commit"] is not None) == (root / ".git").exists()
+
+
+def test_the_source_s_digest_covers_what_decides_and_leaves_out_what_shows(tmp_path: Path) -> None:
+    package = shutil.copytree(Path(__file__).parents[1] / "cnnjax", tmp_path / "cnnjax")
+    code = "from cnnjax.runs import environment; f = environment.environment(); print(f['source'], f['commit'])"
+
+    def source() -> list[str]:
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=tmp_path)
+        return done.stdout.split()
+
+    before = source()
+    assert before[1] == "None"  # not a checkout
+    for room, same in (("commands/sweep.py", True), ("pictures.py", True), ("runs/runner.py", False)):
+        with (package / room).open("a") as file:
+            file.write("\n")
+        assert (source() == before) is same, room
 
 
 def test_values_read_as_on_the_command_line() -> None:
@@ -147,7 +166,7 @@ def test_a_configuration_is_read_as_it_was_written(tmp_path: Path) -> None:
     train = TrainConfig(network, SGD(learning_rate=0.03, schedule=Cosine(warmup=0.1)), batch_size=32, seed=7)
     axes = (("filters", ((8, 16), (4, 4))), ("padding", ("SAME", 1)), ("optimizer", (SGD(), Adam(clip_norm=1.0))))
     sweep = SweepConfig(train, axes, 2)
-    with RunFolder(tmp_path, "r") as folder:
+    with RunFolder.within(tmp_path, "r") as folder:
         for i, config in enumerate((train, sweep, TrainConfig(MLPConfig(hidden=())))):
             folder.write_json(f"{i}.json", describe(config))
             assert configuration(folder.read_json(f"{i}.json")) == config
@@ -182,7 +201,7 @@ def test_a_configuration_out_of_range_is_refused() -> None:
 
 
 def test_every_record_bears_its_format(tmp_path: Path) -> None:
-    with RunFolder(tmp_path, "r") as folder:
+    with RunFolder.within(tmp_path, "r") as folder:
         folder.write_json("a.json", {"b": 1})
         folder.write_json("a.json", {"b": 2}, again=True)
         assert json.loads((folder.path / "a.json").read_text()) == {"format": FORMAT, "b": 2}
@@ -236,7 +255,7 @@ def test_the_table_has_the_columns_of_its_metric_and_of_all_axes(tmp_path: Path)
     axes = (("optimizer", (Adam(), SGD())), ("momentum", (0.5, 0.9)), ("dropout", (None, 0.3)))
     sweep = SweepConfig(base, axes, seeds=1)
     found = [Result(trial, "complete", 5, 1, 0.1, 0.2, 0.3) for trial in trials(sweep)]
-    with RunFolder(tmp_path, "r") as folder:
+    with RunFolder.within(tmp_path, "r") as folder:
         rows = trial_rows(found, {1: (0.4, 0.5)}, base.metric, [name for name, _ in axes])
         folder.write_csv("t.csv", rows)
     lines = [*csv.DictReader((tmp_path / "r" / "t.csv").read_text().splitlines())]
@@ -269,19 +288,19 @@ LINE = {
 
 
 def test_a_folder_is_gone_on_with_only_where_asked(tmp_path: Path) -> None:
-    with RunFolder(tmp_path, "r", resume=True) as folder:
+    with RunFolder.within(tmp_path, "r", resume=True) as folder:
         folder.append_metrics([LINE])
         with pytest.raises(BlockingIOError, match="another process is at work in it"):
-            RunFolder(tmp_path, "r", resume=True)
-    with RunFolder(tmp_path, "r", resume=True) as folder:
+            RunFolder.within(tmp_path, "r", resume=True)
+    with RunFolder.within(tmp_path, "r", resume=True) as folder:
         assert folder.metrics() == [LINE]
     with pytest.raises(FileExistsError, match="continue it with --resume"):
-        RunFolder(tmp_path, "r")
+        RunFolder.within(tmp_path, "r")
 
 
 def test_lines_are_cut_and_a_torn_one_is_left_out(tmp_path: Path) -> None:
     rows = [{**LINE, "epoch": epoch} for epoch in (1, 2, 3)]
-    with RunFolder(tmp_path, "r") as folder:
+    with RunFolder.within(tmp_path, "r") as folder:
         folder.append_metrics(rows)
         path = folder.path / "metrics.jsonl"
         whole = path.read_bytes()
@@ -308,7 +327,7 @@ def test_lines_are_cut_and_a_torn_one_is_left_out(tmp_path: Path) -> None:
 
 def test_lines_have_the_columns_of_their_metric(tmp_path: Path) -> None:
     row = {name.replace("accuracy", "squared_distance"): value for name, value in LINE.items()}
-    with RunFolder(tmp_path, "r") as folder:
+    with RunFolder.within(tmp_path, "r") as folder:
         folder.append_metrics([row])
         assert folder.metrics() == [row]
 

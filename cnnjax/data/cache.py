@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import platformdirs
 
 from cnnjax.data.dataset import Dataset, Spec, Split
 from cnnjax.options import from_json
@@ -21,9 +22,7 @@ LAYOUT = 3  # of a folder in the cache, and of the rule that cuts splits; a chan
 
 def default_directory() -> Path:
     """`CNNJAX_CACHE_DIR`, or `cnnjax` in the user's cache directory."""
-    if explicit := os.environ.get("CNNJAX_CACHE_DIR"):
-        return Path(explicit)
-    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "cnnjax"
+    return Path(os.environ.get("CNNJAX_CACHE_DIR") or platformdirs.user_cache_dir("cnnjax", appauthor=False))
 
 
 def fingerprint(folder: Path) -> str:

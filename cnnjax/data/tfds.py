@@ -33,7 +33,7 @@ def find(name: str, data_dir: Path) -> Path:
         raise DataError(
             f"data: {name!r}: give digits or the name of a TensorFlow Datasets data set; --data-dir says where"
         )
-    command = f"python experiments/prepare.py {name} --data-dir {shlex.quote(str(data_dir))}"
+    command = f"python -m cnnjax prepare {name} --data-dir {shlex.quote(str(data_dir))}"
     name, _, version = name.partition(":")
     found = {path.parent.name: path.parent for path in (data_dir / name).glob("*/dataset_info.json")}
     if version not in found and (version or not found):

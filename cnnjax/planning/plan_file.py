@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 
@@ -51,27 +51,45 @@ def parse_lanes(words: str) -> Lanes:
     return Lanes(width, *(devices or [jax.device_count()]))
 
 
-def read_plan(path: Path, stage: Stage, spec: Spec, alone: bool = True) -> tuple[Program, ...]:
+class WrittenPlan(NamedTuple):
+    """What a `plan.json` holds."""
+
+    name: str
+    """What messages call it."""
+    record: Any
+
+
+def read_plan(path: Path) -> WrittenPlan:
+    """A `plan.json`.
+
+    Raises:
+      OSError: the file cannot be read.
+      ValueError: it is no JSON.
+    """
+    try:
+        return WrittenPlan(str(path), from_json(path.read_bytes()))
+    except OSError as error:
+        raise type(error)(f"plan: {path}: {error.strerror}: give the plan.json of an earlier run") from None
+    except ValueError as error:
+        raise ValueError(f"plan: {path}: no plan: {error!r}") from None
+
+
+def programs_in(written: WrittenPlan, stage: Stage, spec: Spec, alone: bool = True) -> tuple[Program, ...]:
     """The programs of an earlier plan, for trials that group in the same way.
 
     Args:
-      path: of `plan.json`.
+      written: the plan.
       stage: what is to be trained.
       spec: what the data is.
       alone: whether the plan must be of no other trials; else what it says of others is passed over,
         and there are no programs where it says nothing of these.
 
     Raises:
-      OSError: the file cannot be read.
-      ValueError: the file is no plan, one for more devices than there are, or one of other groups.
+      ValueError: it is no plan, one for more devices than there are, or one of other groups.
     """
-    trials = {trial.number: trial for trial in stage.trials}
+    name, trials = written.name, {trial.number: trial for trial in stage.trials}
     try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise type(error)(f"plan: {path}: {error.strerror}: give the plan.json of an earlier run") from None
-    try:
-        entries: Sequence[Mapping[str, Any]] = from_json(content)["programs"]
+        entries: Sequence[Mapping[str, Any]] = written.record["programs"]
         if not alone:
             entries = [
                 entry
@@ -81,13 +99,13 @@ def read_plan(path: Path, stage: Stage, spec: Spec, alone: bool = True) -> tuple
             ]
         programs = tuple(read_program(entry, trials) for entry in entries)
     except (KeyError, TypeError, AttributeError, IndexError, ValueError, OverflowError) as error:
-        raise ValueError(f"plan: {path}: no plan of these {len(trials)} trials: {error!r}") from None
+        raise ValueError(f"plan: {name}: no plan of these {len(trials)} trials: {error!r}") from None
     if not programs and not alone:
         return ()
     if any(not _fits(program, spec) for program in programs):
-        raise ValueError(f"plan: {path}: puts trials of different shapes into one program")
+        raise ValueError(f"plan: {name}: puts trials of different shapes into one program")
     if sorted(trial.number for program in programs for trial in program.trials) != sorted(trials):
-        raise ValueError(f"plan: {path}: plans other trials than the {len(trials)} of this run")
+        raise ValueError(f"plan: {name}: plans other trials than the {len(trials)} of this run")
     return programs
 
 

@@ -1,16 +1,31 @@
-"""Whole runs: the records that they leave, checkpoints, and trained networks."""
+"""Whole runs: one loop over a store, the records and checkpoints that it leaves, and trained networks."""
 
+from cnnjax.runs.begin import begin as begin
 from cnnjax.runs.checkpoints import Checkpoint as Checkpoint
 from cnnjax.runs.checkpoints import CheckpointError as CheckpointError
 from cnnjax.runs.checkpoints import Checkpoints as Checkpoints
 from cnnjax.runs.checkpoints import kept as kept
 from cnnjax.runs.checkpoints import load as load
-from cnnjax.runs.checkpoints import preload as preload
-from cnnjax.runs.environment import compared as compared
-from cnnjax.runs.environment import environment as environment
-from cnnjax.runs.memory import sweep as sweep
+from cnnjax.runs.clock import Clock as Clock
+from cnnjax.runs.difference import diff as diff
+from cnnjax.runs.entry import as_sweep as as_sweep
+from cnnjax.runs.entry import check as check
+from cnnjax.runs.entry import events as events
+from cnnjax.runs.entry import fit as fit
+from cnnjax.runs.entry import sweep as sweep
+from cnnjax.runs.events import Compiled as Compiled
+from cnnjax.runs.events import Epoch as Epoch
+from cnnjax.runs.events import Event as Event
+from cnnjax.runs.events import Finished as Finished
+from cnnjax.runs.events import Noted as Noted
+from cnnjax.runs.events import Opened as Opened
+from cnnjax.runs.events import Planned as Planned
+from cnnjax.runs.events import Resumed as Resumed
+from cnnjax.runs.events import Saved as Saved
+from cnnjax.runs.progress import Progress as Progress
 from cnnjax.runs.records import FORMAT as FORMAT
 from cnnjax.runs.records import RecordError as RecordError
+from cnnjax.runs.records import Row as Row
 from cnnjax.runs.records import describe_data as describe_data
 from cnnjax.runs.records import differences as differences
 from cnnjax.runs.records import digest as digest
@@ -22,8 +37,11 @@ from cnnjax.runs.records import read_metrics as read_metrics
 from cnnjax.runs.records import read_record as read_record
 from cnnjax.runs.records import result_of as result_of
 from cnnjax.runs.records import trial_rows as trial_rows
-from cnnjax.runs.resume import checkpoints_of as checkpoints_of
 from cnnjax.runs.resume import configuration_of as configuration_of
-from cnnjax.runs.resume import last_state as last_state
+from cnnjax.runs.runner import run as run
+from cnnjax.runs.store import InMemory as InMemory
 from cnnjax.runs.store import RunFolder as RunFolder
+from cnnjax.runs.store import Store as Store
+from cnnjax.runs.swept import Swept as Swept
+from cnnjax.runs.trained import Trained as Trained
 from cnnjax.runs.trained import load_run as load_run

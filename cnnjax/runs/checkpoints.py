@@ -83,6 +83,14 @@ class Checkpoints:
         return self
 
     def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Waits for what is being written.
+
+        Raises:
+          CheckpointError: it cannot be written.
+        """
         try:
             self._pending.result()
         finally:
@@ -94,7 +102,7 @@ class Checkpoints:
         Raises:
           CheckpointError: it cannot be written, or the one before could not.
         """
-        arrays = {name: np.asarray(leaf) for name, leaf in _named(state).items()}
+        arrays = {name: np.array(leaf) for name, leaf in _named(state).items()}  # the state may be donated
         self._pending.result()
         self._pending = self._thread.submit(self._write, step, arrays, metric)
         if sum(array.nbytes for array in arrays.values()) < LARGE:

@@ -3,12 +3,14 @@
 import hashlib
 import platform
 import subprocess
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import jax
+
+from cnnjax.runs.records import differences
 
 PACKAGES = ("cnnjax", "jax", "jaxlib", "flax", "optax", "numpy")
 PROPOSING = (
@@ -20,7 +22,11 @@ PROPOSING = (
 _SHOWING = ("pictures", "tensorboard", "commands")  # rooms that change no number
 
 
-def environment(checkout: Path) -> dict[str, Any]:
+FIXED = ("packages", "device", "devices", "source", "preset")
+"""Entries of an environment that must not change while a run lasts."""
+
+
+def environment() -> dict[str, Any]:
     """Versions, device, and the checkout's git commit (None outside a checkout)."""
     device = jax.devices()[0]
     return {
@@ -30,16 +36,22 @@ def environment(checkout: Path) -> dict[str, Any]:
         "device": f"{device.platform}: {device.device_kind}",
         "devices": jax.device_count(),
         "source": _source(),
-        "commit": _commit(checkout),
+        "commit": _commit(),
     }
 
 
-def compared(facts: Mapping[str, Any], names: Iterable[str]) -> dict[str, Any]:
-    """The entries of an environment that must not change while a run lasts: of a preset its contents, not its path."""
-    found = {name: facts.get(name) for name in names}
-    return {
-        name: fact["sha256"] if isinstance(fact, Mapping) and "sha256" in fact else fact for name, fact in found.items()
-    }
+def changes(there: Mapping[str, Any], here: Mapping[str, Any], names: Iterable[str] = FIXED) -> Iterator[str]:
+    """What differs between the entries of two environments: of a preset its contents, not its path.
+
+    A preset is compared where both have one: in Python a configuration comes without.
+    """
+    names = [name for name in names if name != "preset" or ("preset" in there and "preset" in here)]
+    old, new = ({name: _contents(facts.get(name)) for name in names} for facts in (there, here))
+    yield from differences(old, new)
+
+
+def _contents(fact: Any) -> Any:
+    return fact["sha256"] if isinstance(fact, Mapping) and "sha256" in fact else fact
 
 
 def _version(name: str) -> str | None:
@@ -59,7 +71,10 @@ def _source() -> str:
     return contents.hexdigest()
 
 
-def _commit(checkout: Path) -> str | None:
+def _commit() -> str | None:
+    checkout = Path(__file__).parents[2]
+    if not (checkout / "pyproject.toml").is_file():  # a wheel, perhaps within somebody else's checkout
+        return None
     try:
         command = ["git", "-C", str(checkout), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
         return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()

@@ -18,6 +18,9 @@ from cnnjax.options import Config, from_json, text
 from cnnjax.sweeps import Program, Result, Stage, Trial, results, stages
 from cnnjax.training import Progress
 
+Row = dict[str, Any]
+"""A line of `metrics.jsonl`: a trial after an epoch. Nulls where it has diverged."""
+
 FORMAT = 2
 _WRITTEN_BY = {1: "cnnjax 0.1"}
 
@@ -48,7 +51,7 @@ def read_record(path: Path) -> dict[str, Any]:
     return value
 
 
-def read_metrics(path: Path) -> list[dict[str, Any]]:
+def read_metrics(path: Path) -> list[Row]:
     """The lines of a `metrics.jsonl`, up to one that was not finished.
 
     Raises:
@@ -116,7 +119,7 @@ def digest(value: Any) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
 
 
-def epoch_rows(program: Program, progress: Progress) -> list[dict[str, Any]]:
+def epoch_rows(program: Program, progress: Progress) -> list[Row]:
     """What `metrics.jsonl` says of an epoch, a line for each trial of a program; nulls of one that has diverged."""
     train = np.asarray(progress.train.metric)[program.rows].tolist()
     name = program.config.metric.name

@@ -1,31 +1,153 @@
-"""Where a run keeps its records: a run folder. Nothing is overwritten."""
+"""Where a run keeps its records and checkpoints: in memory, or in a run folder, whose files are not overwritten."""
 
 import contextlib
+import copy
 import csv
 import io
 import itertools
 import json
 import os
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
-from cnnjax.runs.records import FORMAT, plain, read_metrics, read_record
+import jax
+import numpy as np
+from filelock import FileLock, Timeout
+
+from cnnjax.runs.checkpoints import Checkpoint, Checkpoints, preload
+from cnnjax.runs.records import FORMAT, Row, digest, plain, read_metrics, read_record
+
+
+class States(Protocol):
+    """Where the states of one program lie, by step."""
+
+    def save(self, step: int, state: Any, metric: float | None = None) -> None:
+        """Keeps a state, and as the best those with the highest metric."""
+
+    def restore(self, like: Any) -> Checkpoint | None:
+        """The most recent state that is valid; None if there is none."""
+
+    def close(self) -> None:
+        """Waits for what is being written."""
+
+
+class Store(Protocol):
+    """What `run` asks of the place where records and checkpoints are kept."""
+
+    @property
+    def name(self) -> str:
+        """What messages call it."""
+
+    def preload(self) -> None:
+        """Imports what saving takes."""
+
+    def read_json(self, name: str) -> Any:
+        """A record; None if there is no such."""
+
+    def write_json(self, name: str, value: Mapping[str, Any], *, again: bool = False) -> None:
+        """Keeps a new record, or with `again` replaces it."""
+
+    def metrics(self) -> list[Row]:
+        """The lines of `metrics.jsonl`."""
+
+    def append_metrics(self, rows: Iterable[Mapping[str, Any]]) -> None:
+        """Adds lines to `metrics.jsonl`."""
+
+    def sync_metrics(self) -> None:
+        """Waits until the lines are safe, before what is said to follow them."""
+
+    def cut_metrics(self, lines: int) -> None:
+        """Drops all but so many lines."""
+
+    def states(self, program: int, trials: Sequence[int], **options: Any) -> States:
+        """Where the states of a program are kept, by its number in `plan.json` and its trials' numbers."""
+
+    def drop_states(self, program: int, step: int) -> None:
+        """Drops what a program kept after a step, and all of the programs after it."""
+
+
+class InMemory:
+    """A store for as long as the process lives: what was stopped can be resumed from it."""
+
+    name = "memory"
+    """What messages call it."""
+
+    def __init__(self) -> None:
+        self._records: dict[str, Any] = {}
+        self._rows: list[Row] = []
+        self._states: dict[int, _StatesInMemory] = {}
+
+    def preload(self) -> None:
+        """Nothing is needed."""
+
+    def read_json(self, name: str) -> Any:
+        """A copy of what `write_json` was given, as JSON would hold it; None if there is no such."""
+        return copy.deepcopy(self._records.get(name))
+
+    def write_json(self, name: str, value: Mapping[str, Any], *, again: bool = False) -> None:
+        """Keeps a record.
+
+        Raises:
+          FileExistsError: there is one of that name, and not `again`.
+        """
+        if not again and name in self._records:
+            raise FileExistsError(f"{self.name}: {name} exists")
+        self._records[name] = json.loads(json.dumps(plain(value)))
+
+    def metrics(self) -> list[Row]:
+        """The rows so far."""
+        return [dict(row) for row in self._rows]
+
+    def append_metrics(self, rows: Iterable[Mapping[str, Any]]) -> None:
+        """Adds rows."""
+        self._rows += [plain(row) for row in rows]
+
+    def sync_metrics(self) -> None:
+        """Nothing is to be waited for."""
+
+    def cut_metrics(self, lines: int) -> None:
+        """Drops all but so many rows."""
+        del self._rows[lines:]
+
+    def states(self, program: int, trials: Sequence[int], **options: Any) -> States:
+        """The last state of a program; `options` are those of a folder, and mean nothing here."""
+        return self._states.setdefault(program, _StatesInMemory())
+
+    def drop_states(self, program: int, step: int) -> None:
+        """Drops what a program kept after a step, and all of the programs after it."""
+        for number in [number for number in self._states if number >= program]:
+            last = self._states[number].last
+            if number > program or (last and last.step > step):
+                del self._states[number]
+
+
+class _StatesInMemory:
+    """The last state of a program, as arrays of the host."""
+
+    def __init__(self) -> None:
+        self.last: Checkpoint | None = None
+
+    def save(self, step: int, state: Any, metric: float | None = None) -> None:
+        self.last = Checkpoint(step, jax.tree.map(np.array, state), metric, Path(InMemory.name))
+
+    def restore(self, like: Any) -> Checkpoint | None:
+        return self.last
+
+    def close(self) -> None:
+        pass
 
 
 class RunFolder:
-    """The folder `runs_dir/name`; its files are written once, `metrics.jsonl` line by line.
+    """A folder of records and checkpoints; its files are written once, `metrics.jsonl` line by line.
 
-    Every JSON file bears the version of the folder's format.
-
-    One process at a time has it: a lock goes with the process that holds it.
+    Every JSON file bears the version of the folder's format. One process at a time has it: a lock
+    goes with the process that holds it.
 
     Args:
-      runs_dir: made if it does not exist.
-      name: of the folder; it must be free.
-      default: what an unnamed run's folder begins with; the time follows, and a number if need be.
-      resume: a folder of that name is continued, if there is one.
+      path: of the folder; what is above it is made if it does not exist.
+      resume: the folder is continued, if there is one; else it must be free.
 
     Raises:
       FileExistsError: the name is taken.
@@ -33,11 +155,18 @@ class RunFolder:
       OSError: the folder cannot be made.
     """
 
-    def __init__(self, runs_dir: Path, name: str | None, default: str = "run", *, resume: bool = False):
-        runs_dir = runs_dir.expanduser()
+    def __init__(self, path: str | Path, *, resume: bool = False):
+        self.path = Path(path).expanduser()
         try:
-            runs_dir.mkdir(parents=True, exist_ok=True)
-            self.path = self._named(runs_dir, name, resume) if name is not None else self._unnamed(runs_dir, default)
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            try:
+                self.path.mkdir(exist_ok=resume)
+            except FileExistsError:
+                if self.path.is_dir():
+                    raise FileExistsError(
+                        f"run folder {self.path} exists: choose another --name, continue it with --resume, or remove it"
+                    ) from None
+                raise
             self._lock = self._locked()
             self.figures = self.path / "figures"
             self.figures.mkdir(exist_ok=resume)
@@ -46,51 +175,45 @@ class RunFolder:
         except OSError as error:
             if error.strerror is None:
                 raise
-            culprit = "" if Path(error.filename) == runs_dir else f"{error.filename}: "
+            culprit = "" if Path(error.filename) == self.path.parent else f"{error.filename}: "
             raise OSError(
-                f"no run folder in {runs_dir}: {culprit}{error.strerror}: choose another --runs-dir or --name"
+                f"no run folder in {self.path.parent}: {culprit}{error.strerror}: choose another --runs-dir or --name"
             ) from error
 
-    @staticmethod
-    def _named(runs_dir: Path, name: str, resume: bool) -> Path:
-        if Path(name).name != name or not name or name.startswith("."):
-            raise ValueError(f"name: {name!r}: give a plain folder name; --runs-dir says where it lies")
-        path = runs_dir / name
-        try:
-            path.mkdir(exist_ok=resume)
-        except FileExistsError:
-            if path.is_dir():
-                raise FileExistsError(
-                    f"run folder {path} exists: choose another --name, continue it with --resume, or remove it"
-                ) from None
-            raise
-        return path
+    @classmethod
+    def within(cls, runs_dir: Path, name: str | None, default: str = "run", *, resume: bool = False) -> "RunFolder":
+        """The folder `runs_dir/name`; unnamed, one that begins with `default`, with the time and a number if need be.
 
-    @staticmethod
-    def _unnamed(runs_dir: Path, default: str) -> Path:
+        Raises:
+          ValueError: the name is a path.
+          OSError: as of `RunFolder`.
+        """
+        if name is not None:
+            if Path(name).name != name or not name or name.startswith("."):
+                raise ValueError(f"name: {name!r}: give a plain folder name; --runs-dir says where it lies")
+            return cls(runs_dir / name, resume=resume)
         stem = f"{default}-{time.strftime('%Y%m%d-%H%M%S')}"
-        number = 1
-        while True:
-            path = runs_dir / (stem if number == 1 else f"{stem}-{number}")
-            try:
-                path.mkdir()
-                return path
-            except FileExistsError:
-                number += 1
+        for number in itertools.count(1):
+            with contextlib.suppress(FileExistsError):
+                return cls(runs_dir / (stem if number == 1 else f"{stem}-{number}"))
+        raise AssertionError
 
-    def _locked(self) -> Any:
+    @property
+    def name(self) -> str:
+        """Its path."""
+        return str(self.path)
+
+    def _locked(self) -> FileLock:
+        lock = FileLock(self.path / ".lock", blocking=False, thread_local=False)
         try:
-            import fcntl
-        except ImportError:  # Windows has no such locks
-            return contextlib.nullcontext()
-        # Open for reading only, so that nothing keeps a disk from being unmounted but a write.
-        file = open(os.open(self.path / ".lock", os.O_RDONLY | os.O_CREAT, 0o644))  # noqa: PTH123, SIM115
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            file.close()
+            lock.acquire()
+        except Timeout:
             raise BlockingIOError(f"run folder {self.path}: another process is at work in it") from None
-        return file
+        return lock
+
+    def preload(self) -> None:
+        """Imports Orbax."""
+        preload()
 
     def read_json(self, name: str) -> Any:
         """What `write_json` wrote; None if there is no such file."""
@@ -133,7 +256,7 @@ class RunFolder:
         except OSError as error:
             raise OSError(error.errno, error.strerror, str(self._metrics)) from None
 
-    def metrics(self) -> list[dict[str, Any]]:
+    def metrics(self) -> list[Row]:
         """See `read_metrics`."""
         return read_metrics(self._metrics)
 
@@ -149,8 +272,41 @@ class RunFolder:
         if length < self._metrics.stat().st_size:
             os.truncate(self._metrics, length)
 
+    def states(self, program: int, trials: Sequence[int], **options: Any) -> Checkpoints:
+        """The checkpoints of a program; `options` as of `Checkpoints`."""
+        return checkpoints_of(
+            self.path, program, trials, self.read_json("config.json"), self.read_json("data.json"), **options
+        )
+
+    def drop_states(self, program: int, step: int) -> None:
+        """Removes the checkpoints of a program after a step, and all of the programs after it."""
+        for path in (self.path / "checkpoints").glob("*"):
+            if path.name.isdecimal() and int(path.name) >= program:
+                Checkpoints(path, "").drop_after(step if int(path.name) == program else -1)
+
+    def close(self) -> None:
+        """Leaves the folder to other processes."""
+        self._lock.release()
+
     def __enter__(self) -> "RunFolder":
         return self
 
     def __exit__(self, *exception: object) -> None:
-        self._lock.__exit__(*exception)
+        self.close()
+
+
+def checkpoints_of(
+    folder: Path, program: int, trials: Sequence[int], config: Any, data: Any, **options: Any
+) -> Checkpoints:
+    """Where a run folder keeps the checkpoints of a program.
+
+    Args:
+      folder: of the run.
+      program: its number in `plan.json`.
+      trials: numbers of the trials that are its lanes.
+      config: as in `config.json`.
+      data: as in `data.json`.
+      options: see `Checkpoints`.
+    """
+    identity = digest({"config": config, "data": data, "trials": list(trials)})
+    return Checkpoints(folder / "checkpoints" / str(program), identity, **options)

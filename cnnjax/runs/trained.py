@@ -1,8 +1,8 @@
-"""A trained network out of a run folder."""
+"""A trained network, and what it takes to use it."""
 
 import csv
 import warnings
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,10 +16,11 @@ from cnnjax.data import Spec
 from cnnjax.data.cache import read_spec
 from cnnjax.networks import Variables
 from cnnjax.planning import read_program
-from cnnjax.runs.records import RecordError, read_metrics, read_record, replayed
-from cnnjax.runs.resume import checkpoints_of, configuration_of
-from cnnjax.sweeps import Program, Trial, state_of, states_of
-from cnnjax.training import Task, as_arrays, make_task
+from cnnjax.runs.records import RecordError, Row, read_metrics, read_record, replayed
+from cnnjax.runs.resume import configuration_of
+from cnnjax.runs.store import checkpoints_of
+from cnnjax.sweeps import Program, Result, Trial, state_of, states_of
+from cnnjax.training import Task, TrainState, as_arrays, make_task
 
 
 class Trained(NamedTuple):
@@ -30,11 +31,45 @@ class Trained(NamedTuple):
     """Compiled; takes inputs as the data set stores them, and standardizes them itself."""
     spec: Spec
     config: TrainConfig
+    rows: Sequence[Row] = ()
+    """A line for each epoch, as in `metrics.jsonl`."""
+    result: Result | None = None
+    """What training came to, where this comes from `fit` or `sweep`."""
+    test: tuple[float, float] | None = None
+    """Metric and loss on the test split, where `fit` or `sweep` measured them."""
 
     @property
     def classes(self) -> tuple[str, ...]:
         """Names of the columns of `logits`, where they are classes."""
         return self.spec.classes
+
+
+def trained(config: TrainConfig, spec: Spec, state: TrainState, rows: Sequence[Row] = ()) -> Trained:
+    """A network from its last state.
+
+    Args:
+      config: what was trained.
+      spec: what the data is.
+      state: in the shapes of the network.
+      rows: its lines of `metrics.jsonl`.
+    """
+    task = make_task(config, spec)
+    variables = jax.device_put(Variables(state.params, state.stats))
+
+    @jax.jit
+    def compute(task: Task, variables: Variables, images: Array) -> Array:
+        inputs = task.spec.standardize(images)
+        return task.functions.apply(variables, inputs, train=False, key=jax.random.key(0))[0]
+
+    def logits(images: Num[Any, "batch *shape"]) -> Float[Array, "batch outputs"]:
+        if images.dtype != spec.dtype or images.ndim != 1 + len(spec.shape):
+            raise ValueError(
+                f"images: {images.dtype}{list(images.shape)}: this network takes inputs as its data set stores them, "
+                f"{spec.dtype}[batch, {', '.join(map(str, spec.shape))}]"
+            )
+        return compute(as_arrays(task), variables, images)
+
+    return Trained(variables, logits, spec, config, rows)
 
 
 def load_run(folder: str | Path, trial: int | None = None, classes: Iterable[Any] = ()) -> Trained:
@@ -75,24 +110,9 @@ def load_run(folder: str | Path, trial: int | None = None, classes: Iterable[Any
             break
     if checkpoint is None:
         raise ValueError(f"trial: {trial}: has no checkpoint in {store.folder}: has it been trained?")
-    task = make_task(planned[trial].config, spec)
     state = states_of(program, checkpoint.state, [planned[trial]], spec)[trial]
-    variables = jax.device_put(Variables(state.params, state.stats))
-
-    @jax.jit
-    def compute(task: Task, variables: Variables, images: Array) -> Array:
-        inputs = task.spec.standardize(images)
-        return task.functions.apply(variables, inputs, train=False, key=jax.random.key(0))[0]
-
-    def logits(images: Num[Any, "batch *shape"]) -> Float[Array, "batch outputs"]:
-        if images.dtype != spec.dtype or images.ndim != 1 + len(spec.shape):
-            raise ValueError(
-                f"images: {images.dtype}{list(images.shape)}: this network takes inputs as its data set stores them, "
-                f"{spec.dtype}[batch, {', '.join(map(str, spec.shape))}]"
-            )
-        return compute(as_arrays(task), variables, images)
-
-    return Trained(variables, logits, spec, planned[trial].config)
+    rows = [row for row in read_metrics(folder / "metrics.jsonl") if row["trial"] == trial]
+    return trained(planned[trial].config, spec, state, rows)
 
 
 def _valid(path: Path, read: Callable[[], Any]) -> Any:

@@ -19,9 +19,11 @@ from cnnjax.sweeps.programs import structure as structure
 from cnnjax.sweeps.ranking import Edge as Edge
 from cnnjax.sweeps.ranking import Ranked as Ranked
 from cnnjax.sweeps.ranking import Summary as Summary
+from cnnjax.sweeps.ranking import digits as digits
 from cnnjax.sweeps.ranking import edges as edges
 from cnnjax.sweeps.ranking import effects as effects
 from cnnjax.sweeps.ranking import rank as rank
+from cnnjax.sweeps.ranking import shown as shown
 from cnnjax.sweeps.ranking import summarize as summarize
 from cnnjax.sweeps.ranking import ties as ties
 from cnnjax.sweeps.ranking import variance_shares as variance_shares

@@ -41,6 +41,11 @@ class Ranked(NamedTuple):
     def complete(self) -> bool:
         return all(result.status == "complete" for result in self.results)
 
+    @property
+    def name(self) -> str:
+        """The point as it would be asked for: `learning_rate 0.1 filters 8,16`."""
+        return " ".join(f"{name} {text(value)}" for name, value in self.values.items())
+
 
 def rank(results: Sequence[Result], metric: Metric = Accuracy()) -> list[Ranked]:  # noqa: B008 - a frozen value
     """Points, best first: by the mean of the validation metric, ties by mean validation loss.
@@ -329,3 +334,16 @@ def variance_shares(points: Sequence[Ranked]) -> dict[str, float] | None:
     parts |= {"rest": y - sum(parts.values())}
     total = float(np.sum(y**2))
     return {name: float(np.sum(np.broadcast_to(part, y.shape) ** 2)) / total for name, part in parts.items()}
+
+
+def shown(summary: Summary, metric: Metric) -> str:
+    """A mean with its standard deviation over seeds, in percent if the metric is a share; `-` where there is none."""
+    if math.isnan(summary.mean):
+        return "-"
+    spread = "" if math.isnan(summary.std) else " ± " + digits(summary.std, metric)
+    return digits(summary.mean, metric) + spread + (" %" if metric.percent else "")
+
+
+def digits(value: float, metric: Metric) -> str:
+    """A value of a metric, without a unit."""
+    return f"{100 * value:.2f}" if metric.percent else f"{value:.4g}"

@@ -101,15 +101,20 @@ def trials_of(sweep: SweepConfig, points: Sequence[Point], before: int = 0) -> t
 
 
 def trials(sweep: SweepConfig) -> tuple[Trial, ...]:
-    """The `points` of a sweep under every seed.
+    """The `points` of a sweep, or of its shard, under every seed; numbers are those of the whole sweep.
 
     Raises:
-      ValueError: an axis is no option of the run, a value is out of range, or there are too many.
+      ValueError: an axis is no option of the run, a value is out of range, there are too many, or the
+        shard has none.
     """
     count = (sweep.points or math.prod(len(rows) for _, rows in columns(sweep))) * sweep.seeds
     if count > MOST_TRIALS:
         raise ValueError(f"seeds: {sweep.seeds}: {count} trials in all; at most {MOST_TRIALS} are planned at once")
-    return trials_of(sweep, points(sweep))
+    part, parts = sweep.part
+    found = tuple(trial for trial in trials_of(sweep, points(sweep)) if trial.point % parts == part)
+    if not found:
+        raise ValueError(f"shard: {sweep.shard}: there are fewer points than shards")
+    return found
 
 
 class Result(NamedTuple):

@@ -13,6 +13,7 @@ from jaxtyping import Key
 
 from cnnjax import devices
 from cnnjax.data import Dataset, Split
+from cnnjax.devices import agreed
 from cnnjax.training.core import (
     Metrics,
     Task,
@@ -187,7 +188,7 @@ def parts(run: Run, state: TrainState, step: int = 0, seconds: float = 1.0) -> I
     """
     most = 1  # steps at once; grows to what takes so many seconds
     while step < run.epochs * run.steps:
-        n = min(most, run.steps - step % run.steps)
+        n = agreed(min(most, run.steps - step % run.steps))
         began = time.perf_counter()
         state = jax.block_until_ready(run.advance(state, n))
         if n == most:

@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
 
 import tyro
-from errors import usage
-from execution import Options
-from presets import Preset, load_preset, presets
 
+from cnnjax.commands.errors import usage
+from cnnjax.commands.options import Options
 from cnnjax.config import NOT_SWEPT, SEARCHES, Range, SweepConfig, TrainConfig, alternatives
 from cnnjax.descriptions import PARTS
 from cnnjax.options import Option, choose, flat_names, has, is_config, members, options, resolve, text, update
+from cnnjax.presets import Preset, load_preset, presets
 
 Path_ = tuple[str, ...]
 _SEARCH = {
@@ -46,8 +46,9 @@ class Parsed(NamedTuple):
     preset: Preset
 
 
-def parse(script: str, doc: str, argv: Sequence[str], several: bool) -> Parsed:
+def parse(doc: str, argv: Sequence[str], several: bool) -> Parsed:
     """The configuration, the options and the preset that a command line gives."""
+    script = Path(sys.argv[0]).name
     if not argv or argv[0].startswith("-"):
         helped = bool({"-h", "--help"} & set(argv))
         print(_overview(script, doc), file=sys.stdout if helped else sys.stderr)

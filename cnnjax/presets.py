@@ -18,8 +18,9 @@ from cnnjax.descriptions import foreign
 from cnnjax.options import Config, check, suggest, with_values
 from cnnjax.runs import RecordError, configuration_of, read_record
 
-ROOT = Path(__file__).resolve().parents[1]
-PRESETS = ROOT / "configs"
+PACKAGE = Path(__file__).resolve().parent
+PRESETS = (PACKAGE if (PACKAGE / "configs").is_dir() else PACKAGE.parent) / "configs"
+"""The presets that come with cnnjax: a wheel carries them, a checkout has them beside the package."""
 
 
 class Preset(NamedTuple):
@@ -36,12 +37,13 @@ class Preset(NamedTuple):
     data: Dataset | Callable[[], Dataset] | None = None
     """Its own data, which a run has under the preset's name."""
 
-    def dataset(self, name: str, data_dir: Path | None) -> Dataset:
-        """The data of a run.
+    def dataset(self, name: str | None = None, data_dir: Path | None = None) -> Dataset:
+        """The data of a run, by name; by default what `train` names.
 
         Raises:
           DataError: it is missing, damaged or unfit, or the preset's own function fails.
         """
+        name = self.train.data if name is None else name
         if self.data is None or name != self.data_name:
             return data.load(name, data_dir)
         try:
@@ -201,6 +203,6 @@ def _own_files(source: Path) -> list[Path]:
     for module in list(sys.modules.values()):
         file = Path(getattr(module, "__file__", None) or "/")
         inside = file.is_relative_to(source.parent) and file.suffix == ".py" and "site-packages" not in file.parts
-        if inside and not file.is_relative_to(ROOT / "cnnjax") and not file.is_relative_to(ROOT / "experiments"):
+        if inside and not file.is_relative_to(PACKAGE) and not file.is_relative_to(PACKAGE.parent / "experiments"):
             found.add(file)
     return sorted(found)

@@ -1,0 +1,217 @@
+"""What the commands share: how one starts, is carried out, is interrupted, and fails."""
+
+import contextlib
+import hashlib
+import os
+import platform
+import signal
+import sys
+import time
+import warnings
+from collections import Counter
+from collections.abc import Callable, Iterator
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from cnnjax.commands.arguments import Parsed
+from cnnjax.commands.errors import fail, usage
+from cnnjax.commands.options import Options
+from cnnjax.config import SweepConfig, TrainConfig
+from cnnjax.data import DataError
+from cnnjax.data.cache import default_directory
+from cnnjax.presets import Preset
+from cnnjax.runs import (
+    CheckpointError,
+    Compiled,
+    Event,
+    Finished,
+    Opened,
+    Progress,
+    RecordError,
+    RunFolder,
+    Saved,
+    Swept,
+    as_sweep,
+    events,
+)
+from cnnjax.sweeps import batch_split, search, structure
+
+STARTED = time.perf_counter() - time.process_time()  # of the process, whose imports take most of a second
+PLATFORMS = {"cpu": "cpu", "gpu": "cuda", "tpu": "tpu"}
+
+
+def cpu_devices(config: TrainConfig | SweepConfig, cores: int) -> int:
+    """How many devices the cores are worth being: one for each trial of a program, or for a share of its batches."""
+    trials = next(search(as_sweep(config))).trials
+    alike = Counter(structure(trial.config) for trial in trials)
+    first = {structure(trial.config): trial.config for trial in reversed(trials)}
+
+    def used(config: TrainConfig, lanes: int) -> int:
+        devices = min(cores, lanes)
+        return devices * batch_split(config, cores // devices)
+
+    return max(used(first[shape], lanes) for shape, lanes in alike.items())
+
+
+def use_compilation_cache() -> None:
+    """Keeps compiled programs, apart by version of jaxlib and by what the processor can do."""
+    try:
+        facts = Path("/proc/cpuinfo").read_text()
+        flags = next((line for line in facts.splitlines() if line.startswith(("flags", "Features"))), "")
+    except OSError:
+        flags = platform.processor()
+    processor = hashlib.sha256(f"{platform.machine()} {flags}".encode()).hexdigest()[:12]
+    folder = default_directory() / f"xla-{metadata.version('jaxlib')}-{processor}"
+    jax.config.update("jax_compilation_cache_dir", str(folder))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
+    jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+    # An entry that is damaged, or a disk that is full, costs a compilation and no more.
+    warnings.filterwarnings("ignore", "Error (reading|writing) persistent compilation cache")
+
+
+def run(main: Callable[[Any, Any, Any], None], read: Callable[[list[str]], Parsed]) -> None:
+    """Runs a command: `main(config, options, preset)` on what `read(argv)` finds; mistakes are reported in one line."""
+    argv = sys.argv[1:]
+    debug = "--debug" in argv
+    signals.listen()
+    try:
+        parsed = read(argv)
+        _start_jax(parsed)
+        main(*parsed)
+        signals.listen(signal.SIG_DFL)
+    except BrokenPipeError:  # the reader of standard output left, as `head` does
+        sys.stderr.close()
+        raise SystemExit(1) from None
+    except (DataError, RecordError, CheckpointError, OSError, MemoryError, jax.errors.JaxRuntimeError) as error:
+        if debug:
+            raise
+        if isinstance(error, OSError) and error.filename is not None:
+            fail(f"{error.filename}: {error.strerror}", 1)
+        fail(str(error).strip().split("\n")[0] or "out of memory", 1)
+    except Interrupted as interrupted:
+        signals.listen(signal.SIG_IGN)
+        print(interrupted, file=sys.stderr)
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(interrupted.code)  # threads that compile would be waited for
+
+
+def _start_jax(parsed: Parsed) -> None:
+    """Sets what must be set before JAX starts, and starts it."""
+    config, options, _ = parsed
+    if not {"JAX_NUM_CPU_DEVICES", "XLA_FLAGS"} & set(os.environ) and hasattr(os, "sched_getaffinity"):
+        cores = len(os.sched_getaffinity(0))
+        with usage(options.debug):
+            chosen = options.lanes != "auto" or options.plan_from
+            devices = cores if chosen else cpu_devices(config, cores)
+        with contextlib.suppress(RuntimeError):  # a preset that made an array has started JAX
+            jax.config.update("jax_num_cpu_devices", devices)
+    if options.compilation_cache:
+        use_compilation_cache()
+    if options.deterministic:
+        os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_gpu_deterministic_ops=true"
+    if options.device:
+        jax.config.update("jax_platforms", PLATFORMS[options.device])
+    with usage(options.debug):
+        try:
+            jax.devices()
+        except (RuntimeError, AssertionError) as error:  # jax asserts where no plugin is installed
+            wanted = options.device or os.environ.get("JAX_PLATFORMS")
+            raise ValueError(f"device: {wanted}: JAX finds none here") from error
+
+
+# ------------------------------------------------------------------------- signals
+
+
+class Interrupted(BaseException):
+    """SIGINT or SIGTERM came; what was in hand is saved."""
+
+    def __init__(self, number: int, where: str = ""):
+        super().__init__(f"interrupted{where and ': ' + where}")
+        self.code = 128 + number
+
+
+class Signals:
+    """Raises `Interrupted` when SIGINT or SIGTERM comes; while `held`, only `pending` says so."""
+
+    def __init__(self) -> None:
+        self.pending = 0
+        self.held = False
+
+    def listen(self, handler: Any = None) -> None:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, handler or self._arrived)
+
+    def _arrived(self, number: int, frame: object) -> None:
+        self.pending = number
+        if not self.held:
+            raise Interrupted(number)
+
+
+signals = Signals()
+
+
+# ------------------------------------------------------------------------- a run
+
+
+def carried_out(
+    config: TrainConfig | SweepConfig, options: Options, preset: Preset, *, only_extend: bool = False
+) -> tuple[Swept, RunFolder]:
+    """Carries out what a command line says, and shows its progress; returns what it came to, and its folder.
+
+    Raises:
+      Interrupted: a signal came, and the state is saved.
+    """
+    sweep = as_sweep(config)
+    data = preset.dataset(sweep.base.data, options.data_dir)
+    happening = events(
+        config,
+        data,
+        lambda: RunFolder.within(options.runs_dir.expanduser(), options.name, preset.name, resume=options.resume),
+        options,
+        extend=options.extend,
+        only_extend=only_extend,
+        allow_changes=options.allow_changes,
+        classes=preset.classes,
+        code=preset.facts(config),
+        tensorboard=options.tensorboard,
+        stop=lambda: bool(signals.pending),
+        started=STARTED,
+    )
+    with usage(options.debug), contextlib.closing(happening):
+        progress = None if options.quiet else Progress(sweep, data)
+        try:
+            return _followed(happening, progress)
+        finally:
+            signals.held = False
+            if progress:
+                progress.close()
+
+
+def _followed(happening: Iterator[Event], progress: Progress | None) -> tuple[Swept, RunFolder]:
+    folder, last = None, None
+    for event in happening:
+        signals.held = isinstance(event, Compiled) or (signals.held and not (isinstance(event, Saved) and event.ended))
+        last = event
+        if progress:
+            progress(event)
+        if isinstance(event, Opened):
+            assert isinstance(event.store, RunFolder)
+            folder = event.store
+            if event.complete:
+                print(f"{folder.path} is complete")
+                raise SystemExit(0)
+        elif isinstance(event, Finished):
+            assert folder
+            return event.swept, folder
+    assert folder
+    assert isinstance(last, Saved)
+    raise Interrupted(signals.pending, f"{folder.path}: saved at step {last.step}: the same command with --resume")
+
+
+def times(folder: RunFolder) -> str:
+    """How long a run took, as its summary has it."""
+    return ", ".join(f"{name} {value:.1f} s" for name, value in folder.read_json("summary.json")["seconds"].items())

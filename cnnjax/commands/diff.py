@@ -1,0 +1,41 @@
+"""Compares two runs: configuration, environment, data, and results."""
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from cnnjax.commands.errors import fail
+from cnnjax.runs import RecordError, diff
+
+
+@dataclass(frozen=True)
+class Arguments:
+    """What is compared."""
+
+    first: Annotated[Path, tyro.conf.Positional]
+    """a run folder"""
+    second: Annotated[Path, tyro.conf.Positional]
+    """another"""
+    debug: bool = False
+    """full tracebacks"""
+
+
+def main(arguments: Arguments) -> None:
+    """Prints what differs."""
+    try:
+        for title, lines in diff(arguments.first, arguments.second).items():
+            print(f"{title}: {'the same' if not lines else ''}".rstrip())
+            for line in lines:
+                print(f"  {line}")
+    except (OSError, RecordError) as error:
+        if arguments.debug:
+            raise
+        fail(f"{error.filename}: {error.strerror}" if isinstance(error, OSError) else error, 1)
+
+
+def command() -> None:
+    """`cnnjax diff`."""
+    main(tyro.cli(Arguments, prog=Path(sys.argv[0]).name, description=__doc__))

@@ -1,0 +1,73 @@
+"""Joins the shards of a sweep: their trials as one run, ranked, and its winner tested."""
+
+import dataclasses
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from cnnjax.commands.arguments import Parsed
+from cnnjax.commands.command_line import carried_out, run
+from cnnjax.commands.errors import usage
+from cnnjax.commands.options import Options
+from cnnjax.commands.sweep import report
+from cnnjax.config import SweepConfig
+from cnnjax.presets import Preset, load_preset
+from cnnjax.runs import configuration_of
+
+
+@dataclasses.dataclass(frozen=True)
+class Arguments:
+    """What is joined, and where."""
+
+    runs: Annotated[tuple[Path, ...], tyro.conf.Positional]
+    """run folders of the shards"""
+    name: str | None = None
+    """name of the run folder; by default `merged` and the time"""
+    runs_dir: Path = Path("runs")
+    """where run folders lie"""
+    data_dir: Path | None = None
+    """where TensorFlow Datasets keeps prepared data"""
+    preset: Path | None = None
+    """the file that defines the parts of your own that the shards were started with"""
+    resume: bool = False
+    """continue a merge that stopped"""
+    allow_changes: bool = False
+    """join also where versions, source or preset differ"""
+    compilation_cache: bool = True
+    """keep compiled programs in the user's cache directory"""
+    quiet: bool = False
+    """print the result only"""
+    debug: bool = False
+    """full tracebacks"""
+
+
+def _read(argv: list[str]) -> Parsed:
+    given = tyro.cli(Arguments, prog=Path(sys.argv[0]).name, description=__doc__, args=argv)
+    with usage(given.debug):
+        if not given.runs:
+            raise ValueError("merge: name the run folders of the shards")
+        first = given.runs[0]
+        if not (first / "config.json").is_file():
+            raise ValueError(f"merge: {first}: no run folder")
+        classes = load_preset(str(given.preset)).classes if given.preset else ()
+        config = configuration_of(first, classes)
+        if not isinstance(config, SweepConfig):
+            raise ValueError(f"merge: {first}: a single run, no sweep")
+        config = dataclasses.replace(config, shard="")
+        preset = load_preset(str(first), given.preset)._replace(name="merged", sweep=config)
+        rest = {name: value for name, value in vars(given).items() if name != "runs"}
+        options = Options(**rest, extend=given.runs)
+        options.check()
+    return Parsed(config, options, preset)
+
+
+def main(config: SweepConfig, options: Options, preset: Preset) -> None:
+    """Joins, and prints what came of it."""
+    report(*carried_out(config, options, preset, only_extend=True))
+
+
+def command() -> None:
+    """`cnnjax merge`."""
+    run(main, _read)

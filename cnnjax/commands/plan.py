@@ -1,0 +1,59 @@
+"""What a sweep is going to take: its programs, memory and time."""
+
+from cnnjax.commands.errors import usage
+from cnnjax.commands.options import Options
+from cnnjax.commands.tables import aligned
+from cnnjax.config import Range, SweepConfig, alternatives
+from cnnjax.planning import Packing, estimate, packing, planned, read_plan
+from cnnjax.presets import Preset
+from cnnjax.runs import check
+from cnnjax.sweeps import search, work
+
+
+def show_plan(sweep: SweepConfig, options: Options, preset: Preset) -> None:
+    """Prints what a sweep would train, and what it would take, without training."""
+    with usage(options.debug):
+        if options.extend or options.resume:
+            raise ValueError("plan: goes without --extend and --resume: it is of a whole sweep")
+    dataset = preset.dataset(sweep.base.data, options.data_dir)
+    with usage(options.debug):
+        check(sweep, dataset, options)
+        stage = next(search(sweep))
+        source = read_plan(options.plan_from) if options.plan_from else None
+        pack = Packing("shapes", {}) if source else packing(stage, dataset, options)
+        programs = planned(sweep, stage, dataset, options, source, pack=pack.pack)
+    epochs, here = work(sweep), sum(len(p.trials) * (p.end - p.after) for p in programs)
+    points = len({trial.point for trial in stage.trials})
+    print(f"{len(stage.trials)} trials ({points} points x {sweep.seeds} seeds), {epochs:,} epochs of training in all")
+    for name, why in reasons(sweep, pack.pack).items():
+        print(f"  {name}: {why}")
+    if pack.seconds:
+        print(f"pack {pack.pack}: predicted seconds " + ", ".join(f"{k} {v:.0f}" for k, v in pack.seconds.items()))
+    rows = [["program", "trials", "lanes", "micro-batch", "network", "memory", "compile", "train"]]
+    found = estimate(programs, dataset)
+    for number, (program, taken) in enumerate(zip(programs, found, strict=True)):
+        how = [str(number), str(len(program.trials)), str(program.lanes), str(program.micro_batch or "-")]
+        times = [f"{taken.memory / 2**20:.0f} MiB", f"{taken.compile_s:.1f} s", f"{taken.train_s:.1f} s"]
+        rows.append([*how, str(program.config.network), *times])
+    print(aligned(rows))
+    seconds = sum(taken.train_s for taken in found) * epochs / here
+    rest = "" if epochs == here else f", of which {here:,} epochs are the first stage, shown above"
+    compiling = sum(taken.compile_s for taken in found)
+    print(f"training {seconds:.1f} s{rest}; compilation {compiling:.1f} s, programs side by side while others train")
+
+
+def reasons(sweep: SweepConfig, pack: str) -> dict[str, str]:
+    """Why each axis is lanes or programs."""
+    networks = [run.network for run in alternatives(sweep.base, sweep.axes)]
+    widths = {name for network in networks for name in network.widths} if pack != "shapes" else set()
+    words = {"seeds": "lanes: each point under the same seeds"}
+    for name, values in sweep.axes:
+        option = sweep.option(name)
+        if option.kind == "number":
+            off = not isinstance(values, Range) and len({value is None for value in values}) > 1
+            words[name] = "lanes: a number" + (", none a program of its own" if off else "")
+        elif option.path[0] == "network" and option.path[-1] in widths:
+            words[name] = "lanes: widths, embedded in the widest network of a program by zeros"
+        else:
+            words[name] = "programs: it changes a shape or a function"
+    return words

@@ -1,0 +1,101 @@
+"""Trains the points of a sweep under several seeds, ranks them, and reports how far the ranking can be trusted."""
+
+import shlex
+import sys
+from collections.abc import Iterator, Mapping
+from functools import partial
+from typing import Any
+
+from cnnjax.commands.arguments import parse
+from cnnjax.commands.command_line import carried_out, run, times
+from cnnjax.commands.options import Options
+from cnnjax.commands.plan import show_plan
+from cnnjax.commands.tables import aligned
+from cnnjax.config import Range, SweepConfig
+from cnnjax.options import text
+from cnnjax.presets import Preset
+from cnnjax.runs import RunFolder, Swept
+from cnnjax.sweeps import Ranked, edges, shown, summarize, ties, variance_shares
+
+
+def main(config: SweepConfig, options: Options, preset: Preset) -> None:
+    """Trains, and prints what came of it."""
+    if options.plan:
+        show_plan(config, options, preset)
+        return
+    report(*carried_out(config, options, preset))
+
+
+def report(swept: Swept, folder: RunFolder) -> None:
+    """Prints what a sweep came to."""
+    print(table(swept))
+    for line in judged(swept, folder):
+        print(line)
+    statuses = [result.status for result in swept.results]
+    counts = ", ".join(f"{statuses.count(status)} {status}" for status in ("complete", "stopped", "diverged"))
+    print(f"{len(statuses)} trials: {counts}; {times(folder)}")
+    print(folder.path)
+
+
+def table(swept: Swept) -> str:
+    """The points, best first, as aligned columns: mean and standard deviation over seeds."""
+    metric, tested = swept.metric, summarize([score for score, _ in swept.tests.values()])
+    name = metric.kind().replace("-", " ")
+    rows = [["rank", *swept.axes, f"valid {name}", f"test {name}", "seeds"]]
+    for rank, point in enumerate(swept.points, 1):
+        healthy = sum(result.status != "diverged" for result in point.results)
+        ended = max(result.epochs for result in point.results)
+        seeds = f"{healthy}/{len(point.results)}" + (f", stopped after {ended} epochs" if _stopped(point) else "")
+        test = shown(tested, metric) if rank == 1 else ""
+        values = [text(point.values[axis]) if axis in point.values else "-" for axis in swept.axes]
+        rows.append([str(rank), *values, shown(point.valid_metric, metric), test, seeds])
+    return aligned(rows)
+
+
+def _stopped(point: Ranked) -> bool:
+    return any(result.status == "stopped" for result in point.results)
+
+
+def judged(swept: Swept, folder: RunFolder) -> Iterator[str]:
+    """What the table does not say: ties, effects, and where to look next."""
+    config, seeds = swept.config, len(swept.winner.results)
+    equal, ends, parts = ties(swept.points), edges(swept.config, swept.winner), variance_shares(swept.points)
+    if equal and seeds == 1:
+        yield "one seed separates no point from the best: give more --seeds"
+    elif equal:
+        names = "; ".join(point.name for point in equal)
+        yield f"not significantly different from the best ({seeds} seeds, paired t-tests at 5 % by Holm): {names}"
+    if parts:
+        yield "variance: " + ", ".join(f"{name} {share:.0%}" for name, share in parts.items())
+    if not swept.winner.complete:
+        yield "warning: every point has a seed that diverged: try lower learning rates"
+    if config.shard:
+        yield f"shard {config.shard}: merge joins the shards, ranks all points and tests the best"
+    elif ends:
+        which = ", ".join(f"{edge.name} {text(edge.value)} is the {edge.side}" for edge in ends)
+        grid = {edge.name: edge.proposed for edge in ends}
+        known = config.search == "all" and not config.points  # so that points come again
+        command = next_command(grid) + (f" --extend {shlex.quote(str(folder.path))}" if known else "")
+        yield f"warning: the best lies on the edge of its grid: {which}; next: {command}"
+
+
+def next_command(grid: Mapping[str, Any]) -> str:
+    """The command of this run with other values."""
+    words: list[str] = []
+    dropped = {"name", "resume", "extend", "plan_from", "allow_changes", *grid}
+    skipping = False
+    for word in sys.argv[1:]:
+        if word.startswith("--"):
+            skipping = word[2:].split("=")[0].replace("-", "_") in dropped
+        if not skipping:
+            words.append(shlex.quote(word))
+    for name, values in grid.items():
+        words += [f"--{name.replace('_', '-')}", *map(text, (values,) if isinstance(values, Range) else values)]
+    script = sys.argv[0]
+    started = ["python", shlex.quote(script)] if script.endswith(".py") else [script]
+    return " ".join([*started, *words])
+
+
+def command() -> None:
+    """`cnnjax sweep`."""
+    run(main, partial(parse, __doc__ or "", several=True))

@@ -1,0 +1,231 @@
+"""Where runs begin: `sweep` and `fit` for code and notebooks, `events` for whoever shows them as they happen."""
+
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from contextlib import closing, nullcontext
+from pathlib import Path
+from typing import Any
+
+from cnnjax.config import SweepConfig, TrainConfig
+from cnnjax.data import Dataset, load
+from cnnjax.descriptions import given_by
+from cnnjax.planning import Execution, check_sweep, describe_plan, packing, planned, read_plan
+from cnnjax.planning.packing import Packing
+from cnnjax.runs.begin import begin
+from cnnjax.runs.clock import Clock
+from cnnjax.runs.events import Event, Finished, Noted, Opened
+from cnnjax.runs.extend import extend as extended
+from cnnjax.runs.extend import extendable
+from cnnjax.runs.progress import Progress
+from cnnjax.runs.runner import Stop, run
+from cnnjax.runs.store import InMemory, RunFolder, Store
+from cnnjax.runs.summary import summarize_run, write_tensorboard
+from cnnjax.runs.swept import Swept
+from cnnjax.runs.trained import Trained
+from cnnjax.sweeps import Stage, search
+
+Config = TrainConfig | SweepConfig
+Show = Callable[[Event], None]
+
+
+def as_sweep(config: Config) -> SweepConfig:
+    """A single run as a sweep of one trial."""
+    return config if isinstance(config, SweepConfig) else SweepConfig(config, axes=(), seeds=1)
+
+
+def events(
+    config: Config,
+    data: Dataset,
+    open_store: Callable[[], Store],
+    execution: Execution | None = None,
+    *,
+    extend: Sequence[Path] = (),
+    only_extend: bool = False,
+    allow_changes: bool = False,
+    classes: Iterable[Any] = (),
+    code: Mapping[str, Any] | None = None,
+    tensorboard: bool = False,
+    stop: Stop = lambda: False,
+    started: float | None = None,
+) -> Generator[Event, None, None]:
+    """Carries a run out from its checks to its summary; see `run` for what is yielded.
+
+    Args:
+      config: what is trained: one run, or a sweep.
+      data: on which.
+      open_store: called after the checks that need no training; a `RunFolder` is closed in the end.
+      execution: how.
+      extend: run folders of which trials are taken over, when the run begins.
+      only_extend: whether that must be all of them.
+      allow_changes: whether a run that is resumed, or extended, may have begun with other settings.
+      classes: your own that the configurations of these folders may name.
+      code: facts of the code that defines them, for `env.json`.
+      tensorboard: whether a run folder of a sweep ends with a TensorBoard run for each trial.
+      stop: see `run`.
+      started: `time.perf_counter()` when the process began, for the times in `summary.json`.
+
+    Raises:
+      ValueError: the configuration cannot be carried out, or is not that of the run that is resumed.
+      OSError, RecordError, CheckpointError: a file cannot be read or written, or is damaged.
+    """
+    execution, sweep, clock = execution or Execution(), as_sweep(config), Clock(started)
+    check(sweep, data, execution, extend, classes)
+    store = open_store()
+    try:
+        complete = begin(store, config, data, code, allow_changes=allow_changes)
+        yield Opened(store, complete)
+        if extend and store.read_json("plan.json") is None:
+            notes = _extend(store, sweep, data, execution, extend, classes, allow_changes, only_extend)
+            yield from map(Noted, notes)
+        for event in run(sweep, data, store, execution, stop=stop, of_any=allow_changes):
+            if isinstance(event, Finished) and isinstance(store, RunFolder) and not complete:
+                if tensorboard and isinstance(config, SweepConfig):
+                    write_tensorboard(store, event.swept)
+                summarize_run(store, config, event.swept, data, clock.seconds())
+            yield event
+    finally:
+        clock.stop()
+        if isinstance(store, RunFolder):
+            store.close()
+
+
+def check(
+    sweep: SweepConfig, data: Dataset, execution: Execution, extend: Sequence[Path] = (), classes: Iterable[Any] = ()
+) -> None:
+    """ValueError where a sweep cannot be carried out or extended, as far as it can be told before it begins."""
+    if execution.plan_from and extend:
+        raise ValueError(f"extend: {extend[0]}: goes without --plan-from, which is for all trials")
+    for source in extend:
+        extendable(source, sweep, classes)
+    check_sweep(sweep, data, execution, read_plan(execution.plan_from) if execution.plan_from else None)
+
+
+def _extend(
+    store: Store,
+    sweep: SweepConfig,
+    data: Dataset,
+    execution: Execution,
+    sources: Sequence[Path],
+    classes: Iterable[Any],
+    allow_changes: bool,
+    only: bool,
+) -> list[str]:
+    """Takes over what other runs have trained, and plans the rest; returns what is to be noted."""
+    notes: list[str] = []
+    taken, missing = extended(store, sweep, data, sources, classes, allow_changes=allow_changes, report=notes.append)
+    if missing and only:
+        points = sorted({trial.point for trial in missing})
+        raise ValueError(
+            f"merge: {len(missing)} of {len(next(search(sweep)).trials)} trials are in none of these runs, "
+            f"the first of point {points[0]}: train the shards that have them, or sweep with --extend"
+        )
+    stage = Stage(tuple(missing), 0, 0)
+    pack = packing(stage, data, execution) if missing else Packing("shapes", {})
+    rest = planned(sweep, stage, data, execution, pack=pack.pack)
+    plan = {**describe_plan([*taken, *rest]), "pack": pack._asdict()}
+    del plan["timed"]  # as long as nothing was
+    store.write_json("plan.json", plan)
+    return notes
+
+
+# ------------------------------------------------------------------------- for code and notebooks
+
+
+def sweep(
+    config: SweepConfig,
+    data: Dataset | None = None,
+    *,
+    store: Store | str | Path | None = None,
+    resume: bool = False,
+    extend: str | Path | Sequence[str | Path] = (),
+    allow_changes: bool = False,
+    progress: bool | Show = False,
+    stop: Stop = lambda: False,
+    **execution: Any,
+) -> Swept:
+    """Trains a sweep, by its `search`, ranks its points, and tests the winner.
+
+    >>> swept = cnnjax.sweep(SweepConfig(train, (("learning_rate", (0.01, 0.1)),), seeds=3))
+    >>> pandas.DataFrame(swept.table())
+
+    Args:
+      config: what is trained.
+      data: on which; by default what `config` names.
+      store: where records and states are kept: the path of a run folder, which gets all that
+        `sweep.py` leaves, or an `InMemory()` that outlives the call; by default memory.
+      resume: whether a run that the store has is continued.
+      extend: run folders of finished sweeps, of which trials are taken over.
+      allow_changes: whether a run that is resumed or extended may have begun with other settings.
+      progress: whether a progress bar is shown, or what each event is given to.
+      stop: asked between dispatches whether the run is to be saved and ended.
+      **execution: fields of `Execution`, as `pack="one"`.
+
+    Raises:
+      ValueError: it cannot be carried out, or is not the run that is resumed.
+      FileExistsError: the store has a run, and is not to be resumed.
+      KeyboardInterrupt: `stop` was true; the state is saved, and the run can be resumed.
+    """
+    return _carried_out(config, data, store, resume, extend, allow_changes, progress, stop, execution)
+
+
+def fit(
+    config: TrainConfig,
+    data: Dataset | None = None,
+    *,
+    store: Store | str | Path | None = None,
+    resume: bool = False,
+    allow_changes: bool = False,
+    progress: bool | Show = False,
+    stop: Stop = lambda: False,
+    **execution: Any,
+) -> Trained:
+    """Trains one network and tests it.
+
+    >>> trained = cnnjax.fit(TrainConfig(MLPConfig(), SGD(learning_rate=0.1), data="digits", epochs=10))
+    >>> trained.test, trained.rows[-1]["valid_accuracy"], trained.logits(images)
+
+    The arguments are those of `sweep`; where training diverged, the network is the last before it did.
+    """
+    return _carried_out(config, data, store, resume, (), allow_changes, progress, stop, execution).trained(0)
+
+
+def _carried_out(
+    config: Config,
+    data: Dataset | None,
+    store: Store | str | Path | None,
+    resume: bool,
+    extend: str | Path | Sequence[str | Path],
+    allow_changes: bool,
+    progress: bool | Show,
+    stop: Stop,
+    execution: Mapping[str, Any],
+) -> Swept:
+    base = config.base if isinstance(config, SweepConfig) else config
+    data = load(base.data) if data is None else data
+    sources = [extend] if isinstance(extend, str | Path) else extend
+    happening = events(
+        config,
+        data,
+        lambda: _opened(store, resume),
+        Execution(**execution),
+        extend=[Path(source) for source in sources],
+        allow_changes=allow_changes,
+        classes=given_by(config),
+        stop=stop,
+    )
+    bar = Progress(as_sweep(config), data) if progress is True else None
+    show = bar or (progress if callable(progress) else lambda event: None)
+    with closing(bar) if bar else nullcontext(), closing(happening):
+        for event in happening:
+            show(event)
+            if isinstance(event, Finished):
+                return event.swept
+    raise KeyboardInterrupt("stopped; what was trained is saved: resume=True continues")
+
+
+def _opened(store: Store | str | Path | None, resume: bool) -> Store:
+    if isinstance(store, str | Path):
+        return RunFolder(store, resume=resume)
+    store = store if store is not None else InMemory()
+    if not resume and store.read_json("config.json") is not None:
+        raise FileExistsError(f"{store.name}: has a run: resume=True continues it")
+    return store

@@ -1,0 +1,129 @@
+"""What a run takes from others: trials that were trained already, of sweeps or of shards of one."""
+
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from cnnjax.config import SweepConfig
+from cnnjax.data import Dataset
+from cnnjax.planning import programs_in, read_plan
+from cnnjax.runs.environment import FIXED, changes
+from cnnjax.runs.records import Row, differences, ended, read_metrics, read_record
+from cnnjax.runs.resume import configuration_of, last_state, length_of
+from cnnjax.runs.store import Store, checkpoints_of
+from cnnjax.sweeps import Program, Trial, assembled, plan, search, states_of
+from cnnjax.training import Lanes, TrainState
+
+
+def extendable(source: Path, sweep: SweepConfig, classes: Iterable[Any] = ()) -> SweepConfig:
+    """The sweep of a run folder, if another can take over its trials; `classes` are your own that it may name.
+
+    Raises:
+      ValueError: one of them is no sweep that trains every point to its end.
+      OSError, RecordError: the folder has no valid `config.json`.
+    """
+    other = configuration_of(source, classes)
+    if not isinstance(other, SweepConfig) or {other.search, sweep.search} != {"all"}:
+        raise ValueError(f"extend: {source}: it and this run must be sweeps that train every point to its end")
+    return other
+
+
+class _Taken(NamedTuple):
+    """What another run has of these trials, by their numbers here."""
+
+    states: dict[int, TrainState]
+    rows: list[Row]
+
+
+def extend(
+    store: Store,
+    sweep: SweepConfig,
+    data: Dataset,
+    sources: Sequence[Path],
+    classes: Iterable[Any] = (),
+    *,
+    allow_changes: bool = False,
+    report: Callable[[str], None] = lambda line: None,
+) -> tuple[list[Program], list[Trial]]:
+    """Takes over the trials of sweeps that other run folders have trained to their end: records and states.
+
+    Args:
+      store: of the new run, with its configuration, environment and data written down.
+      sweep: what it is to train.
+      data: on which.
+      sources: the other run folders; of what several have, the first counts.
+      classes: your own that their configurations may name.
+      allow_changes: whether their environment may differ.
+      report: called with a line for each checkpoint that is damaged.
+
+    Returns:
+      The programs that the trials taken over make, and the trials that are left to train.
+
+    Raises:
+      ValueError: another run is of another kind, or has none of these trials.
+      RecordError, CheckpointError: one of its files is damaged.
+    """
+    trials = next(search(sweep)).trials
+    states: dict[int, TrainState] = {}
+    rows: list[Row] = []
+    for source in sources:
+        _refuse_changes(source, store, allow_changes)
+        wanted = {trial.config: trial for trial in trials if trial.number not in states}
+        found = _taken(source, extendable(source, sweep, classes), wanted, data, report)
+        if not found.states:
+            raise ValueError(f"extend: {source}: has trained none of these {len(wanted)} trials to its end")
+        states |= found.states
+        rows += found.rows
+    rows.sort(key=lambda row: (row["epoch"], row["trial"]))
+    programs = plan([trial for trial in trials if trial.number in states], Lanes())
+    store.cut_metrics(0)
+    for number, program in enumerate(programs):
+        ours = {trial.number for trial in program.trials}
+        store.append_metrics(row for row in rows if row["trial"] in ours)
+        save_end(store, number, program, assembled(program, states, data.spec), data)
+    return list(programs), [trial for trial in trials if trial.number not in states]
+
+
+def _taken(
+    source: Path,
+    other: SweepConfig,
+    wanted: dict[Any, Trial],
+    data: Dataset,
+    report: Callable[[str], None],
+) -> _Taken:
+    lines = read_metrics(source / "metrics.jsonl")
+    last = {row["trial"]: row for row in lines}
+    config, described = (read_record(source / f"{name}.json") for name in ("config", "data"))
+    states: dict[int, TrainState] = {}
+    numbers: dict[int, int] = {}  # theirs to ours
+    programs = programs_in(read_plan(source / "plan.json"), next(search(other)), data.spec)
+    for number, program in enumerate(programs):
+        trials = [trial.number for trial in program.trials]
+        store = checkpoints_of(source, number, trials, config, described, report=report)
+        members = {t.number: t for t in program.trials if t.config in wanted and ended(last.get(t.number), t)}
+        state = last_state(store, program, data) if members else None
+        if state is None:
+            continue
+        for theirs, alone in states_of(program, state, list(members.values()), data.spec).items():
+            numbers[theirs] = wanted[members[theirs].config].number
+            states[numbers[theirs]] = alone
+    rows = [{**row, "trial": numbers[row["trial"]]} for row in lines if row["trial"] in numbers]
+    return _Taken(states, rows)
+
+
+def _refuse_changes(source: Path, store: Store, allow_changes: bool) -> None:
+    changed = list(differences(read_record(source / "data.json"), store.read_json("data.json")))
+    if not allow_changes:
+        fixed = [name for name in FIXED if name != "devices"]  # of which there are as many as trials need
+        changed += changes(read_record(source / "env.json"), store.read_json("env.json"), fixed)
+    if changed:
+        raise ValueError(f"extend: {source} was trained otherwise: {'; '.join(changed)}")
+
+
+def save_end(store: Store, number: int, program: Program, state: TrainState, data: Dataset) -> None:
+    """Keeps the last state of a program, which another run trained."""
+    states = store.states(number, [trial.number for trial in program.trials])
+    try:
+        states.save(program.config.epochs * length_of(program, data), state)
+    finally:
+        states.close()

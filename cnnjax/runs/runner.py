@@ -1,0 +1,325 @@
+"""The run: one loop over the stages of a sweep, their programs and epochs. A single run is a sweep of one trial.
+
+What was started is resumed from its store: records and tables come out as if it had not stopped.
+Lines of `metrics.jsonl` are written before the state that they lead to, so that no state is ahead
+of its records.
+"""
+
+import os
+import time
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
+
+from cnnjax.config import SweepConfig
+from cnnjax.data import Dataset
+from cnnjax.devices import agreed, free_memory
+from cnnjax.planning import (
+    Execution,
+    WrittenPlan,
+    describe_plan,
+    describe_timed,
+    in_chunks,
+    largest_of,
+    packing,
+    planned,
+    read_plan,
+    tune,
+)
+from cnnjax.runs.checkpoints import Checkpoint, CheckpointError
+from cnnjax.runs.events import Compiled, Epoch, Event, Finished, Noted, Planned, Resumed, Saved
+from cnnjax.runs.records import Row, epoch_rows, gone, plain, result_of
+from cnnjax.runs.resume import last_state, lines_up_to, reached
+from cnnjax.runs.store import States, Store
+from cnnjax.runs.swept import LastStates, Swept
+from cnnjax.sweeps import (
+    Program,
+    Result,
+    Stage,
+    Trial,
+    assembled,
+    compile_program,
+    measure_test_of,
+    rank,
+    stages,
+    state_of,
+)
+from cnnjax.training import Lanes, Run, TrainState, count_parameters, measured, parts
+
+Stop = Callable[[], bool]
+"""Asked between dispatches whether the run is to be saved and ended."""
+
+
+def run(
+    sweep: SweepConfig,
+    data: Dataset,
+    store: Store,
+    execution: Execution | None = None,
+    *,
+    stop: Stop = lambda: False,
+    of_any: bool = False,
+) -> Iterator[Event]:
+    """Trains every stage of a sweep, a line of `metrics.jsonl` for each trial and epoch, and tests the winner.
+
+    What the store has is taken, what is missing is trained. A diverged trial has one line with nulls,
+    for the epoch in which it diverged, and none after. The test split is read once, for the winner.
+
+    Args:
+      sweep: what is trained.
+      data: on which.
+      store: where records and states are kept; `begin` has written what the run is.
+      execution: how.
+      stop: asked after each dispatch; once it is true, the state is saved, and nothing follows.
+      of_any: whether states of another configuration are taken.
+
+    Yields:
+      Events, the last of them `Finished`; where the run was stopped, `Saved`.
+
+    Raises:
+      ValueError: a stage cannot be carried out, as where memory is too small for one lane.
+      RecordError, CheckpointError: what the store has is damaged.
+    """
+    yield from _Runner(sweep, data, store, execution or Execution(), stop, of_any).events()
+
+
+class _Runner:
+    """A run under way."""
+
+    def __init__(self, sweep: SweepConfig, data: Dataset, store: Store, execution: Execution, stop: Stop, of_any: bool):
+        self.sweep, self.data, self.store, self.execution = sweep, data, store, execution
+        self.stop, self.of_any = stop, of_any
+        before = store.read_json("plan.json")
+        self.notes = {name: before[name] for name in ("pack", "timed") if before and name in before}
+        self.resumed = before is not None
+        self.programs: list[Program] = []  # that are at their end, by number
+        self.trials: dict[int, Trial] = {}
+        lines = store.metrics()
+        self.recorded = lines if lines or self.resumed else None  # until all is taken of it
+        self.rows: list[Row] = []
+        self.last: dict[int, Row] = {}  # line of each trial
+        self.epochs: dict[int, int] = {}  # that trials had behind them when the run was resumed
+        self.messages: list[str] = []
+
+    def events(self) -> Iterator[Event]:
+        for stage in stages(self.sweep, self._result):
+            self.trials |= {trial.number: trial for trial in stage.trials}
+            programs, checkpoint = self._planned(stage), None
+            if self.recorded is not None:
+                programs, checkpoint = yield from self._taken(programs)
+            for event in self._compiled(stage, programs, checkpoint is not None):
+                yield event
+                if isinstance(event, Compiled):
+                    ended = yield from self._trained(event.program, event.run, checkpoint)
+                    if not ended:
+                        return
+                    checkpoint = None
+        if self.recorded is not None:  # all was trained before; at most its last line was not finished
+            self.store.cut_metrics(len(self.rows))
+        swept = self._swept()
+        yield from self._noted()
+        yield Finished(swept)
+
+    # ------------------------------------------------------------------ what is known
+
+    def _result(self, trial: Trial) -> Result:
+        return result_of(trial, self.last[trial.number], len(self.data.train.labels))
+
+    def _states(self, number: int, program: Program) -> States:
+        trials, execution = [trial.number for trial in program.trials], self.execution
+        keep = {"latest": execution.keep_latest, "best": execution.keep_best}
+        return self.store.states(number, trials, **keep, report=self.messages.append, of_any=self.of_any)
+
+    def _noted(self) -> Iterator[Noted]:
+        while self.messages:
+            yield Noted(self.messages.pop(0))
+
+    def _take(self, rows: Sequence[Row]) -> None:
+        self.rows += rows
+        self.last.update((row["trial"], row) for row in rows)
+
+    # ------------------------------------------------------------------ what is planned, and what is taken
+
+    def _planned(self, stage: Stage) -> tuple[Program, ...]:
+        """The programs of a stage: as the store's plan or the one that is followed says, or new ones."""
+        source = read_plan(self.execution.plan_from) if self.execution.plan_from else None
+        if not (self.resumed or source) and "pack" not in self.notes:
+            self.notes["pack"] = packing(stage, self.data, self.execution)._asdict()
+        pack = self.notes.get("pack", {}).get("pack")
+        if self.resumed:
+            source = WrittenPlan(f"{self.store.name}/plan.json", self.store.read_json("plan.json"))
+        return planned(self.sweep, stage, self.data, self.execution, source, self.programs, pack)
+
+    def _taken(
+        self, programs: Sequence[Program]
+    ) -> Generator[Event, None, tuple[tuple[Program, ...], Checkpoint | None]]:
+        """Takes what the store has of a stage; returns what is to be trained, and the state of its first program."""
+        assert self.recorded is not None
+        before = len(self.programs)
+        found = reached(programs, self.recorded, self.data, lambda i: self._states(before + i, programs[i]))
+        yield from self._noted()
+        self.epochs |= found.epochs
+        rows = lines_up_to(self.epochs, self.recorded, self.store.name)
+        self._take(rows[len(self.rows) :])
+        self.programs += programs[: found.finished]
+        rest = tuple(programs[found.finished :])
+        if rest:
+            self.recorded = None
+            self.store.cut_metrics(len(rows))
+            self.store.drop_states(len(self.programs), found.checkpoint.step if found.checkpoint else -1)
+            if rows:
+                yield Resumed(rows)
+        return rest, found.checkpoint
+
+    # ------------------------------------------------------------------ compiling
+
+    def _compiled(self, stage: Stage, programs: Sequence[Program], begun: bool) -> Iterator[Event]:
+        """Each program with its compiled run; the next ones compile while one trains.
+
+        With `begun` the first has a state of all of its lanes, and is not cut into chunks. How they
+        are carried out is written to `plan.json` before the first trains, and again where a program
+        turns out to need more memory than there is.
+        """
+        if not programs:
+            return
+        with ThreadPoolExecutor(ahead := os.cpu_count() or 1) as pool:
+            pool.submit(self.store.preload)
+
+            def start(program: Program) -> Future[Run]:
+                return pool.submit(compile_program, program, self.data, begun and program is programs[0])
+
+            available = self._memory(programs)
+            started: dict[Program, Future[Run]] = {}
+            if self.execution.lanes == "auto" and not self.execution.plan_from and "timed" not in self.notes:
+                largest = largest_of(programs)
+                started = {program: start(program) for program in programs[:ahead] if program is not largest}
+                programs, timed = tune(programs, self.data, tuple(started.values()), available)
+                self.notes["timed"] = describe_timed(timed)
+            self._write_plan(programs)
+            yield Planned(stage, tuple(programs))
+            waiting = deque((program, started.pop(program, None)) for program in programs)
+            started.clear()
+            try:
+                while waiting:
+                    for i in range(min(ahead, len(waiting))):
+                        program, future = waiting[i]
+                        waiting[i] = program, future or start(program)
+                    program, future = waiting.popleft()
+                    assert future is not None
+                    run = future.result()
+                    chunks = (
+                        (program,) if begun else in_chunks(program, run.memory, available(program.lanes.all_devices))
+                    )
+                    begun = False
+                    if chunks == (program,):
+                        yield Compiled(program, run)
+                        continue
+                    waiting.extendleft((chunk, None) for chunk in reversed(chunks))
+                    rest = tuple(program for program, _ in waiting)
+                    self._write_plan(rest)
+                    yield Planned(stage, rest, _why(program, run, chunks))
+            finally:
+                pool.shutdown(wait=False, cancel_futures=True)
+
+    def _memory(self, programs: Sequence[Program]) -> Callable[[int], int]:
+        """Bytes that a program on so many devices may take on each, as things are now."""
+        free = {n: free_memory(n) for n in {1, *(program.lanes.all_devices for program in programs)}}
+
+        def available(devices: int) -> int:
+            if self.execution.memory is not None:
+                return int(self.execution.memory * 2**30 / devices)
+            return free.get(devices, free[1] // devices)
+
+        return available
+
+    def _write_plan(self, programs: Iterable[Program]) -> None:
+        described = describe_plan([*self.programs, *programs])
+        self.store.write_json("plan.json", {**described, **self.notes}, again=True)
+        self.resumed = True
+
+    # ------------------------------------------------------------------ training
+
+    def _trained(self, program: Program, run: Run, checkpoint: Checkpoint | None) -> Generator[Event, None, bool]:
+        """Trains a program to its end; returns whether it came there, and was not stopped."""
+        states = self._states(len(self.programs), program)
+        try:
+            saved, metric = time.monotonic(), None
+            for step, state in parts(run, *self._first(program, run, checkpoint)):
+                whole = step % run.steps == 0
+                if whole:
+                    epoch = self._recorded(program, run, step, state)
+                    yield epoch
+                    metric = self._best(epoch.rows)
+                ended = whole and (step == program.end * run.steps or self._all_gone(program))
+                every = self.execution.save_seconds
+                due = time.monotonic() - saved >= every and (whole or every > 0)
+                stop, due = bool(agreed(self.stop())), bool(agreed(due))
+                if ended or due or stop:
+                    self.store.sync_metrics()
+                    states.save(step, state, metric if whole else None)
+                    saved = time.monotonic()
+                    yield Saved(program, step, ended)
+                if ended or stop:
+                    break
+        finally:
+            states.close()
+        self.programs.append(program)
+        return not stop
+
+    def _first(self, program: Program, run: Run, checkpoint: Checkpoint | None) -> tuple[TrainState, int]:
+        """The state from which a program trains, and its step."""
+        if checkpoint:
+            return run.place(checkpoint.state), checkpoint.step
+        if program.after:
+            before = self._last_states().of(trial.number for trial in program.trials)
+            return run.place(assembled(program, before, self.data.spec)), program.after * run.steps
+        return run.state, 0
+
+    def _recorded(self, program: Program, run: Run, step: int, state: TrainState) -> Epoch:
+        """Writes the lines of an epoch."""
+        every = plain(epoch_rows(program, measured(run, step, state)))
+        rows = [row for row in every if not gone(self.last.get(row["trial"]))]
+        self.store.append_metrics(rows)
+        self._take(rows)
+        return Epoch(program, step // run.steps, rows)
+
+    def _best(self, rows: Sequence[Row]) -> float | None:
+        metric = self.sweep.base.metric
+        return max((-metric.cost(row[f"valid_{metric.name}"]) for row in rows if not gone(row)), default=None)
+
+    def _all_gone(self, program: Program) -> bool:
+        return all(gone(self.last.get(trial.number)) for trial in program.trials)
+
+    # ------------------------------------------------------------------ what it came to
+
+    def _last_states(self) -> LastStates:
+        programs = tuple(self.programs)
+        return LastStates(programs, partial(self._end, programs), self.data.spec)
+
+    def _end(self, programs: Sequence[Program], number: int) -> TrainState:
+        states = self._states(number, programs[number])
+        state = last_state(states, programs[number], self.data)
+        if state is None:
+            raise CheckpointError(
+                f"{self.store.name}: the last checkpoint of program {number} is damaged: --resume trains from the one "
+                "before"
+            )
+        return state
+
+    def _swept(self) -> Swept:
+        metric = self.sweep.base.metric
+        points = rank([self._result(trial) for trial in self.trials.values()], metric)
+        best, states = points[0].results, self._last_states()
+        tested = () if self.sweep.shard else best  # a shard's winner need not be the sweep's
+        complete = [result.trial for result in tested if result.status == "complete"]
+        tests = measure_test_of(complete, states.of(trial.number for trial in complete), self.data)
+        alone = count_parameters(state_of(Program((best[0].trial,), Lanes()), self.data.spec))
+        return Swept(points, self.rows, states, tests, alone, self.sweep, self.data.spec)
+
+
+def _why(program: Program, run: Run, chunks: Sequence[Program]) -> str:
+    gib = program.lanes.all_devices * run.memory / 2**30
+    return (
+        f"memory: {len(program.trials)} trials at once take {gib:.3g} GiB: "
+        f"{len(chunks)} programs of at most {len(chunks[0].trials)}"
+    )

@@ -1,0 +1,125 @@
+"""What a run folder ends with: summary, table, pictures, and the winner of a sweep as a run of its own."""
+
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from cnnjax import pictures, tensorboard
+from cnnjax.config import TrainConfig
+from cnnjax.data import Dataset
+from cnnjax.descriptions import describe
+from cnnjax.planning import describe_plan
+from cnnjax.runs.extend import save_end
+from cnnjax.runs.records import read_record
+from cnnjax.runs.store import RunFolder
+from cnnjax.runs.swept import Swept
+from cnnjax.sweeps import Program, Trial, assembled, edges, effects, summarize, ties, variance_shares
+from cnnjax.training import Lanes
+
+
+def summarize_run(
+    folder: RunFolder, config: TrainConfig | Any, swept: Swept, data: Dataset, seconds: Mapping[str, float]
+) -> None:
+    """Writes what a run came to; `summary.json` last, so that it says that the run is complete.
+
+    Args:
+      folder: of the run.
+      config: what was trained: a single run or a sweep.
+      swept: what it came to.
+      data: on which.
+      seconds: what it took.
+    """
+    if isinstance(config, TrainConfig):
+        pictures.learning_curves(swept.rows, folder.figures / "curves.png", swept.metric)
+        summary = _of_one(swept)
+    else:
+        folder.write_csv("trials.csv", swept.table(), again=True)
+        _draw(folder, swept)
+        first = next((r.trial for r in swept.winner.results if r.status == "complete"), None)
+        if first and not swept.config.shard:
+            winner_folder(folder, first, swept, data)
+        summary = _of_sweep(swept)
+    folder.write_json("summary.json", {**summary, "seconds": dict(seconds)})
+
+
+def _of_one(swept: Swept) -> dict[str, Any]:
+    [result] = swept.results
+    tested, loss = swept.tests.get(0, (None, None))
+    return {
+        "status": result.status,
+        f"test_{swept.metric.name}": tested,
+        "test_loss": loss,
+        f"valid_{swept.metric.name}": result.valid_metric,
+        "valid_loss": result.valid_loss,
+        "parameters": swept.parameters,
+    }
+
+
+def _of_sweep(swept: Swept) -> dict[str, Any]:
+    winner, name = swept.winner, swept.metric.name
+    score, loss = (summarize([pair[i] for pair in swept.tests.values()]) for i in (0, 1))
+    statuses = [result.status for result in swept.results]
+    means = effects(swept.points).items()
+    return {
+        "best": {
+            "point": winner.values,
+            f"valid_{name}": winner.valid_metric._asdict(),
+            "valid_loss": winner.valid_loss._asdict(),
+            f"test_{name}": score._asdict(),
+            "test_loss": loss._asdict(),
+            "parameters": swept.parameters,
+            "ties": [point.values for point in ties(swept.points)],
+            "edges": [edge._asdict() for edge in edges(swept.config, winner)],
+        },
+        "trials": {status: statuses.count(status) for status in ("complete", "stopped", "diverged")},
+        "effects": {field: {value: mean._asdict() for value, mean in values.items()} for field, values in means},
+        "shares": variance_shares(swept.points),
+    }
+
+
+def _draw(folder: RunFolder, swept: Swept) -> None:
+    trials = {point.name: [result.trial.number for result in point.results] for point in swept.points}
+    scores = [(point.values, point.valid_metric) for point in swept.points]
+    losses = [(point.values, point.valid_loss) for point in swept.points]
+    pictures.compare_curves(swept.rows, trials, folder.figures / "curves.png", swept.metric)
+    pictures.grid(scores, folder.figures / "grid.png", swept.metric)
+    pictures.rate_curves(losses, folder.figures / "rates.png")
+    pictures.parallel_coordinates(scores, folder.figures / "parallel.png", swept.metric)
+
+
+def write_tensorboard(folder: RunFolder, swept: Swept) -> None:
+    """A TensorBoard run for each trial of a sweep, in `tensorboard/`."""
+    values = {r.trial.number: {**dict(r.trial.values), "seed": r.trial.config.seed} for r in swept.results}
+    tensorboard.write(folder.path / "tensorboard", values, swept.rows, swept.metric)
+
+
+def winner_folder(folder: RunFolder, trial: Trial, swept: Swept, data: Dataset) -> Path:
+    """A trial of a sweep as a run folder of its own, `winner`, which `train.py --resume` can continue.
+
+    Args:
+      folder: of the sweep.
+      trial: complete.
+      swept: what the sweep came to.
+      data: on which it was trained.
+
+    Returns:
+      The folder: `winner`, or where there is one from before, `winner-2` and so on.
+    """
+    program = Program((trial._replace(number=0, point=0),), Lanes())
+    names = ("winner", *(f"winner-{number}" for number in range(2, 10**6)))
+    name = next(name for name in names if not _finished(folder.path / name))
+    shutil.rmtree(folder.path / name, ignore_errors=True)  # of a process that was killed
+    with RunFolder(folder.path / name) as winner:
+        winner.write_json("config.json", describe(trial.config))
+        for fact in ("env", "data"):
+            winner.write_json(f"{fact}.json", read_record(folder.path / f"{fact}.json"))
+        winner.append_metrics({**row, "trial": 0} for row in swept.rows if row["trial"] == trial.number)
+        save_end(winner, 0, program, assembled(program, {0: swept.states[trial.number]}, data.spec), data)
+        winner.write_json("plan.json", describe_plan([program]))
+    return winner.path
+
+
+def _finished(winner: Path) -> bool:
+    """Whether a folder was written to its end, so that it is its owner's."""
+    return (winner / "plan.json").exists()

@@ -1,0 +1,116 @@
+"""What a sweep came to."""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+import numpy as np
+from jaxtyping import Float
+
+from cnnjax.config import SweepConfig
+from cnnjax.data import Spec
+from cnnjax.metrics import Metric
+from cnnjax.runs.records import Row, trial_rows
+from cnnjax.runs.trained import Trained, trained
+from cnnjax.sweeps import Program, Ranked, Result, homes, states_of
+from cnnjax.training import TrainState
+
+
+class LastStates(Mapping[int, TrainState]):
+    """The last state of each trial, by number, in the shapes of its own network; read when it is asked for.
+
+    Args:
+      programs: that were trained, by number.
+      read: read(number): the last state of a program.
+      spec: what the data is.
+    """
+
+    def __init__(self, programs: Sequence[Program], read: Callable[[int], TrainState], spec: Spec):
+        self._programs, self._spec = programs, spec
+        self._read = lru_cache(maxsize=1)(read)
+        self._trials = sorted({trial.number for program in programs for trial in program.trials})
+
+    def of(self, trials: Iterable[int]) -> dict[int, TrainState]:
+        """Those of some trials, each program read once."""
+        found: dict[int, TrainState] = {}
+        for place, members in homes(list(trials), self._programs).items():
+            found |= states_of(self._programs[place], self._read(place), members, self._spec)
+        return found
+
+    def __getitem__(self, trial: int) -> TrainState:
+        if trial not in self._trials:
+            raise KeyError(trial)
+        return self.of([trial])[trial]
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self._trials)
+
+    def __len__(self) -> int:
+        return len(self._trials)
+
+
+class Swept(NamedTuple):
+    """What a sweep came to."""
+
+    points: list[Ranked]
+    """Best first."""
+    rows: list[Row]
+    """What `metrics.jsonl` of a run folder holds: one for each trial and epoch."""
+    states: LastStates
+    """The last of each trial, by number, in the shapes of its own network."""
+    tests: dict[int, tuple[float, float]]
+    """Test metric and loss of the winner's trials, by number."""
+    parameters: int
+    """Trainable numbers of the winner's network."""
+    config: SweepConfig
+    spec: Spec
+
+    @property
+    def metric(self) -> Metric:
+        """What points are ranked by."""
+        return self.config.base.metric
+
+    @property
+    def winner(self) -> Ranked:
+        """The best point."""
+        return self.points[0]
+
+    @property
+    def results(self) -> list[Result]:
+        """By trial."""
+        return sorted((r for point in self.points for r in point.results), key=lambda r: r.trial.number)
+
+    @property
+    def axes(self) -> list[str]:
+        """The names of the swept values."""
+        return [name for name, _ in self.config.axes]
+
+    def table(self) -> list[dict[str, Any]]:
+        """A row for each trial, for `pandas.DataFrame`: its values, status, losses and metrics."""
+        return trial_rows(self.results, self.tests, self.metric, self.axes)
+
+    def curves(self, quantity: str = "valid_loss") -> Float[np.ndarray, "trials epochs"]:
+        """A quantity of `rows` over epochs, trials as in `results`; NaN where a trial had ended or diverged."""
+        places = {result.trial.number: place for place, result in enumerate(self.results)}
+        values = np.full((len(places), max(row["epoch"] for row in self.rows)), np.nan)
+        for row in self.rows:
+            values[places[row["trial"]], row["epoch"] - 1] = row[quantity]
+        return values
+
+    def trained(self, trial: int | None = None) -> Trained:
+        """The network of a trial, by default of the first of the winner's that did not diverge.
+
+        Raises:
+          ValueError: there is no such trial.
+        """
+        by_number = {result.trial.number: result for result in self.results}
+        if trial is None:
+            best = self.winner.results
+            trial = next((r.trial.number for r in best if r.status != "diverged"), best[0].trial.number)
+        if trial not in by_number:
+            raise ValueError(f"trial: {trial}: this sweep has trials {min(by_number)} to {max(by_number)}")
+        found = by_number[trial]
+        rows = [row for row in self.rows if row["trial"] == trial]
+        return trained(found.trial.config, self.spec, self.states[trial], rows)._replace(
+            result=found, test=self.tests.get(trial)
+        )
