@@ -262,7 +262,7 @@ def add_ours(name: str, net: Net, arrays: Sequence[np.ndarray], models: int) -> 
     run = sweeps.compile_program(program, prepared)
 
     def steps_from_the_start(steps: int) -> Any:
-        state = run.state
+        state = jax.tree.map(jnp.copy, run.state)  # which is donated
         for done in range(0, steps, run.steps):  # a program stops at the end of an epoch
             state = run.advance(state, min(run.steps, steps - done))
         return state.step

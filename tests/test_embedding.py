@@ -88,10 +88,17 @@ def hurried(optimised: bool = False) -> Iterator[None]:
         yield
 
 
+def copied(state: TrainState) -> TrainState:
+    """A state that may be donated."""
+    return jax.tree.map(jnp.array, state)
+
+
 def trained(run: Run, state: TrainState, steps: int) -> TrainState:
-    """The state after so many steps, over the ends of epochs."""
+    """The state after so many steps, over the ends of epochs; the one before stays."""
+    state = copied(state)
     while steps > 0:
-        state, steps = run.advance(state, steps), steps - min(steps, run.steps - int(np.max(state.step)) % run.steps)
+        left = run.steps - int(np.max(state.step)) % run.steps
+        state, steps = run.advance(run.place(state), steps), steps - min(steps, left)
     return jax.tree.map(np.asarray, state)
 
 
@@ -345,7 +352,7 @@ def losses(program: Program, data: Dataset, steps: int) -> dict[int, np.ndarray]
     state, found = run.state, []
     nothing = jax.tree.map(np.zeros_like, jax.device_get(state.seen))
     for _ in range(steps):
-        state = run.advance(run.place(state._replace(seen=nothing)), 1)
+        state = run.advance(run.place(copied(state._replace(seen=nothing))), 1)
         found.append(np.asarray(state.seen.loss_sum))
     assert not np.asarray(state.diverged).any()
     return {trial.number: np.stack(found, 1)[row] for row, trial in zip(program.rows, program.trials, strict=True)}

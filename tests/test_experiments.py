@@ -208,7 +208,7 @@ MISTAKES = {
     "no folder": (["digits", "--runs-dir", "file"], 1, "no run folder in file: File exists"),
     "lanes": (["digits", "--lanes", "nonsense"], 2, "lanes: 'nonsense': give auto, or lanes side by side and devices"),
     "no plan": (["digits", "--plan-from", "nowhere.json"], 1, "nowhere.json"),
-    "other plan": (["digits", "--plan-from", "file"], 2, "plan: file: no plan of these 1 trials"),
+    "other plan": (["digits", "--plan-from", "file"], 2, "plan: file: no plan: Expecting value"),
     "memory below 0": (["digits", "--memory", "-1"], 2, "memory: -1.0: must be above 0 and finite"),
     "no memory": (["digits", "--memory", "0"], 2, "memory: 0.0: must be above 0 and finite"),
     "memory not a number": (["digits", "--memory", "nan"], 2, "memory: nan: must be above 0 and finite"),

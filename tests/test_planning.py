@@ -333,8 +333,8 @@ def entry(*numbers: int, **changes: object) -> dict:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("{", "no plan: JSONDecodeError"),
-        (b"\xff\xfe\xff", "no plan: UnicodeDecodeError"),
+        ("{", "no plan: Expecting"),
+        (b"\xff\xfe\xff", "no plan: .*decode"),
         ([], "no plan of these 4 trials"),
         ({}, "no plan of these 4 trials: KeyError.'programs'"),
         ({"programs": 3}, "no plan of these 4 trials"),

@@ -4,6 +4,7 @@ import math
 from dataclasses import replace
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -228,7 +229,8 @@ def test_poison_in_one_lane_leaves_the_others_bit_equal(small: Dataset, lanes: L
     task, _ = stacked(program, small.spec)
     keys, steps = jax.random.split(jax.random.key(0), 3), np.full(3, 10, np.int32)
     healthy = _init(lanes, task, keys)
-    poisoned = healthy._replace(params=jax.tree.map(lambda a: a.at[1].set(poison), healthy.params))
+    poisoned = jax.tree.map(jnp.array, healthy)  # a state is donated
+    poisoned = poisoned._replace(params=jax.tree.map(lambda a: a.at[1].set(poison), poisoned.params))
     ends = [_advance(lanes, task, keys, steps, state, small.train, 5) for state in (healthy, poisoned)]
     assert np.asarray(ends[0].diverged).tolist() == [False, False, False]
     assert np.asarray(ends[1].diverged).tolist() == [False, True, False]

@@ -71,7 +71,7 @@ def read_plan(path: Path) -> WrittenPlan:
     except OSError as error:
         raise type(error)(f"plan: {path}: {error.strerror}: give the plan.json of an earlier run") from None
     except ValueError as error:
-        raise ValueError(f"plan: {path}: no plan: {error!r}") from None
+        raise ValueError(f"plan: {path}: no plan: {error}") from None
 
 
 def programs_in(written: WrittenPlan, stage: Stage, spec: Spec, alone: bool = True) -> tuple[Program, ...]:
