@@ -451,11 +451,20 @@ def flat_names(paths: Iterable[tuple[str, ...]]) -> dict[str, tuple[str, ...]]:
     return {path[-1] if last.count(path[-1]) == 1 else ".".join(path): path for path in found}
 
 
+class AmbiguousError(ValueError):
+    """A name that several parts have, whose paths are `choices`."""
+
+    def __init__(self, name: str, choices: Sequence[str]):
+        super().__init__(f"{name}: several parts have it: write {' or '.join(choices)}")
+        self.name, self.choices = name, choices
+
+
 def resolve(name: str, paths: Iterable[tuple[str, ...]]) -> tuple[str, ...]:
     """The path that a name stands for: all of it, or its end where no other path ends so.
 
     Raises:
-      ValueError: no path ends so, or several do; the message lists what there is.
+      AmbiguousError: several paths end so.
+      ValueError: none does; the message lists what there is.
     """
     known = list(dict.fromkeys(paths))
     words = tuple(name.replace("-", "_").split("."))
@@ -466,7 +475,7 @@ def resolve(name: str, paths: Iterable[tuple[str, ...]]) -> tuple[str, ...]:
     if len(found) == 1:
         return found[0]
     if found:
-        raise ValueError(f"{name}: several parts have it: write {' or '.join('.'.join(path) for path in found)}")
+        raise AmbiguousError(name, [".".join(path) for path in found])
     names = sorted(flat_names(known))
     raise ValueError(f"{name}: no such option; {suggest(name.replace('-', '_'), names)}there are {', '.join(names)}")
 

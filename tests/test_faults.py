@@ -355,9 +355,9 @@ DAMAGED: dict[str, tuple[Callable[[Path], object], list[str], int, str]] = {
     "torn env": (written("env.json", b"{"), [], 1, "runs/r/env.json: damaged"),
     "env of a list": (written("env.json", b"[]"), [], 1, "runs/r/env.json: damaged: no record, but list"),
     "torn data": (written("data.json", b""), [], 1, "runs/r/data.json: damaged"),
-    "torn plan": (written("plan.json", b'{"programs": ['), [], 2, "runs/r/plan.json: no plan"),
-    "plan of pickles": (written("plan.json", PICKLE), [], 2, "runs/r/plan.json: no plan"),
-    "plan too deep": (written("plan.json", NESTED), [], 2, "runs/r/plan.json: no plan"),
+    "torn plan": (written("plan.json", b'{"programs": ['), [], 1, "runs/r/plan.json: damaged"),
+    "plan of pickles": (written("plan.json", PICKLE), [], 1, "runs/r/plan.json: damaged"),
+    "plan too deep": (written("plan.json", NESTED), [], 1, "runs/r/plan.json: damaged"),
     "plan of others": (
         edited("plan.json", programs=[{"lanes": "1:1", "micro_batch": 0, "trials": [0, 1]}]),
         [],

@@ -95,7 +95,6 @@ def test_one_seam_per_dependency() -> None:
         "platformdirs": {"data/cache"},
         "matplotlib": {"pictures"},
         "orbax": {"runs/checkpoints"},
-        "filelock": {"runs/store"},
         "tqdm": {"runs/progress"},
         "tensorboardX": {"tensorboard"},
         "optuna": {"sweeps/search"},
@@ -186,6 +185,27 @@ def test_no_file_but_the_part_that_has_a_field_knows_it() -> None:
     files = reading.sources(ROOT)
     assert {path.stem for path in files if reading.knows(path, "dropout")} == {"base", "cnn", "layers", "mlp"}
     assert {path.stem for path in files if reading.knows(path, "clip_norm")} == {"optimizers"}
+
+
+def test_no_comprehension_lies_deeper_than_two() -> None:
+    kinds = (ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp)
+
+    def depth(node: ast.AST) -> int:
+        return isinstance(node, kinds) + max(map(depth, ast.iter_child_nodes(node)), default=0)
+
+    for path in reading.sources(ROOT):
+        for node in ast.walk(ast.parse(path.read_text())):
+            assert not isinstance(node, kinds) or depth(node) <= 2, f"{path.name}:{node.lineno}"
+
+
+def test_the_loop_stands_once() -> None:
+    """Whoever trains goes through `runs.run`; only what measures trains besides."""
+    users = {
+        path.stem
+        for path in reading.sources(ROOT)
+        if {"cnnjax.training.parts", "cnnjax.training.train"} & imports(path)
+    }
+    assert users == {"runner", "states"}
 
 
 def test_ci_runs_the_commands_of_the_readme() -> None:

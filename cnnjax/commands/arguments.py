@@ -15,7 +15,19 @@ from cnnjax.commands.errors import usage
 from cnnjax.commands.options import Options
 from cnnjax.config import NOT_SWEPT, SEARCHES, Range, SweepConfig, TrainConfig, alternatives
 from cnnjax.descriptions import PARTS
-from cnnjax.options import Option, choose, flat_names, has, is_config, members, options, resolve, text, update
+from cnnjax.options import (
+    AmbiguousError,
+    Option,
+    choose,
+    flat_names,
+    has,
+    is_config,
+    members,
+    options,
+    resolve,
+    text,
+    update,
+)
 from cnnjax.presets import Preset, load_preset, presets
 
 Path_ = tuple[str, ...]
@@ -26,6 +38,7 @@ _SEARCH = {
     "search": "all points to their end, halving, or an Optuna sampler",
     "factor": "halving: the best 1/factor continue after each rung",
     "batch_points": "Optuna: points that are proposed at a time",
+    "shard": "2/8 trains the second of eight parts of the points; `merge` joins the parts",
 }
 _RESERVED = [(name,) for name in (*(field.name for field in dataclasses.fields(Options)), *_SEARCH)]
 
@@ -99,11 +112,9 @@ def _resolved(name: str, known: Sequence[Path_]) -> Path_ | None:
     """The path of an option; None where it is none. ValueError where several parts have it."""
     try:
         return resolve(name, [*known, *_RESERVED])
-    except ValueError as error:
-        if "several parts" in str(error):
-            raise ValueError(
-                str(error).replace("write ", "write --").replace(" or ", " or --").replace("_", "-")
-            ) from None
+    except AmbiguousError as error:
+        raise AmbiguousError(error.name, [f"--{path.replace('_', '-')}" for path in error.choices]) from None
+    except ValueError:
         return None
 
 
@@ -311,6 +322,7 @@ class _Form:
         kinds = {
             "zip": types.GenericAlias(tuple, (Annotated[object, _primitive(_names, "FIELD,FIELD,...")], ...)),
             "search": Literal[SEARCHES],
+            "shard": str,
         }
         return [
             (

@@ -80,9 +80,15 @@ def planned(
       pack: the packing; by default as `execution` has it, with `shapes` for `auto`.
 
     Raises:
-      ValueError: the plan is of other trials, or networks are to be packed that cannot be.
+      ValueError: the plan is of other trials or cannot be followed, or networks are to be packed that cannot be.
     """
     if source and (found := programs_in(source, stage, data.spec, sweep.search == "all")):
+        for program in found:
+            if program.micro_batch and not works(program, data.spec):
+                raise ValueError(
+                    f"plan: {source.name}: micro_batch: {program.micro_batch}: must divide a device's part of "
+                    f"batch_size {program.config.batch_size}, and the network can have neither batch_norm nor dropout"
+                )
         return found
     lanes = None if execution.lanes == "auto" else parse_lanes(execution.lanes)
     pack = pack or ("shapes" if execution.pack == "auto" else execution.pack)
@@ -98,11 +104,6 @@ def check_sweep(sweep: SweepConfig, data: Dataset, execution: Execution, source:
         _check_values(sweep, data)
     for program in programs:
         validate(task_of(program, data.spec), data)
-        if source and program.micro_batch and not works(program, data.spec):
-            raise ValueError(
-                f"plan: {source.name}: micro_batch: {program.micro_batch}: must divide a device's part of "
-                f"batch_size {program.config.batch_size}, and the network can have neither batch_norm nor dropout"
-            )
 
 
 def _check_values(sweep: SweepConfig, data: Dataset) -> None:

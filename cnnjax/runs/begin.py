@@ -43,14 +43,16 @@ def begin(
         env["preset"] = code
     facts = {"config": describe(config), "env": env, "data": describe_data(data)}
     changed: list[str] = []
+    other_trials = False
     for name, here in facts.items():
         there = store.read_json(f"{name}.json")
         if there is None:
             store.write_json(f"{name}.json", here)
             continue
         here = json.loads(json.dumps(plain(here)))
+        other_trials |= name == "config" and any(there.get(field) != here.get(field) for field in _POINTS)
         changed += (changes if name == "env" else differences)(there, here)
-    _refuse(changed, store.name, isinstance(config, SweepConfig), allow_changes)
+    _refuse(changed, store.name, other_trials, allow_changes)
     if changed:
         if isinstance(store, RunFolder) and (summary := store.path / "summary.json").exists():
             before = (store.path / f"summary-before{number}.json" for number in ("", *range(2, 10**6)))
@@ -60,8 +62,8 @@ def begin(
     return not changed and store.read_json("summary.json") is not None
 
 
-def _refuse(changed: list[str], name: str, sweep: bool, allow_changes: bool) -> None:
-    if sweep and any(line.split(".")[0].split()[0] in _POINTS for line in changed):
+def _refuse(changed: list[str], name: str, other_trials: bool, allow_changes: bool) -> None:
+    if other_trials:
         raise ValueError(
             f"resume: {name} has other trials: {'; '.join(changed)}: --extend {name} and another "
             "--name take over those that both have"

@@ -14,7 +14,6 @@ from typing import Any, Protocol
 
 import jax
 import numpy as np
-from filelock import FileLock, Timeout
 
 from cnnjax.runs.checkpoints import Checkpoint, Checkpoints, preload
 from cnnjax.runs.records import FORMAT, Row, digest, plain, read_metrics, read_record
@@ -203,13 +202,19 @@ class RunFolder:
         """Its path."""
         return str(self.path)
 
-    def _locked(self) -> FileLock:
-        lock = FileLock(self.path / ".lock", blocking=False, thread_local=False)
+    def _locked(self) -> Any:
         try:
-            lock.acquire()
-        except Timeout:
+            import fcntl
+        except ImportError:  # Windows has no such locks
+            return contextlib.nullcontext()
+        # Open for reading only, which the lock of filelock is not: a disk can be remounted or unmounted under a run.
+        file = open(os.open(self.path / ".lock", os.O_RDONLY | os.O_CREAT, 0o644))  # noqa: PTH123, SIM115
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.close()
             raise BlockingIOError(f"run folder {self.path}: another process is at work in it") from None
-        return lock
+        return file
 
     def preload(self) -> None:
         """Imports Orbax."""
@@ -286,7 +291,7 @@ class RunFolder:
 
     def close(self) -> None:
         """Leaves the folder to other processes."""
-        self._lock.release()
+        self._lock.__exit__(None, None, None)
 
     def __enter__(self) -> "RunFolder":
         return self

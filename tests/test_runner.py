@@ -1,0 +1,322 @@
+"""Laws of the run loop: whatever the store and wherever it stops, a run ends as if it had not stopped."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import pytest
+from conftest import script
+from test_faults import size, until, what_remains
+
+import cnnjax
+from cnnjax import SGD, InMemory, MLPConfig, SweepConfig, TrainConfig
+from cnnjax.data import Dataset
+from cnnjax.planning import Execution
+from cnnjax.runs import Compiled, Epoch, Event, Finished, Opened, Planned, RunFolder, Saved, Swept, diff, events
+
+ONE = TrainConfig(MLPConfig(hidden=(4,)), SGD(learning_rate=0.1), batch_size=32, epochs=3)
+AXES = (("learning_rate", (0.03, 0.1, 1e30)), ("hidden", ((3,), (4,))))
+SWEEP = SweepConfig(ONE, AXES, seeds=2)
+HALVING = replace(SWEEP, base=replace(ONE, epochs=4), search="halving", factor=2)
+HOW = {"lanes": "1:1", "pack": "shapes"}
+
+
+def same(one: Swept, other: Swept) -> bool:
+    numbers = [result.trial.number for result in one.results]
+    states = all(jax.tree.all(jax.tree.map(np.array_equal, one.states[n], other.states[n])) for n in numbers)
+    return states and json.dumps(one.rows) == json.dumps(other.rows) and one.tests == other.tests
+
+
+def happening(config: Any, data: Dataset, store: Any, **options: Any) -> Any:
+    return events(config, data, lambda: store, Execution(**HOW, save_seconds=0), **options)
+
+
+def test_events_say_what_happens_in_order(small: Dataset) -> None:
+    kinds = [type(event) for event in happening(ONE, small, InMemory())]
+    assert kinds == [Opened, Planned, Compiled, *[Epoch, Saved] * 3, Finished]
+    *_, saved, _ = happening(ONE, small, InMemory())
+    assert saved.ended
+    assert saved.step == 3 * 5
+
+
+@pytest.mark.parametrize("config", [SWEEP, HALVING], ids=["all", "halving"])
+def test_wherever_a_run_is_dropped_it_ends_the_same(config: SweepConfig, small: Dataset) -> None:
+    """Its events are no longer asked for, as after an exception in a notebook, and it is resumed from memory."""
+    *before, finished = happening(config, small, InMemory())
+    assert isinstance(finished, Finished)
+    assert len(before) > 10
+    for count in range(1, len(before), 3):
+        store = InMemory()
+        dropped = happening(config, small, store)
+        assert [type(next(dropped)) for _ in range(count)] == [type(event) for event in before[:count]]
+        dropped.close()
+        *_, again = happening(config, small, store)
+        assert same(again.swept, finished.swept)
+
+
+def stopped_after(count: int) -> Any:
+    """A `stop` that is true from the count-th question on."""
+    asked = iter([False] * count)
+    return lambda: next(asked, True)
+
+
+@pytest.mark.parametrize("folder", [False, True], ids=["memory", "folder"])
+def test_a_run_that_is_stopped_saves_and_is_resumed(folder: bool, small: Dataset, tmp_path: Path) -> None:
+    whole = cnnjax.sweep(SWEEP, small, **HOW)
+    store: Any = tmp_path / "r" if folder else InMemory()
+    for count in (0, 1, 4):
+        with pytest.raises(KeyboardInterrupt, match="resume=True continues"):
+            cnnjax.sweep(SWEEP, small, store=store, resume=True, stop=stopped_after(count), **HOW)
+    assert same(cnnjax.sweep(SWEEP, small, store=store, resume=True, **HOW), whole)
+    assert same(cnnjax.sweep(SWEEP, small, store=store, resume=True, **HOW), whole)  # nothing is left to train
+
+
+def test_a_folder_has_what_memory_has_and_its_tables(small: Dataset, tmp_path: Path) -> None:
+    memory, folder = (cnnjax.sweep(SWEEP, small, store=store, **HOW) for store in (InMemory(), str(tmp_path / "r")))
+    assert same(memory, folder)
+    names = {path.name for path in (tmp_path / "r").iterdir()}
+    assert names >= {"summary.json", "trials.csv", "winner", "plan.json", "metrics.jsonl", "figures", "checkpoints"}
+    loaded = cnnjax.load_run(tmp_path / "r")
+    assert np.array_equal(loaded.logits(small.test.inputs), memory.trained().logits(small.test.inputs))
+    assert loaded.rows == memory.trained().rows
+
+
+def test_a_store_that_has_a_run_is_neither_overwritten_nor_taken_for_another(small: Dataset, tmp_path: Path) -> None:
+    store = InMemory()
+    cnnjax.fit(ONE, small, store=store)
+    with pytest.raises(FileExistsError, match="memory: has a run: resume=True continues it"):
+        cnnjax.fit(ONE, small, store=store)
+    with pytest.raises(ValueError, match=r"memory was started with other settings: epochs 3 there, 4 here"):
+        cnnjax.fit(replace(ONE, epochs=4), small, store=store, resume=True)
+    cnnjax.fit(ONE, small, store=tmp_path / "r")
+    with pytest.raises(FileExistsError, match=r"run folder .*/r exists"):
+        cnnjax.fit(ONE, small, store=tmp_path / "r")
+
+
+def test_what_cannot_be_carried_out_leaves_nothing(small: Dataset, tmp_path: Path) -> None:
+    for config, how, message in (
+        (replace(ONE, batch_size=1000), {}, "batch_size: 1000: the training split of small has 160"),
+        (ONE, {"memory": -1}, "memory: -1: must be above 0"),
+        (ONE, {"pack": "al"}, "pack: 'al'"),
+        (ONE, {"lanes": "x"}, "lanes: 'x': give auto"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            cnnjax.fit(config, small, store=tmp_path / "r", **how)
+    assert not (tmp_path / "r").exists()
+
+
+def test_a_fit_is_a_network_its_curve_and_its_test(small: Dataset) -> None:
+    shown: list[Event] = []
+    trained = cnnjax.fit(ONE, small, progress=shown.append)
+    assert [event.epoch for event in shown if isinstance(event, Epoch)] == [1, 2, 3]
+    assert [row["epoch"] for row in trained.rows] == [1, 2, 3]
+    accuracy = float((trained.logits(small.test.inputs).argmax(-1) == small.test.labels).mean())
+    assert trained.test is not None
+    assert trained.test[0] == pytest.approx(accuracy)
+    assert trained.result is not None
+    assert trained.result.status == "complete"
+
+
+def test_a_fit_that_diverged_has_the_network_before(small: Dataset) -> None:
+    trained = cnnjax.fit(replace(ONE, optimizer=SGD(learning_rate=1e30)), small)
+    assert trained.result is not None
+    assert trained.result.status == "diverged"
+    assert trained.test is None
+    assert trained.rows[-1]["valid_loss"] is None
+
+
+# ------------------------------------------------------------------------- shards
+
+
+def shards(config: SweepConfig, count: int, data: Dataset, folder: Path) -> Sequence[Path]:
+    paths = [folder / f"s{part}" for part in range(1, count + 1)]
+    for part, path in enumerate(paths, 1):
+        swept = cnnjax.sweep(replace(config, shard=f"{part}/{count}"), data, store=path, **HOW)
+        assert swept.tests == {}  # which one is the best is not known yet
+    return paths
+
+
+def test_shards_joined_are_the_whole_sweep(small: Dataset, tmp_path: Path) -> None:
+    whole = cnnjax.sweep(SWEEP, small, store=tmp_path / "whole", **HOW)
+    paths = shards(SWEEP, 4, small, tmp_path)
+    joined = cnnjax.sweep(SWEEP, small, store=tmp_path / "joined", extend=paths, **HOW)
+    assert [(tmp_path / name / "trials.csv").read_text() for name in ("joined",)] == [
+        (tmp_path / "whole" / "trials.csv").read_text()
+    ]
+    assert [jax.tree.leaves(joined.states[n].params)[0].tolist() for n in range(12)] == [
+        jax.tree.leaves(whole.states[n].params)[0].tolist() for n in range(12)
+    ]
+    assert diff(tmp_path / "whole", tmp_path / "joined")["results"] == []
+
+
+def test_every_trial_is_in_one_shard() -> None:
+    parts = [cnnjax.sweeps.trials(replace(SWEEP, shard=f"{part}/4")) for part in (1, 2, 3, 4)]
+    assert sorted(trial.number for part in parts for trial in part) == list(range(12))
+    assert {trial for part in parts for trial in part} == set(cnnjax.sweeps.trials(SWEEP))
+    with pytest.raises(ValueError, match="shard: 7/7: there are fewer points than shards"):
+        cnnjax.sweeps.trials(replace(SWEEP, shard="7/7"))
+
+
+@pytest.mark.parametrize("shard", ["0/2", "3/2", "2", "a/b", "1/0", "-1/2"])
+def test_a_shard_that_is_none_is_refused(shard: str) -> None:
+    with pytest.raises(ValueError, match=f"shard: '{shard}': give a part and how many there are, as 2/8"):
+        replace(SWEEP, shard=shard)
+
+
+def test_halving_has_no_shards() -> None:
+    with pytest.raises(ValueError, match="shard: 1/2: halving compares points with each other: use --search all"):
+        replace(HALVING, shard="1/2")
+
+
+@pytest.mark.slow
+def test_shards_on_the_command_line(tmp_path: Path) -> None:
+    sweep = ["digits", "--epochs", "2", "--filters", "4", "6", "--seeds", "2", "--lanes", "1:1", "--pack", "shapes"]
+    script("sweep", *sweep, "--name", "whole", "--quiet", cwd=tmp_path)
+    for part in "1234":
+        done = script("sweep", *sweep, "--shard", f"{part}/4", "--name", f"s{part}", "--quiet", cwd=tmp_path)
+        assert f"shard {part}/4: merge joins the shards" in done.stdout
+    runs = [f"runs/s{part}" for part in "1234"]
+    missing = command("merge", *runs[:3], "--name", "some", cwd=tmp_path)
+    assert (missing.returncode, missing.stderr.splitlines()[-1]) == (
+        2,
+        "error: merge: 4 of 16 trials are in none of these runs, the first of point 3: train the shards that have "
+        "them, or sweep with --extend",
+    )
+    assert command("merge", *runs, "--name", "merged", cwd=tmp_path).returncode == 0
+    whole, merged = (tmp_path / "runs" / name for name in ("whole", "merged"))
+    assert (whole / "trials.csv").read_bytes() == (merged / "trials.csv").read_bytes()
+    lines = command("diff", whole, merged, cwd=tmp_path).stdout.splitlines()
+    assert lines == ["configuration: the same", "environment: the same", "data: the same", "results: the same"]
+
+
+# ------------------------------------------------------------------------- differences, processes
+
+
+def command(*words: str | Path, cwd: Path) -> subprocess.CompletedProcess[str]:
+    """Runs `python -m cnnjax` as a user does."""
+    return subprocess.run(
+        [sys.executable, "-W", "error", "-m", "cnnjax", *map(str, words)],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=cwd,
+        timeout=300,
+    )
+
+
+def test_a_difference_names_what_differs(small: Dataset, tmp_path: Path) -> None:
+    cnnjax.sweep(SWEEP, small, store=tmp_path / "a", **HOW)
+    other = replace(SWEEP, base=replace(ONE, optimizer=SGD(learning_rate=0.1, momentum=0.5)))
+    cnnjax.sweep(replace(other, axes=(AXES[0], ("hidden", ((3,),)))), small, store=tmp_path / "b", **HOW)
+    found = diff(tmp_path / "a", tmp_path / "b")
+    assert "base.optimizer.momentum 0.9 there, 0.5 here" in found["configuration"]
+    assert found["data"] == []
+    assert found["results"][:2] == ["6 trials in the first alone", "2 of 6 trials have the same numbers in every epoch"]
+    assert found["results"][2].startswith("learning_rate 0.03, hidden 3, seed 0: train_loss ")
+
+
+TWO = """
+import sys
+import jax
+number, port = int(sys.argv[1]), sys.argv[2]
+jax.distributed.initialize(f"localhost:{port}", 2, number)
+from cnnjax.devices import agreed
+print(jax.process_count(), [agreed(7 + number), agreed(number)])
+"""
+
+
+@pytest.mark.slow
+def test_processes_decide_as_the_first_of_them(tmp_path: Path) -> None:
+    import socket
+
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        port = str(free.getsockname()[1])
+    started = [
+        subprocess.Popen([sys.executable, "-c", TWO, str(number), port], stdout=subprocess.PIPE, text=True)
+        for number in (0, 1)
+    ]
+    said = [process.communicate(timeout=120)[0].splitlines()[-1] for process in started]
+    assert said == ["2 [7, 0]"] * 2
+
+
+def test_a_run_folder_is_one_process_s(small: Dataset, tmp_path: Path) -> None:
+    with RunFolder(tmp_path / "r"), pytest.raises(BlockingIOError, match="another process is at work in it"):
+        cnnjax.fit(ONE, small, store=tmp_path / "r", resume=True)
+
+
+@pytest.mark.slow
+def test_the_notebook_runs_and_ends_as_it_says(tmp_path: Path) -> None:
+    """Fit, sweep, a picture; resumed from a folder that the command line began, and the other way round."""
+    book = shutil.copy(Path(__file__).parents[1] / "docs" / "notebook.ipynb", tmp_path)
+    done = subprocess.run(
+        [sys.executable, "-m", "nbconvert", "--to", "notebook", "--execute", "--inplace", book],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=tmp_path,
+        timeout=300,
+        env={**os.environ, "JUPYTER_PLATFORM_DIRS": "1"},
+    )
+    assert done.returncode == 0, done.stderr
+    cells = [cell for cell in json.loads(book.read_text())["cells"] if cell["cell_type"] == "code"]
+    printed = [
+        "".join("".join(output["text"]) for output in cell["outputs"] if output.get("name") == "stdout")
+        for cell in cells
+    ]
+    kinds = {kind for cell in cells for output in cell["outputs"] for kind in output.get("data", {})}
+    assert "image/png" in kinds
+    assert printed[2].startswith("test accuracy 9")
+    assert "exit code 143\n" in printed[5]
+    assert printed[5].endswith("True\n")
+    assert printed[6].startswith("stopped; what was trained is saved: resume=True continues\nrank ")
+    assert printed[7] == "configuration: the same\nenvironment: the same\ndata: the same\nresults: the same\n"
+
+
+@pytest.mark.slow
+def test_the_wheel_alone_does_what_the_checkout_does(tmp_path: Path) -> None:
+    """Installed into a folder of its own and run in another: a sweep, SIGKILL, resume, extend, load_run."""
+    root, site, home = Path(__file__).parents[1], tmp_path / "site", tmp_path / "home"
+    home.mkdir()
+    subprocess.run([sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "-w", tmp_path, root], check=True)
+    [wheel] = tmp_path.glob("cnnjax-*.whl")
+    subprocess.run(
+        [sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--no-compile", "-t", site, wheel], check=True
+    )
+    env = {**os.environ, "PYTHONPATH": str(site), "PYTHONSAFEPATH": "1"}
+
+    def python(*words: str) -> subprocess.CompletedProcess[str]:
+        done = subprocess.run(
+            [sys.executable, "-W", "error", *words], capture_output=True, text=True, check=False, cwd=home, env=env
+        )
+        assert done.returncode == 0, done.stderr
+        return done
+
+    where = python("-c", "import cnnjax; print(cnnjax.__file__, cnnjax.__version__)").stdout.split()
+    assert Path(where[0]).is_relative_to(site)
+    assert where[1] in wheel.name
+    assert "mnist-mlp" in python("-m", "cnnjax", "train", "--help").stdout
+    sweep = ["digits", "--filters", "4", "--epochs", "8", "--seeds", "2", "--lanes", "1:1", "--save-seconds", "0"]
+    whole = python("-m", "cnnjax", "sweep", *sweep, "--name", "whole", "--quiet").stdout
+    process = subprocess.Popen(
+        [sys.executable, "-m", "cnnjax", "sweep", *sweep, "--name", "r", "--resume", "--quiet"], cwd=home, env=env
+    )
+    until(lambda: size(home / "runs" / "r" / "metrics.jsonl") > 0, process)
+    process.kill()
+    process.wait()
+    assert not (home / "runs" / "r" / "summary.json").exists()
+    again = python("-m", "cnnjax", "sweep", *sweep, "--name", "r", "--resume", "--quiet").stdout
+    assert again.splitlines()[:5] == whole.splitlines()[:5]
+    assert what_remains(home / "runs" / "r") == what_remains(home / "runs" / "whole")
+    more = [*sweep, "--learning-rate", "0.01", "0.03", "0.1", "0.3", "0.05", "--extend", "runs/r", "--name", "more"]
+    assert "10 trials: 10 complete" in python("-m", "cnnjax", "sweep", *more, "--quiet").stdout
+    load = "import cnnjax; t = cnnjax.load_run('runs/more'); print(t.logits(cnnjax.load('digits').test.inputs).shape)"
+    assert python("-c", load).stdout == "(360, 10)\n"
