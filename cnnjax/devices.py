@@ -43,8 +43,10 @@ def free_memory(devices: int) -> int:
     """Bytes that a program on so many devices may take on each: a share of what is free now."""
     statistics_of = jax.devices()[0].memory_stats()
     if statistics_of and "bytes_limit" in statistics_of:
-        return int(_SHARE * (statistics_of["bytes_limit"] - statistics_of["bytes_in_use"]))
-    return int(_SHARE * _host_memory() / devices)
+        free = statistics_of["bytes_limit"] - statistics_of["bytes_in_use"]
+    else:
+        free = _host_memory() // devices
+    return agreed(int(_SHARE * free) >> 10) << 10  # a KiB is exact enough, and fits into 32 bits
 
 
 def _host_memory() -> int:
@@ -57,7 +59,7 @@ def _host_memory() -> int:
 
 
 def agreed(value: int) -> int:
-    """A decision that depends on one process's clock or signals, as the first of all processes takes it."""
+    """A decision that hangs on a clock, a signal or the memory of a machine, as the first of all processes takes it."""
     if jax.process_count() == 1:
         return value
     from jax.experimental import multihost_utils

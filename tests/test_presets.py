@@ -347,8 +347,9 @@ def test_a_hostile_configuration_runs_nothing(name: str, tmp_path: Path, figure:
 
 @pytest.mark.slow
 def test_a_lane_of_one_s_own_equals_the_single_run(own: Path) -> None:
-    from cnnjax.sweeps import plan, run, trials
+    from cnnjax.sweeps import compile_program, plan, trials
     from cnnjax.training import Lanes, fit_task, make_task
+    from cnnjax.training import train as trained
 
     defined = parts(own)
     dataset = defined["data"]()
@@ -362,7 +363,7 @@ def test_a_lane_of_one_s_own_equals_the_single_run(own: Path) -> None:
     )
     zipped = (tuple(name for name, _ in axes),)
     [program] = plan(trials(cnnjax.SweepConfig(train, axes, 1, zipped)), Lanes(1, 1))
-    [together] = run(program, dataset)
+    [together] = trained(compile_program(program, dataset))
     for row, trial in enumerate(program.trials):
         [alone] = fit_task(make_task(trial.config, dataset.spec), jax.random.key(trial.config.seed), dataset, 1)
         for a, b in zip(jax.tree.leaves(together.state), jax.tree.leaves(alone.state), strict=True):

@@ -220,7 +220,7 @@ def test_a_difference_names_what_differs(small: Dataset, tmp_path: Path) -> None
     assert "base.optimizer.momentum 0.9 there, 0.5 here" in found["configuration"]
     assert found["data"] == []
     assert found["results"][:2] == ["6 trials in the first alone", "2 of 6 trials have the same numbers in every epoch"]
-    assert found["results"][2].startswith("learning_rate 0.03, hidden 3, seed 0: train_loss ")
+    assert found["results"][2].startswith("seed 0, learning_rate 0.03, hidden 3: train_loss ")
 
 
 TWO = """
@@ -256,7 +256,7 @@ def test_a_run_folder_is_one_process_s(small: Dataset, tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_the_notebook_runs_and_ends_as_it_says(tmp_path: Path) -> None:
     """Fit, sweep, a picture; resumed from a folder that the command line began, and the other way round."""
-    book = shutil.copy(Path(__file__).parents[1] / "docs" / "notebook.ipynb", tmp_path)
+    book = Path(shutil.copy(Path(__file__).parents[1] / "docs" / "notebook.ipynb", tmp_path))
     done = subprocess.run(
         [sys.executable, "-m", "nbconvert", "--to", "notebook", "--execute", "--inplace", book],
         capture_output=True,

@@ -205,7 +205,7 @@ def test_the_loop_stands_once() -> None:
         for path in reading.sources(ROOT)
         if {"cnnjax.training.parts", "cnnjax.training.train"} & imports(path)
     }
-    assert users == {"runner", "states"}
+    assert users == {"runner"}
 
 
 def test_ci_runs_the_commands_of_the_readme() -> None:

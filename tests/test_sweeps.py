@@ -32,13 +32,12 @@ from cnnjax.sweeps import (
     plan,
     rank,
     results,
-    run,
     stacked,
     states_of,
     structure,
     trials,
 )
-from cnnjax.training import Lanes, Progress, as_arrays, evaluate, fit_task, make_task
+from cnnjax.training import Lanes, Progress, as_arrays, evaluate, fit_task, make_task, train
 from cnnjax.training.programs import _advance, _executable, _init
 
 BASE = TrainConfig(
@@ -55,7 +54,7 @@ def rates(*values: float, seeds: int = 1, **axes: tuple) -> tuple[Trial, ...]:
 
 
 def last(program: Program, data: Dataset) -> Progress:
-    *_, progress = run(program, data)
+    *_, progress = train(compile_program(program, data))
     return progress
 
 

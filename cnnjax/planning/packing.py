@@ -10,6 +10,7 @@ import jax
 
 from cnnjax.config import TrainConfig
 from cnnjax.data import Dataset, Spec
+from cnnjax.devices import agreed
 from cnnjax.networks import NetworkConfig, functional
 from cnnjax.planning.timing import _compiled, step_seconds
 from cnnjax.planning.ways import in_cache
@@ -50,7 +51,8 @@ def pack_of(trials: Sequence[Trial], data: Dataset, lanes: Lanes | None = None) 
         return work * per_epoch + compile_s * compilations / max(1, min(compilations, os.cpu_count() or 1))
 
     found = {pack: round(expected(programs), 2) for pack, programs in ways.items()}
-    return Packing(min(found, key=lambda pack: found[pack]), found)
+    packs = list(found)
+    return Packing(packs[agreed(packs.index(min(packs, key=lambda pack: found[pack])))], found)
 
 
 def _operations(config: TrainConfig, spec: Spec) -> float:

@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from cnnjax.data import Dataset
+from cnnjax.devices import agreed
 from cnnjax.planning.ways import alternatives, works
 from cnnjax.sweeps import Program, compile_program
 from cnnjax.training import Lanes, Run, can_share
@@ -68,8 +69,8 @@ def largest_of(programs: Sequence[Program]) -> Program:
 
 def fastest(timed: Sequence[Trialled]) -> Trialled:
     """The fastest, or the first where nothing is faster by more than noise."""
-    best = min(timed, key=lambda trialled: trialled.ms)
-    return best if best.ms < _BETTER * timed[0].ms else timed[0]
+    best = min(range(len(timed)), key=lambda i: timed[i].ms)
+    return timed[agreed(best if timed[best].ms < _BETTER * timed[0].ms else 0)]
 
 
 def tune(
@@ -100,7 +101,7 @@ def tune(
     wait(compiling)
     seconds = step_seconds([run])
     lane_steps = sum(len(program.trials) * program.config.epochs for program in programs) * run.steps
-    if lane_steps / lanes * seconds[0] > _PAYS * compile_s:
+    if agreed(lane_steps / lanes * seconds[0] > _PAYS * compile_s):
         for way in alternatives(largest, data):
             other = _compiled(way, data)
             if other[0].memory <= available(way.lanes.all_devices):

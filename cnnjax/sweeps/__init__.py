@@ -37,7 +37,6 @@ from cnnjax.sweeps.states import assembled as assembled
 from cnnjax.sweeps.states import compile_program as compile_program
 from cnnjax.sweeps.states import measure_test_of as measure_test_of
 from cnnjax.sweeps.states import results as results
-from cnnjax.sweeps.states import run as run
 from cnnjax.sweeps.states import stacked as stacked
 from cnnjax.sweeps.states import state_of as state_of
 from cnnjax.sweeps.states import states_of as states_of

@@ -1,7 +1,7 @@
 """The states of a program's lanes: initialized, taken apart by trial, put together, and measured."""
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -25,7 +25,6 @@ from cnnjax.training import (
     init,
     make_task,
     measure_test,
-    train,
 )
 
 
@@ -103,11 +102,6 @@ def assembled(program: Program, states: Mapping[int, TrainState], spec: Spec) ->
     for row, lane in zip(program.rows, lanes, strict=True):
         rows[row] = lane
     return jax.tree.map(lambda array, *rows: np.stack(rows).astype(array.dtype), like, *rows)
-
-
-def run(program: Program, data: Dataset) -> Iterator[Progress]:
-    """Trains the lanes of a program together; yields after each epoch, arrays [lanes, ...]."""
-    yield from train(compile_program(program, data))
 
 
 def results(program: Program, progress: Progress) -> list[Result]:
