@@ -10,6 +10,7 @@ import itertools
 import json
 import multiprocessing
 import os
+import resource
 import statistics
 import subprocess
 import sys
@@ -52,7 +53,7 @@ from cnnjax.networks import NetworkConfig
 from cnnjax.options import config
 from cnnjax.presets import load_preset
 from cnnjax.sweeps import shown
-from cnnjax.training import TrainState, init, make_task, step
+from cnnjax.training import TrainState, init, make_task, programs, step
 
 Layers = tuple[tuple[Any, ...], ...]
 
@@ -119,8 +120,8 @@ NETS = {
 
 @dataclass(frozen=True)
 class Arguments:
-    what: tuple[Literal["a", "b", "c", "d", "sweep"], ...] = ("a", "b", "c", "d", "sweep")
-    """nets and the sweep"""
+    what: tuple[Literal["a", "b", "c", "d", "sweep", "memory"], ...] = ("a", "b", "c", "d", "sweep")
+    """nets, the sweep, and the memory that a sweep takes with and without donated states"""
     models: tuple[int, ...] = (1, 16)
     """numbers of models trained at once"""
     peers: tuple[Literal["torch", "compile", "func", "stock"], ...] = ("torch", "compile", "func", "stock")
@@ -607,6 +608,35 @@ def sweep_table(arguments: Arguments) -> dict[str, Any]:
     return results
 
 
+# ------------------------------------------------------------------------- memory
+
+
+def peak_memory(donated: bool, lanes: int) -> tuple[float, float]:
+    """MiB that so many LeNet-5 take in a process of their own: by the compiler's account, and at most."""
+    if not donated:
+        programs._advance = jax.jit(programs._advance.__wrapped__, static_argnums=0)  # type: ignore[attr-defined]
+    images = np.random.default_rng(0).integers(0, 255, (1024, 28, 28, 1), np.uint8)
+    split = Split(images, np.arange(1024, dtype=np.int32) % 10)
+    data = Dataset.of("benchmark", tuple("0123456789"), split)
+    base = TrainConfig(LeNet5Config(), OPTIMIZER, data="benchmark", batch_size=128, epochs=2)
+    [program] = sweeps.plan(sweeps.trials(SweepConfig(base, (), lanes)))
+    run = sweeps.compile_program(program, data)
+    for _ in training.parts(run, run.state):
+        pass
+    return run.memory / 2**20, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
+
+
+def memory_table(lanes: int = 256) -> dict[str, tuple[float, float]]:
+    """Prints what a sweep of LeNet-5 takes with and without donated states."""
+    found = {}
+    print(f"\nmemory of a sweep of {lanes} LeNet-5, MiB: on a device by the compiler's account, and of the process")
+    for name, donated in (("donated", True), ("not donated", False)):
+        with ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), start_jax, (os.cpu_count() or 1,)) as worker:
+            found[name] = worker.submit(peak_memory, donated, lanes).result()
+        print(f"  {name:12s} {found[name][0]:8.0f} {found[name][1]:8.0f}")
+    return found
+
+
 # ------------------------------------------------------------------------- the picture
 
 
@@ -665,11 +695,12 @@ def main(arguments: Arguments) -> None:
                 with usage():
                     tables[letter] = net_table(bench, letter)
     sweep = sweep_table(arguments) if "sweep" in arguments.what else {}
+    memory = memory_table() if "memory" in arguments.what else {}
     for line in bench.missing:
         print(f"left out: {line}")
     if arguments.json:
         arguments.json.write_text(
-            json.dumps({"nets": tables, "sweep_seconds": sweep, "missing": bench.missing}, indent=2)
+            json.dumps({"nets": tables, "sweep_seconds": sweep, "memory": memory, "missing": bench.missing}, indent=2)
         )
     if arguments.figure and tables:
         draw(tables, arguments.figure)
