@@ -7,7 +7,7 @@ from typing import Any, ClassVar, NamedTuple, Protocol
 import jax
 from flax import nnx
 from jax import Array
-from jaxtyping import Float, Key
+from jaxtyping import Float, Key, PyTree
 
 from cnnjax.options import Config, config, kinds
 
@@ -54,8 +54,8 @@ class Variables(NamedTuple):
     `params` is learned by gradient descent; `stats` are running averages, as of BatchNorm.
     """
 
-    params: Any
-    stats: Any
+    params: PyTree
+    stats: PyTree
 
 
 class Network(Protocol):
@@ -65,7 +65,7 @@ class Network(Protocol):
 
     def apply(
         self, variables: Variables, inputs: Array, *, train: bool, key: Key[Array, ""]
-    ) -> tuple[Float[Array, "batch *outputs"], Any]: ...
+    ) -> tuple[Float[Array, "batch *outputs"], PyTree]: ...
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,7 @@ class _Functional:
 
     def apply(
         self, variables: Variables, inputs: Array, *, train: bool, key: Key[Array, ""]
-    ) -> tuple[Float[Array, "batch *outputs"], Any]:
+    ) -> tuple[Float[Array, "batch *outputs"], PyTree]:
         # A fresh module seeds its noise from the key. Its initial values are overwritten here and
         # never computed: XLA drops what nothing reads.
         module = self.build(_rngs(key), inputs)

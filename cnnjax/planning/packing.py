@@ -4,9 +4,10 @@ import os
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache, partial
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
+from jax.tree_util import PyTreeDef
 
 from cnnjax.config import TrainConfig
 from cnnjax.data import Dataset, Spec
@@ -62,7 +63,7 @@ def _operations(config: TrainConfig, spec: Spec) -> float:
 
 
 @lru_cache(maxsize=256)
-def _counted(kind: Any, numbers: tuple[float, ...], shape: tuple[int, ...], outputs: int) -> float:
+def _counted(kind: PyTreeDef, numbers: tuple[float, ...], shape: tuple[int, ...], outputs: int) -> float:
     network: NetworkConfig = jax.tree.unflatten(kind, numbers)
     pure, key = functional(lambda rngs, example: network.build(rngs, example, outputs)), jax.random.key(0)
     inputs = jax.ShapeDtypeStruct((1, *shape), "float32")

@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+from jaxtyping import PyTree
 
 from cnnjax.data.cache import sha256
 from cnnjax.options import from_json, reason
@@ -38,7 +39,7 @@ class Checkpoint(NamedTuple):
     """What a checkpoint holds."""
 
     step: int
-    state: Any
+    state: PyTree
     metric: float | None
     path: Path
 
@@ -96,7 +97,7 @@ class Checkpoints:
         finally:
             self._thread.shutdown()
 
-    def save(self, step: int, state: Any, metric: float | None = None) -> None:
+    def save(self, step: int, state: PyTree, metric: float | None = None) -> None:
         """Writes a state; a large one while the caller goes on.
 
         Raises:
@@ -108,7 +109,7 @@ class Checkpoints:
         if sum(array.nbytes for array in arrays.values()) < LARGE:
             self._pending.result()
 
-    def restore(self, like: Any) -> Checkpoint | None:
+    def restore(self, like: PyTree) -> Checkpoint | None:
         """The newest sound checkpoint, as numpy arrays in the structure of `like`; None if there is none.
 
         Raises:
@@ -194,7 +195,7 @@ class Checkpoints:
         self._clear()
 
 
-def load(path: Path, like: Any, config: str | None = None) -> Checkpoint:
+def load(path: Path, like: PyTree, config: str | None = None) -> Checkpoint:
     """A checkpoint as numpy arrays, verified to the bit.
 
     Args:
@@ -265,7 +266,7 @@ def _orbax() -> Any:
     return ocp.Checkpointer(ocp.PyTreeCheckpointHandler())
 
 
-def _named(tree: Any) -> dict[str, Any]:
+def _named(tree: PyTree) -> dict[str, Any]:
     return {
         jax.tree_util.keystr(path, simple=True, separator="."): leaf for path, leaf in jax.tree.leaves_with_path(tree)
     }

@@ -14,6 +14,7 @@ from typing import Any, Protocol
 
 import jax
 import numpy as np
+from jaxtyping import PyTree
 
 from cnnjax.runs.checkpoints import Checkpoint, Checkpoints, preload
 from cnnjax.runs.records import FORMAT, Row, digest, plain, read_metrics, read_record
@@ -22,10 +23,10 @@ from cnnjax.runs.records import FORMAT, Row, digest, plain, read_metrics, read_r
 class States(Protocol):
     """Where the states of one program lie, by step."""
 
-    def save(self, step: int, state: Any, metric: float | None = None) -> None:
+    def save(self, step: int, state: PyTree, metric: float | None = None) -> None:
         """Keeps a state, and as the best those with the highest metric."""
 
-    def restore(self, like: Any) -> Checkpoint | None:
+    def restore(self, like: PyTree) -> Checkpoint | None:
         """The most recent state that is valid; None if there is none."""
 
     def close(self) -> None:
@@ -128,10 +129,10 @@ class _StatesInMemory:
     def __init__(self) -> None:
         self.last: Checkpoint | None = None
 
-    def save(self, step: int, state: Any, metric: float | None = None) -> None:
+    def save(self, step: int, state: PyTree, metric: float | None = None) -> None:
         self.last = Checkpoint(step, jax.tree.map(np.array, state), metric, Path(InMemory.name))
 
-    def restore(self, like: Any) -> Checkpoint | None:
+    def restore(self, like: PyTree) -> Checkpoint | None:
         return self.last
 
     def close(self) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from cnnjax import pictures, tensorboard
-from cnnjax.config import TrainConfig
+from cnnjax.config import SweepConfig, TrainConfig
 from cnnjax.data import Dataset
 from cnnjax.descriptions import describe
 from cnnjax.planning import describe_plan
@@ -19,7 +19,7 @@ from cnnjax.training import Lanes
 
 
 def summarize_run(
-    folder: RunFolder, config: TrainConfig | Any, swept: Swept, data: Dataset, seconds: Mapping[str, float]
+    folder: RunFolder, config: TrainConfig | SweepConfig, swept: Swept, data: Dataset, seconds: Mapping[str, float]
 ) -> None:
     """Writes what a run came to; `summary.json` last, so that it says that the run is complete.
 

@@ -15,6 +15,8 @@ from typing import Any
 import jax
 import numpy as np
 from flax import nnx
+from jax.tree_util import PyTreeDef
+from jaxtyping import PyTree
 
 from cnnjax.data import Spec
 from cnnjax.networks import CNN, MLP, LeNet5, NetworkConfig, ResNet, cnn, resnet
@@ -44,7 +46,7 @@ def obstacle(network: NetworkConfig, optimizer: Optimizer, spec: Spec | None) ->
 
 
 @lru_cache(maxsize=64)
-def _obstacle(structure: Any, numbers: tuple[float, ...], shape: tuple[int, ...], outputs: int) -> str:
+def _obstacle(structure: PyTreeDef, numbers: tuple[float, ...], shape: tuple[int, ...], outputs: int) -> str:
     network, found = jax.tree.unflatten(structure, numbers), list[str]()
 
     def built(example: jax.Array) -> None:
@@ -95,10 +97,10 @@ def rounded(config: NetworkConfig) -> NetworkConfig:
     )
 
 
-def embed(narrow: Any, wide: Any) -> Any:
+def embed(narrow: PyTree, wide: PyTree) -> PyTree:
     """A tree of numpy arrays with zeros added at the end of every dimension, to the shapes of another tree."""
 
-    def padded(array: np.ndarray, like: Any) -> np.ndarray:
+    def padded(array: np.ndarray, like: PyTree) -> np.ndarray:
         wide = np.zeros(like.shape, array.dtype)
         wide[tuple(map(slice, array.shape))] = array
         return wide
@@ -106,6 +108,6 @@ def embed(narrow: Any, wide: Any) -> Any:
     return jax.tree.map(padded, narrow, wide)
 
 
-def extract(wide: Any, narrow: Any) -> Any:
+def extract(wide: PyTree, narrow: PyTree) -> PyTree:
     """The corner of each array of a tree that has the shape of another tree's: undoes `embed`."""
     return jax.tree.map(lambda array, like: array[tuple(map(slice, like.shape))], wide, narrow)

@@ -7,9 +7,10 @@ lanes of one program too: `plan` packs them, by `embedding`.
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
+from jax.tree_util import PyTreeDef
 
 from cnnjax.config import TrainConfig
 from cnnjax.data import Spec
@@ -59,7 +60,7 @@ class Program(NamedTuple):
         return [i * (count + self.spare) // count for i in range(count)]
 
 
-def structure(config: TrainConfig) -> Any:
+def structure(config: TrainConfig) -> PyTreeDef:
     """What trials must share to be lanes of one program: all but numbers and seed."""
     return jax.tree.structure(replace(config, seed=0))
 
@@ -112,7 +113,7 @@ def plan(
     Raises:
       ValueError: networks of several widths are to be packed that cannot be.
     """
-    groups: dict[Any, list[Trial]] = {}
+    groups: dict[PyTreeDef, list[Trial]] = {}
     for trial in trials:
         groups.setdefault(structure(trial.config), []).append(trial)
     if pack != "shapes":
@@ -127,14 +128,14 @@ def plan(
 
 
 def _packed(
-    groups: Mapping[Any, Sequence[Trial]], pack: str, spec: Spec | None, strict: bool
-) -> dict[Any, list[Trial]]:
+    groups: Mapping[PyTreeDef, Sequence[Trial]], pack: str, spec: Spec | None, strict: bool
+) -> dict[PyTreeDef, list[Trial]]:
     """Groups of equal structure, merged where networks can be embedded in a wider one."""
-    families: dict[Any, list[Any]] = {}
+    families: dict[PyTreeDef, list[PyTreeDef]] = {}
     for key, (first, *_) in groups.items():
         family = replace(first.config, network=embedding.family(first.config.network))
         families.setdefault(structure(family), []).append(key)
-    merged: dict[Any, list[Trial]] = {}
+    merged: dict[PyTreeDef, list[Trial]] = {}
     for keys in families.values():
         config = groups[keys[0]][0].config
         why = len(keys) > 1 and embedding.obstacle(config.network, config.optimizer, spec)

@@ -6,14 +6,14 @@ under `jax.vmap` or `jax.lax.map` trains many runs at once (`cnnjax.sweeps`).
 
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 from jax import Array, lax
-from jaxtyping import Bool, Float, Int, Key
+from jaxtyping import Bool, Float, Int, Key, PyTree
 
 from cnnjax.augmentation import Augmentation
 from cnnjax.config import TrainConfig
@@ -69,7 +69,7 @@ class Task:
         )
 
 
-def as_arrays(tree: Any) -> Any:
+def as_arrays(tree: PyTree) -> PyTree:
     """A tree whose numbers are strongly typed float32, as every compiled program takes them."""
     return jax.tree.map(lambda number: np.asarray(number, np.float32), tree)
 
@@ -94,8 +94,8 @@ class TrainState(NamedTuple):
     """All that a step changes. Once `diverged`, nothing of it changes any more."""
 
     step: Int[Array, ""]
-    params: Any
-    stats: Any
+    params: PyTree
+    stats: PyTree
     optimizer: optax.OptState
     seen: Metrics
     """Of the epoch so far: running sums over its batches, each under the parameters of its time."""
@@ -112,7 +112,7 @@ def _nothing() -> Metrics:
     return Metrics(jnp.zeros(()), jnp.zeros(()), jnp.zeros((), int))
 
 
-def _share(task: Task, batch: Any) -> Any:
+def _share(task: Task, batch: PyTree) -> PyTree:
     """The part of a batch that is this device's."""
     if task.split == 1:
         return batch
@@ -121,7 +121,7 @@ def _share(task: Task, batch: Any) -> Any:
     return jax.tree.map(lambda array: lax.dynamic_slice_in_dim(array, start, size), batch)
 
 
-def _total(task: Task, parts: Any) -> Any:
+def _total(task: Task, parts: PyTree) -> PyTree:
     """The sum over the devices that share a batch, with one exchange for each type of number."""
     if task.split == 1:
         return parts
@@ -192,11 +192,11 @@ def step(
     return after, metrics
 
 
-def _gradients(task: Task, key: Key[Array, ""], state: TrainState, batch: Split) -> tuple[Any, ...]:
+def _gradients(task: Task, key: Key[Array, ""], state: TrainState, batch: Split) -> tuple[PyTree, ...]:
     """The mean loss of a batch, its gradients, losses and logits of the examples, and new running statistics."""
     network = task.functions
 
-    def loss_sum(params: Any, part: Split) -> tuple[Array, tuple[Array, Array, Any]]:
+    def loss_sum(params: PyTree, part: Split) -> tuple[Array, tuple[Array, Array, PyTree]]:
         variables = Variables(params, state.stats)
         logits, stats = network.apply(variables, part.inputs, train=True, key=key)
         losses = task.loss(logits, part.labels)
@@ -215,7 +215,7 @@ def _gradients(task: Task, key: Key[Array, ""], state: TrainState, batch: Split)
         )
     parts = jax.tree.map(lambda a: a.reshape(-1, task.micro_batch, *a.shape[1:]), batch)
 
-    def add(total: Any, part: Split) -> Any:
+    def add(total: PyTree, part: Split) -> PyTree:
         (loss, (losses, logits, _)), gradients = gradient(state.params, part)
         return jax.tree.map(jnp.add, total, (loss, gradients)), (losses, logits)
 

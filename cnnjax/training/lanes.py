@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+from jaxtyping import PyTree
 
 from cnnjax.data import Dataset
 from cnnjax.training.core import AXIS
@@ -47,7 +48,7 @@ class Lanes:
         return jax.make_mesh(shape, ("lanes", AXIS), (AxisType.Auto,) * 2, devices=devices)
 
     def __call__(self, function: Callable[..., Any], *shared: Any) -> Callable[..., Any]:
-        def mapped(lanes: Any, shared: Any) -> Any:
+        def mapped(lanes: PyTree, shared: PyTree) -> PyTree:
             if self.width == 0:
                 return jax.vmap(lambda *lane: function(*lane, *shared))(*lanes)
             together = self.width if self.width > 1 else None
@@ -61,7 +62,7 @@ class Lanes:
             mapped, mesh=self.mesh, in_specs=(spec, PartitionSpec()), out_specs=spec, check_vma=False
         )
 
-        def dealt(*lanes: Any) -> Any:
+        def dealt(*lanes: PyTree) -> PyTree:
             count = jax.tree.leaves(lanes)[0].shape[0]
             if count % self.devices == 0:
                 return sharded(lanes, shared)

@@ -9,7 +9,8 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 from jax import Array
-from jaxtyping import Key
+from jax.tree_util import PyTreeDef
+from jaxtyping import Key, PyTree
 
 from cnnjax import devices
 from cnnjax.data import Dataset, Split
@@ -87,13 +88,15 @@ def _evaluate(lift: Lift, task: Task, state: TrainState, split: Split) -> Metric
 
 
 @lru_cache(maxsize=64)
-def _executable(function: Any, lift: Lift, structure: Any, shapes: tuple[Any, ...], x64: bool) -> Any:
+def _executable(
+    function: Any, lift: Lift, structure: PyTreeDef, shapes: tuple[jax.ShapeDtypeStruct, ...], x64: bool
+) -> jax.stages.Compiled:
     lowered = function.lower(lift, *jax.tree.unflatten(structure, shapes))
     options = devices.compiler_options(once=function is _init, devices=getattr(lift, "all_devices", 1))
     return devices.compiled(lowered, options)
 
 
-def _compiled(function: Any, lift: Lift, *arrays: Any) -> Any:
+def _compiled(function: Any, lift: Lift, *arrays: PyTree) -> jax.stages.Compiled:
     """The program for arguments like these, compiled once."""
 
     def shape(array: Array) -> jax.ShapeDtypeStruct:
@@ -126,6 +129,15 @@ def begin(task: Task, key: Key[Array, "*runs"], lift: Lift = single) -> TrainSta
     # Micro-batches change nothing here, and so compile nothing anew.
     task = jax.device_put(as_arrays(dataclasses.replace(task, micro_batch=0)))
     return _compiled(_init, lift, task, key)(task, key)
+
+
+def _bytes(program: jax.stages.Compiled) -> int:
+    """What a program takes on a device, by the compiler's account; 0 where there is none."""
+    usage = program.memory_analysis()
+    if usage is None:
+        return 0
+    taken = usage.argument_size_in_bytes + usage.output_size_in_bytes + usage.temp_size_in_bytes
+    return int(taken - usage.alias_size_in_bytes)  # a state that is donated is not there twice
 
 
 def compile_run(
@@ -168,13 +180,7 @@ def compile_run(
     n = np.int32(length)
     advance = _compiled(_advance, lift, task, key, steps, state, train, n, order(0))
     evaluate = _compiled(_evaluate, lift, task, state, valid)
-    memory = max(
-        usage.argument_size_in_bytes
-        + usage.output_size_in_bytes
-        + usage.temp_size_in_bytes
-        - usage.alias_size_in_bytes  # a state that is donated is not there twice
-        for usage in (program.memory_analysis() for program in (advance, evaluate))
-    )
+    memory = max(_bytes(advance), _bytes(evaluate))
 
     def advanced(state: TrainState, n: int) -> TrainState:
         epoch = int(np.max(np.asarray(state.step))) // length

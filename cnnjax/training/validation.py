@@ -9,6 +9,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
+from jax.tree_util import PyTreeDef
+from jaxtyping import PyTree
 
 from cnnjax.data import Dataset, Split
 from cnnjax.options import reason
@@ -35,13 +37,13 @@ def validate(task: Task, data: Dataset) -> None:
     _validated(*_abstract((task, Split(data.train.inputs[:1], labels))))
 
 
-def _abstract(tree: Any) -> tuple[Any, tuple[Any, ...]]:
+def _abstract(tree: PyTree) -> tuple[PyTreeDef, tuple[jax.ShapeDtypeStruct, ...]]:
     leaves, structure = jax.tree.flatten(tree)
     return structure, tuple(jax.ShapeDtypeStruct(np.shape(leaf), leaf.dtype) for leaf in leaves)
 
 
 @lru_cache(maxsize=256)
-def _validated(structure: Any, shapes: tuple[Any, ...]) -> None:
+def _validated(structure: PyTreeDef, shapes: tuple[jax.ShapeDtypeStruct, ...]) -> None:
     jax.eval_shape(_parts_of_a_step, *jax.tree.unflatten(structure, shapes))
 
 
