@@ -116,13 +116,13 @@ def tune(
     if best is timed[0]:
         return tuple(programs), timed
 
-    def carried(program: Program) -> Program:
+    def as_best(program: Program) -> Program:
         if len(program.trials) >= best.lanes.devices and can_share(program.config, best.lanes.split):
             program = program._replace(lanes=best.lanes)
         best_parts = program._replace(micro_batch=best.micro_batch)
         return best_parts if works(best_parts, data.spec) else program
 
-    return tuple(map(carried, programs)), timed
+    return tuple(map(as_best, programs)), timed
 
 
 class Estimate(NamedTuple):

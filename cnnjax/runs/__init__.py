@@ -31,7 +31,7 @@ from cnnjax.runs.records import differences as differences
 from cnnjax.runs.records import digest as digest
 from cnnjax.runs.records import ended as ended
 from cnnjax.runs.records import epoch_rows as epoch_rows
-from cnnjax.runs.records import gone as gone
+from cnnjax.runs.records import has_diverged as has_diverged
 from cnnjax.runs.records import plain as plain
 from cnnjax.runs.records import read_metrics as read_metrics
 from cnnjax.runs.records import read_record as read_record

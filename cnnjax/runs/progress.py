@@ -7,7 +7,7 @@ import warnings
 from cnnjax.config import SweepConfig
 from cnnjax.data import Dataset
 from cnnjax.runs.events import Compiled, Epoch, Event, Noted, Opened, Planned, Resumed, Saved
-from cnnjax.runs.records import Row, gone, result_of
+from cnnjax.runs.records import Row, has_diverged, result_of
 from cnnjax.sweeps import Result, Stage, rank, shown, work
 
 LINE_SECONDS, BAR_SECONDS = 10.0, 0.5
@@ -81,7 +81,7 @@ class Progress:
         valid = f"valid {metric.kind()} {shown(best.valid_metric, metric)} {best.name}".strip()
         if self._alone:
             return f"train loss {results[0].train_loss:.4f}, {valid}"
-        diverged = sum(map(gone, self._rows.values()))
+        diverged = sum(map(has_diverged, self._rows.values()))
         alive = len(trials) - sum(result.status == "diverged" for result in results)
         others = len(self._rows.keys() - {trial.number for trial in trials})
         stopped = others - diverged + len(trials) - alive if self._stage.after else 0

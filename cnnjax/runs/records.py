@@ -142,14 +142,14 @@ def result_of(trial: Trial, row: Mapping[str, Any], examples: int) -> Result:
     step, epochs = row["step"], row["epoch"]
     names = ("train_loss", "valid_loss", f"valid_{trial.config.metric.name}")
     numbers = (math.nan if row[name] is None else row[name] for name in names)
-    if gone(row):
+    if has_diverged(row):
         status, epochs = "diverged", step // (examples // trial.config.batch_size)
     else:
         status = "complete" if epochs == trial.config.epochs else "stopped"
     return Result(trial, status, step, epochs, *numbers)
 
 
-def gone(row: Mapping[str, Any] | None) -> bool:
+def has_diverged(row: Mapping[str, Any] | None) -> bool:
     """Whether a trial has diverged, by its last line."""
     return row is not None and row["valid_loss"] is None
 
@@ -166,7 +166,7 @@ def replayed(sweep: SweepConfig, rows: Iterable[Mapping[str, Any]], examples: in
 
 def ended(row: Mapping[str, Any] | None, trial: Trial, until: int = 0) -> bool:
     """Whether a trial has diverged or come to an epoch, by default its last, by its last line."""
-    return row is not None and (gone(row) or row["epoch"] == (until or trial.config.epochs))
+    return row is not None and (has_diverged(row) or row["epoch"] == (until or trial.config.epochs))
 
 
 def trial_rows(

@@ -12,7 +12,7 @@ from cnnjax.config import SweepConfig, TrainConfig
 from cnnjax.data import Dataset
 from cnnjax.descriptions import UnknownClassError, configuration
 from cnnjax.runs.checkpoints import Checkpoint
-from cnnjax.runs.records import RecordError, Row, gone, read_record
+from cnnjax.runs.records import RecordError, Row, has_diverged, read_record
 from cnnjax.runs.store import States
 from cnnjax.sweeps import Program, state_of
 from cnnjax.training import TrainState, steps_per_epoch
@@ -58,7 +58,7 @@ def reached(
       ValueError: one has trained longer than it is to.
       CheckpointError: none of the checkpoints of one is valid.
     """
-    deaths = {row["trial"]: row["epoch"] for row in lines if gone(row)}
+    diverged_at = {row["trial"]: row["epoch"] for row in lines if has_diverged(row)}
     epochs: dict[int, int] = {}
     for finished, program in enumerate(programs):
         checkpoint = states(finished).restore(state_of(program, data.spec))
@@ -68,9 +68,9 @@ def reached(
         epoch, within = divmod(checkpoint.step, length)
         if checkpoint.step > program.end * length:
             raise ValueError(f"epochs: {program.end}: {checkpoint.path} has trained longer already")
-        epochs.update((trial.number, min(epoch, deaths.get(trial.number, epoch))) for trial in program.trials)
-        all_gone = all(deaths.get(trial.number, math.inf) <= epoch for trial in program.trials)
-        if within or not (epoch == program.end or all_gone):
+        epochs.update((trial.number, min(epoch, diverged_at.get(trial.number, epoch))) for trial in program.trials)
+        all_diverged = all(diverged_at.get(trial.number, math.inf) <= epoch for trial in program.trials)
+        if within or not (epoch == program.end or all_diverged):
             return Reached(finished, checkpoint, epochs)
     return Reached(len(programs), None, epochs)
 

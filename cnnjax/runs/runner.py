@@ -29,7 +29,7 @@ from cnnjax.planning import (
 )
 from cnnjax.runs.checkpoints import Checkpoint, CheckpointError
 from cnnjax.runs.events import Compiled, Epoch, Event, Finished, Noted, Planned, Resumed, Saved
-from cnnjax.runs.records import Row, epoch_rows, gone, plain, result_of
+from cnnjax.runs.records import Row, epoch_rows, has_diverged, plain, result_of
 from cnnjax.runs.resume import last_state, lines_up_to, reached
 from cnnjax.runs.store import States, Store
 from cnnjax.runs.swept import LastStates, Swept
@@ -250,7 +250,7 @@ class _Runner:
                     epoch = self._recorded(program, run, step, state)
                     yield epoch
                     metric = self._best(epoch.rows)
-                ended = whole and (step == program.end * run.steps or self._all_gone(program))
+                ended = whole and (step == program.end * run.steps or self._all_diverged(program))
                 every = self.execution.save_seconds
                 due = time.monotonic() - saved >= every and (whole or every > 0)
                 stop, due = bool(agreed(self.stop())), bool(agreed(due))
@@ -278,17 +278,17 @@ class _Runner:
     def _recorded(self, program: Program, run: Run, step: int, state: TrainState) -> Epoch:
         """Writes the lines of an epoch."""
         every = plain(epoch_rows(program, measured(run, step, state)))
-        rows = [row for row in every if not gone(self.last.get(row["trial"]))]
+        rows = [row for row in every if not has_diverged(self.last.get(row["trial"]))]
         self.store.append_metrics(rows)
         self._take(rows)
         return Epoch(program, step // run.steps, rows)
 
     def _best(self, rows: Sequence[Row]) -> float | None:
         metric = self.sweep.base.metric
-        return max((-metric.cost(row[f"valid_{metric.name}"]) for row in rows if not gone(row)), default=None)
+        return max((-metric.cost(row[f"valid_{metric.name}"]) for row in rows if not has_diverged(row)), default=None)
 
-    def _all_gone(self, program: Program) -> bool:
-        return all(gone(self.last.get(trial.number)) for trial in program.trials)
+    def _all_diverged(self, program: Program) -> bool:
+        return all(has_diverged(self.last.get(trial.number)) for trial in program.trials)
 
     # ------------------------------------------------------------------ what it came to
 

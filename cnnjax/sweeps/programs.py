@@ -169,17 +169,17 @@ def compact(program: Program, trials: Sequence[Trial], after: int, until: int) -
     return program._replace(trials=tuple(trials), after=after, until=until, spare=spare)
 
 
-def proceed(trials: Iterable[Trial], carried: Sequence[Program], after: int, until: int) -> tuple[Program, ...]:
+def proceed(trials: Iterable[Trial], trained: Sequence[Program], after: int, until: int) -> tuple[Program, ...]:
     """The programs in which trials continue that trained in some of these before."""
-    members = homes([trial.number for trial in trials], carried)
-    return tuple(compact(carried[place], members[place], after, until) for place in sorted(members))
+    members = homes([trial.number for trial in trials], trained)
+    return tuple(compact(trained[place], members[place], after, until) for place in sorted(members))
 
 
-def homes(trials: Collection[int], carried: Sequence[Program]) -> dict[int, list[Trial]]:
+def homes(trials: Collection[int], trained: Sequence[Program]) -> dict[int, list[Trial]]:
     """The places of the programs in which trials, by number, trained last, and which of them in each."""
     wanted, found = set(trials), dict[int, list[Trial]]()
-    for place in reversed(range(len(carried))):
-        if members := [trial for trial in carried[place].trials if trial.number in wanted]:
+    for place in reversed(range(len(trained))):
+        if members := [trial for trial in trained[place].trials if trial.number in wanted]:
             wanted -= {trial.number for trial in members}
             found[place] = members
     return found

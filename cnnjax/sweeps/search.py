@@ -60,7 +60,7 @@ def stages(sweep: SweepConfig, result: Callable[[Trial], Result]) -> Iterator[St
 
 def programs_of(
     stage: Stage,
-    carried: Sequence[Program],
+    trained: Sequence[Program],
     lanes: Lanes | None = None,
     pack: str = "shapes",
     *,
@@ -69,7 +69,7 @@ def programs_of(
 ) -> tuple[Program, ...]:
     """The programs of a stage: those in which its trials trained before, compacted, or as `sweeps.plan` makes them."""
     if stage.after:
-        return proceed(stage.trials, carried, stage.after, stage.until)
+        return proceed(stage.trials, trained, stage.after, stage.until)
     programs = plan(stage.trials, lanes, pack, spec=spec, strict=strict, capacity=stage.capacity)
     return tuple(program._replace(until=stage.until) for program in programs)
 

@@ -62,7 +62,7 @@ class Lanes:
             mapped, mesh=self.mesh, in_specs=(spec, PartitionSpec()), out_specs=spec, check_vma=False
         )
 
-        def dealt(*lanes: PyTree) -> PyTree:
+        def distributed(*lanes: PyTree) -> PyTree:
             count = jax.tree.leaves(lanes)[0].shape[0]
             if count % self.devices == 0:
                 return sharded(lanes, shared)
@@ -70,7 +70,7 @@ class Lanes:
             repeated = jax.tree.map(lambda array: array[rows], lanes)
             return jax.tree.map(lambda array: array[:count], sharded(repeated, shared))
 
-        return dealt
+        return distributed
 
     def sharding(self, count: int) -> NamedSharding | None:
         """Where the arrays of so many lanes lie; None for the default device."""
