@@ -17,6 +17,11 @@ def main() -> None:
         return
     if not words or words[0] not in COMMANDS:
         helped = bool({"-h", "--help"} & set(words))
+        if words and not words[0].startswith("-"):
+            from cnnjax.commands.errors import fail
+            from cnnjax.options import suggest
+
+            fail(f"{words[0]}: no such command: {suggest(words[0], COMMANDS)}there are {', '.join(COMMANDS)}", 2)
         lines = ["usage: cnnjax COMMAND ...", "", "commands (each has --help):"]
         lines += [f"  {name:8s} {_summary(name)}" for name in COMMANDS]
         print("\n".join(lines), file=sys.stdout if helped else sys.stderr)

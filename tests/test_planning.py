@@ -347,7 +347,10 @@ def entry(*numbers: int, **changes: object) -> dict:
         ({"programs": [entry(0, 2), entry(1, 3)]}, "puts trials of different shapes into one program"),
         ({"programs": [entry(0, 1, lanes="all"), entry(2, 3)]}, "lanes: 'all': give auto, or"),
         ({"programs": [entry(0, 1, lanes=None), entry(2, 3)]}, "lanes: 'None': give auto, or"),
-        ({"programs": [entry(0, 1, lanes="1:999"), entry(2, 3)]}, "lanes: 1:999: give 0 or more lanes"),
+        (
+            {"programs": [entry(0, 1, lanes="1:999"), entry(2, 3)]},
+            "lanes: 1:999: 999 devices, and JAX has 2 devices: on a CPU JAX_NUM_CPU_DEVICES=999",
+        ),
         ({"programs": [entry(0, 1, micro_batch="some"), entry(2, 3)]}, "no plan of these 4 trials: ValueError.*some"),
     ],
 )
@@ -367,5 +370,5 @@ def test_lanes_read_as_they_are_written(lanes: Lanes) -> None:
 
 @pytest.mark.parametrize("words", ["", ":", "nonsense", "auto", "1:2:3", "1.5:1", "1:", "-1:1", "1:0", "1:999"])
 def test_lanes_that_cannot_be_are_refused(words: str) -> None:
-    with pytest.raises(ValueError, match=f"lanes: '?{words}'?: give "):
+    with pytest.raises(ValueError, match=f"lanes: '?{words}'?: (give |.* devices, and JAX has 2)"):
         parse_lanes(words)

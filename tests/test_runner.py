@@ -2,10 +2,12 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,7 +22,20 @@ import cnnjax
 from cnnjax import SGD, InMemory, MLPConfig, SweepConfig, TrainConfig
 from cnnjax.data import Dataset
 from cnnjax.planning import Execution
-from cnnjax.runs import Compiled, Epoch, Event, Finished, Opened, Planned, RunFolder, Saved, Swept, diff, events
+from cnnjax.runs import (
+    Compiled,
+    Epoch,
+    Event,
+    Finished,
+    Opened,
+    Planned,
+    RecordError,
+    RunFolder,
+    Saved,
+    Swept,
+    diff,
+    events,
+)
 
 ONE = TrainConfig(MLPConfig(hidden=(4,)), SGD(learning_rate=0.1), batch_size=32, epochs=3)
 AXES = (("learning_rate", (0.03, 0.1, 1e30)), ("hidden", ((3,), (4,))))
@@ -36,7 +51,7 @@ def same(one: Swept, other: Swept) -> bool:
 
 
 def happening(config: Any, data: Dataset, store: Any, **options: Any) -> Any:
-    return events(config, data, lambda: store, Execution(**HOW, save_seconds=0), **options)
+    return events(config, data, lambda: nullcontext(store), Execution(**HOW, save_seconds=0), **options)
 
 
 def test_events_say_what_happens_in_order(small: Dataset) -> None:
@@ -101,6 +116,73 @@ def test_a_store_that_has_a_run_is_neither_overwritten_nor_taken_for_another(sma
         cnnjax.fit(ONE, small, store=tmp_path / "r")
 
 
+def test_axes_in_another_order_are_other_trials(small: Dataset) -> None:
+    """Trials are numbered by them."""
+    store = InMemory()
+    with pytest.raises(KeyboardInterrupt):
+        cnnjax.sweep(SWEEP, small, store=store, stop=lambda: True, **HOW)
+    other = replace(SWEEP, axes=AXES[::-1])
+    message = "memory has other trials: the order of the axes learning_rate, hidden there, hidden, learning_rate here"
+    with pytest.raises(ValueError, match=message):
+        cnnjax.sweep(other, small, store=store, resume=True, allow_changes=True, **HOW)
+
+
+def test_a_change_that_is_refused_leaves_the_run_as_it_was(small: Dataset, tmp_path: Path) -> None:
+    cnnjax.fit(ONE, small, store=tmp_path / "r")
+    before = {path: path.read_bytes() for path in (tmp_path / "r").rglob("*") if path.is_file()}
+    with pytest.raises(ValueError, match=r"epochs: 2: .* has trained longer already"):
+        cnnjax.fit(replace(ONE, epochs=2), small, store=tmp_path / "r", resume=True, allow_changes=True)
+    assert {path: path.read_bytes() for path in (tmp_path / "r").rglob("*") if path.is_file()} == before
+    assert cnnjax.fit(ONE, small, store=tmp_path / "r", resume=True).rows == cnnjax.load_run(tmp_path / "r").rows
+
+
+def test_a_run_on_two_devices_is_resumed_on_more_or_refused_on_fewer(tmp_path: Path) -> None:
+    code = (
+        "import sys, jax, cnnjax; from cnnjax import *; jax.config.update('jax_num_cpu_devices', int(sys.argv[1]))\n"
+        "config = SweepConfig(TrainConfig(MLPConfig((4,)), epochs=2), (), seeds=2)\n"
+        "stop = (lambda: True) if sys.argv[2] else (lambda: False)\n"
+        "print(cnnjax.sweep(config, store='r', resume=True, stop=stop, lanes='1:2').rows[-1])"
+    )
+
+    def ran(devices: int, stop: str) -> tuple[str, str]:
+        done = subprocess.run(
+            [sys.executable, "-c", code, str(devices), stop], capture_output=True, text=True, cwd=tmp_path, check=False
+        )
+        return done.stdout, done.stderr.splitlines()[-1] if done.stderr else ""
+
+    assert ran(2, "stop")[1].startswith("KeyboardInterrupt")
+    assert ran(1, "")[1] == (
+        "ValueError: lanes: 1:2: 2 devices, and JAX has 1 device: on a CPU JAX_NUM_CPU_DEVICES=2 makes as many"
+    )
+    assert ran(3, "")[0].startswith("{'trial': 1, 'epoch': 2")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"config": SWEEP}, "config: SweepConfig: must be a TrainConfig: cnnjax.sweep takes a SweepConfig"),
+        ({"config": 3}, "config: int: must be a TrainConfig"),
+        ({"config": cnnjax.load_preset("digits")}, "config: Preset: must be a TrainConfig: give its .train"),
+        ({"data": "digits"}, "data: str: must be a Dataset, as cnnjax.load returns it"),
+        ({"store": 3}, "store: 3: must be the path of a run folder, a RunFolder, or InMemory()"),
+        ({"store": InMemory}, "must be the path of a run folder"),
+        ({"resume": True}, "resume: there is nothing to resume without a store"),
+        ({"progress": "yes"}, "progress: 'yes': must be True, False, or a function of an event"),
+        ({"stop": True}, "stop: True: must be a function without arguments"),
+        ({"lanes": 1}, "lanes: 1: must be a string, as 'auto' or '1:2'"),
+        ({"save_seconds": "5"}, "save_seconds: '5': must be a number"),
+        ({"keep_latest": 1.5}, "keep_latest: 1.5: must be a whole number"),
+        ({"memory": True}, "memory: True: must be a number"),
+        ({"plan_from": "nowhere.json"}, "plan: nowhere.json: No such file"),
+    ],
+    ids=str,
+)
+def test_an_argument_of_another_kind_is_named(arguments: dict, message: str, small: Dataset) -> None:
+    given = {"config": ONE, "data": small, **arguments}
+    with pytest.raises((TypeError, ValueError, OSError), match=re.escape(message)):
+        cnnjax.fit(**given)
+
+
 def test_what_cannot_be_carried_out_leaves_nothing(small: Dataset, tmp_path: Path) -> None:
     for config, how, message in (
         (replace(ONE, batch_size=1000), {}, "batch_size: 1000: the training split of small has 160"),
@@ -161,7 +243,7 @@ def test_every_trial_is_in_one_shard() -> None:
     parts = [cnnjax.sweeps.trials(replace(SWEEP, shard=f"{part}/4")) for part in (1, 2, 3, 4)]
     assert sorted(trial.number for part in parts for trial in part) == list(range(12))
     assert {trial for part in parts for trial in part} == set(cnnjax.sweeps.trials(SWEEP))
-    with pytest.raises(ValueError, match="shard: 7/7: there are fewer points than shards"):
+    with pytest.raises(ValueError, match="shard: 7/7: the sweep has 6 points, fewer than shards"):
         cnnjax.sweeps.trials(replace(SWEEP, shard="7/7"))
 
 
@@ -187,12 +269,25 @@ def test_shards_on_the_command_line(tmp_path: Path) -> None:
     missing = command("merge", *runs[:3], "--name", "some", cwd=tmp_path)
     assert (missing.returncode, missing.stderr.splitlines()[-1]) == (
         2,
-        "error: merge: 4 of 16 trials are in none of these runs, the first of point 3: train the shards that have "
-        "them, or sweep with --extend",
+        "error: merge: 4 trials are in none of these runs, as learning_rate 0.03, filters 6, seed 0: train the shards "
+        "that have them",
     )
     assert command("merge", *runs, "--name", "merged", cwd=tmp_path).returncode == 0
     whole, merged = (tmp_path / "runs" / name for name in ("whole", "merged"))
     assert (whole / "trials.csv").read_bytes() == (merged / "trials.csv").read_bytes()
+    for words, message in {
+        ("merge", "runs/s1", "runs/s1"): "merge: runs/s1 is given twice",
+        ("merge", "runs/s1", "runs"): "merge: runs: is not a run folder",
+        ("merge", "runs/s1", "runs/other"): "merge: runs/other is of another sweep: base.epochs 1 there, 2 here",
+        ("sweep", "digits", "--shard", ""): "shard: '': give a part and how many there are, as 2/8",
+        ("swep", "digits"): "swep: no such command: did you mean 'sweep'? there are train, sweep, merge, diff, prepare",
+    }.items():
+        if "runs/other" in words:
+            other = [word if word != "2" else "1" for word in sweep[:3]] + sweep[3:]
+            script("sweep", *other, "--shard", "2/4", "--name", "other", "--quiet", cwd=tmp_path)
+        done = command(*words, cwd=tmp_path)
+        assert (done.returncode, done.stderr) == (2, f"error: {message}\n")
+    assert {path.name for path in (tmp_path / "runs").iterdir()} == {"whole", "merged", "other", "s1", "s2", "s3", "s4"}
     lines = command("diff", whole, merged, cwd=tmp_path).stdout.splitlines()
     assert lines == ["configuration: the same", "environment: the same", "data: the same", "results: the same"]
 
@@ -217,10 +312,21 @@ def test_a_difference_names_what_differs(small: Dataset, tmp_path: Path) -> None
     other = replace(SWEEP, base=replace(ONE, optimizer=SGD(learning_rate=0.1, momentum=0.5)))
     cnnjax.sweep(replace(other, axes=(AXES[0], ("hidden", ((3,),)))), small, store=tmp_path / "b", **HOW)
     found = diff(tmp_path / "a", tmp_path / "b")
-    assert "base.optimizer.momentum 0.9 there, 0.5 here" in found["configuration"]
+    assert "base.optimizer.momentum 0.9 first, 0.5 second" in found["configuration"]
     assert found["data"] == []
     assert found["results"][:2] == ["6 trials in the first alone", "2 of 6 trials have the same numbers in every epoch"]
-    assert found["results"][2].startswith("seed 0, learning_rate 0.03, hidden 3: train_loss ")
+    assert found["results"][2].startswith("learning_rate 0.03, hidden 3, seed 0: train_loss ")
+
+
+def test_a_difference_of_what_is_damaged_or_unlike(small: Dataset, tmp_path: Path) -> None:
+    cnnjax.fit(ONE, small, store=tmp_path / "one")
+    cnnjax.sweep(SWEEP, small, store=tmp_path / "many", **HOW)
+    found = diff(tmp_path / "one", tmp_path / "many")
+    assert found["configuration"] == ["the first is a single run, the second a sweep"]
+    for content in (b"trial,seed\nx,1\n", b"\xff\xfe", b"garbage\n1\n"):
+        (tmp_path / "many" / "trials.csv").write_bytes(content)
+        with pytest.raises(RecordError, match=r"many/trials\.csv: damaged: "):
+            diff(tmp_path / "many", tmp_path / "many")
 
 
 TWO = """

@@ -17,20 +17,17 @@ from typing import Any
 import jax
 
 from cnnjax.commands.arguments import Parsed
-from cnnjax.commands.errors import fail, usage
+from cnnjax.commands.errors import reported, usage
 from cnnjax.commands.options import Options
 from cnnjax.config import SweepConfig, TrainConfig
-from cnnjax.data import DataError
 from cnnjax.data.cache import default_directory
 from cnnjax.presets import Preset
 from cnnjax.runs import (
-    CheckpointError,
     Compiled,
     Event,
     Finished,
     Opened,
     Progress,
-    RecordError,
     RunFolder,
     Saved,
     Swept,
@@ -75,22 +72,13 @@ def use_compilation_cache() -> None:
 def run(main: Callable[[Any, Any, Any], None], read: Callable[[list[str]], Parsed]) -> None:
     """Runs a command: `main(config, options, preset)` on what `read(argv)` finds; mistakes are reported in one line."""
     argv = sys.argv[1:]
-    debug = "--debug" in argv
     signals.listen()
     try:
-        parsed = read(argv)
-        _start_jax(parsed)
-        main(*parsed)
-        signals.listen(signal.SIG_DFL)
-    except BrokenPipeError:  # the reader of standard output left, as `head` does
-        sys.stderr.close()
-        raise SystemExit(1) from None
-    except (DataError, RecordError, CheckpointError, OSError, MemoryError, jax.errors.JaxRuntimeError) as error:
-        if debug:
-            raise
-        if isinstance(error, OSError) and error.filename is not None:
-            fail(f"{error.filename}: {error.strerror}", 1)
-        fail(str(error).strip().split("\n")[0] or "out of memory", 1)
+        with reported("--debug" in argv):
+            parsed = read(argv)
+            _start_jax(parsed)
+            main(*parsed)
+            signals.listen(signal.SIG_DFL)
     except Interrupted as interrupted:
         signals.listen(signal.SIG_IGN)
         print(interrupted, file=sys.stderr)

@@ -7,8 +7,8 @@ from typing import Annotated
 
 import tyro
 
-from cnnjax.commands.errors import fail
-from cnnjax.runs import RecordError, diff
+from cnnjax.commands.errors import reported
+from cnnjax.runs import diff
 
 
 @dataclass(frozen=True)
@@ -25,15 +25,12 @@ class Arguments:
 
 def main(arguments: Arguments) -> None:
     """Prints what differs."""
-    try:
+    with reported(arguments.debug):
         for title, lines in diff(arguments.first, arguments.second).items():
             print(f"{title}: {'the same' if not lines else ''}".rstrip())
             for line in lines:
                 print(f"  {line}")
-    except (OSError, RecordError) as error:
-        if arguments.debug:
-            raise
-        fail(f"{error.filename}: {error.strerror}" if isinstance(error, OSError) else error, 1)
+        sys.stdout.flush()
 
 
 def command() -> None:

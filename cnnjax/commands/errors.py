@@ -5,6 +5,11 @@ import sys
 from collections.abc import Iterator
 from typing import NoReturn
 
+import jax
+
+from cnnjax.data import DataError
+from cnnjax.runs import CheckpointError, RecordError
+
 
 def fail(message: object, code: int) -> NoReturn:
     """Ends the process with one line on standard error: code 2 for usage, 1 for the rest."""
@@ -21,3 +26,19 @@ def usage(debug: bool = False) -> Iterator[None]:
         if debug:
             raise
         fail(error, 2)
+
+
+@contextlib.contextmanager
+def reported(debug: bool = False) -> Iterator[None]:
+    """Where what cannot be read, written or computed ends the process with one line."""
+    try:
+        yield
+    except BrokenPipeError:  # the reader of standard output left, as `head` does
+        sys.stderr.close()
+        raise SystemExit(1) from None
+    except (DataError, RecordError, CheckpointError, OSError, MemoryError, jax.errors.JaxRuntimeError) as error:
+        if debug:
+            raise
+        if isinstance(error, OSError) and error.filename is not None:
+            fail(f"{error.filename}: {error.strerror}", 1)
+        fail(str(error).strip().split("\n")[0] or "out of memory", 1)

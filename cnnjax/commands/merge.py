@@ -48,13 +48,14 @@ def _read(argv: list[str]) -> Parsed:
     with usage(given.debug):
         if not given.runs:
             raise ValueError("merge: name the run folders of the shards")
+        for folder in given.runs:
+            if not (folder / "config.json").is_file():
+                raise ValueError(f"merge: {folder}: is not a run folder")
         first = given.runs[0]
-        if not (first / "config.json").is_file():
-            raise ValueError(f"merge: {first}: no run folder")
         classes = load_preset(str(given.preset)).classes if given.preset else ()
         config = configuration_of(first, classes)
         if not isinstance(config, SweepConfig):
-            raise ValueError(f"merge: {first}: a single run, no sweep")
+            raise ValueError(f"merge: {first}: is a single run, not a sweep")
         config = dataclasses.replace(config, shard="")
         preset = load_preset(str(first), given.preset)._replace(name="merged", sweep=config)
         rest = {name: value for name, value in vars(given).items() if name != "runs"}

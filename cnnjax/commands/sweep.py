@@ -4,6 +4,7 @@ import shlex
 import sys
 from collections.abc import Iterator, Mapping
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from cnnjax.commands.arguments import parse
@@ -75,23 +76,27 @@ def judged(swept: Swept, folder: RunFolder) -> Iterator[str]:
         which = ", ".join(f"{edge.name} {text(edge.value)} is the {edge.side}" for edge in ends)
         grid = {edge.name: edge.proposed for edge in ends}
         known = config.search == "all" and not config.points  # so that points come again
-        command = next_command(grid) + (f" --extend {shlex.quote(str(folder.path))}" if known else "")
+        command = next_command(grid, folder) + (f" --extend {shlex.quote(str(folder.path))}" if known else "")
         yield f"warning: the best lies on the edge of its grid: {which}; next: {command}"
 
 
-def next_command(grid: Mapping[str, Any]) -> str:
-    """The command of this run with other values."""
+def next_command(grid: Mapping[str, Any], folder: RunFolder) -> str:
+    """The command of this sweep with other values; after a merge, a sweep of what was merged."""
+    script, given = sys.argv[0], sys.argv[1:]
+    if Path(script).name == "cnnjax merge":
+        preset = [word for word in given if word.startswith("--preset=")]
+        preset += given[given.index("--preset") :][:2] if "--preset" in given else []
+        script, given = "cnnjax sweep", [str(folder.path), *preset]
     words: list[str] = []
     dropped = {"name", "resume", "extend", "plan_from", "allow_changes", *grid}
     skipping = False
-    for word in sys.argv[1:]:
+    for word in given:
         if word.startswith("--"):
             skipping = word[2:].split("=")[0].replace("-", "_") in dropped
         if not skipping:
             words.append(shlex.quote(word))
     for name, values in grid.items():
         words += [f"--{name.replace('_', '-')}", *map(text, (values,) if isinstance(values, Range) else values)]
-    script = sys.argv[0]
     started = ["python", shlex.quote(script)] if script.endswith(".py") else [script]
     return " ".join([*started, *words])
 

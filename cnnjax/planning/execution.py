@@ -37,8 +37,20 @@ class Execution:
     memory: float | None = None
     """GiB that training may take in all; by default most of what is free"""
 
+    def __post_init__(self) -> None:
+        if isinstance(self.plan_from, str):
+            object.__setattr__(self, "plan_from", Path(self.plan_from))
+
     def check(self) -> None:
-        """ValueError where a value is out of range."""
+        """ValueError where a value is of another type or out of range."""
+        for name in ("save_seconds", "memory", "keep_latest", "keep_best"):
+            value, whole = getattr(self, name), name.startswith("keep")
+            if value is None and name == "memory":
+                continue
+            if isinstance(value, bool) or not isinstance(value, int if whole else int | float):
+                raise ValueError(f"{name}: {value!r}: must be a {'whole ' if whole else ''}number")
+        if not isinstance(self.lanes, str):
+            raise ValueError(f"lanes: {self.lanes!r}: must be a string, as 'auto' or '1:2'")
         choose("pack", self.pack, {**PACKS, "auto": None})
         if self.memory is not None and not 0 < self.memory * 2**30 < math.inf:
             raise ValueError(f"memory: {self.memory}: must be above 0 and finite")

@@ -1,9 +1,9 @@
-"""How a run begins: what it is is written down, and of one that is resumed what has changed is refused."""
+"""How a run begins: what it is is recorded, and of one that is resumed what has changed is refused."""
 
 import dataclasses
 import json
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 from cnnjax.config import SweepConfig, TrainConfig
 from cnnjax.data import Dataset
@@ -15,6 +15,15 @@ from cnnjax.runs.store import RunFolder, Store
 _POINTS = {field.name for field in dataclasses.fields(SweepConfig)} - {"base"}
 
 
+class Begun(NamedTuple):
+    """How a run begins."""
+
+    complete: bool
+    """It has a summary, and nothing has changed."""
+    replaced: dict[str, Any]
+    """Records that `accept` is to write, once the states of the store are known to fit what has changed."""
+
+
 def begin(
     store: Store,
     config: TrainConfig | SweepConfig,
@@ -22,18 +31,15 @@ def begin(
     code: Mapping[str, Any] | None = None,
     *,
     allow_changes: bool = False,
-) -> bool:
-    """Writes down what a run is; of one that is resumed, refuses what has changed since.
+) -> Begun:
+    """Records what a run is; of one that is resumed, refuses what has changed.
 
     Args:
       store: of the run.
       config: what is trained.
       data: on which.
       code: path and SHA-256 of code of one's own; where one side has none, it is not compared.
-      allow_changes: whether changes are taken.
-
-    Returns:
-      Whether the run is complete: it has a summary, and nothing has changed.
+      allow_changes: whether changes are accepted.
 
     Raises:
       ValueError: something has changed.
@@ -42,34 +48,57 @@ def begin(
     if code:
         env["preset"] = code
     facts = {"config": describe(config), "env": env, "data": describe_data(data)}
+    known = {name: store.read_json(f"{name}.json") for name in facts}
+    if known["config"] is not None:
+        _check_kind(known["config"], facts["config"], store.name)
     changed: list[str] = []
-    other_trials = False
     for name, here in facts.items():
-        there = store.read_json(f"{name}.json")
+        there = known[name]
         if there is None:
             store.write_json(f"{name}.json", here)
             continue
         here = json.loads(json.dumps(plain(here)))
-        other_trials |= name == "config" and any(there.get(field) != here.get(field) for field in _POINTS)
-        changed += (changes if name == "env" else differences)(there, here)
-    _refuse(changed, store.name, other_trials, allow_changes)
-    if changed:
-        if isinstance(store, RunFolder) and (summary := store.path / "summary.json").exists():
-            before = (store.path / f"summary-before{number}.json" for number in ("", *range(2, 10**6)))
-            summary.rename(next(path for path in before if not path.exists()))
-        for name, here in facts.items():
-            store.write_json(f"{name}.json", here, again=True)
-    return not changed and store.read_json("summary.json") is not None
-
-
-def _refuse(changed: list[str], name: str, other_trials: bool, allow_changes: bool) -> None:
-    if other_trials:
-        raise ValueError(
-            f"resume: {name} has other trials: {'; '.join(changed)}: --extend {name} and another "
-            "--name take over those that both have"
-        )
+        found = list((changes if name == "env" else differences)(there, here))
+        if name == "config" and (orders := _orders(there, here)):
+            found.append(orders)
+        if name == "config" and found and any(_ordered(there, field) != _ordered(here, field) for field in _POINTS):
+            raise ValueError(
+                f"resume: {store.name} has other trials: {'; '.join(found)}: use another --name, with "
+                f"--extend {store.name} to take over those that both have"
+            )
+        changed += found
     if changed and not allow_changes:
         raise ValueError(
-            f"resume: {name} was started with other settings: {'; '.join(changed)}: "
-            "--allow-changes continues all the same"
+            f"resume: {store.name} was started with other settings: {'; '.join(changed)}: "
+            "--allow-changes (allow_changes=True) continues all the same"
         )
+    return Begun(not changed and store.read_json("summary.json") is not None, facts if changed else {})
+
+
+def _check_kind(there: Mapping[str, Any], here: Mapping[str, Any], name: str) -> None:
+    kinds = ["a sweep" if "axes" in value else "a single run" for value in (there, here)]
+    if kinds[0] != kinds[1]:
+        raise ValueError(f"resume: {name} is {kinds[0]}, and this is {kinds[1]}: use another --name")
+
+
+def _ordered(config: Mapping[str, Any], field: str) -> str:
+    """A field as JSON that keeps the order of axes, by which trials are numbered."""
+    return json.dumps(config.get(field))
+
+
+def _orders(there: Mapping[str, Any], here: Mapping[str, Any]) -> str:
+    """What is to be said where the same axes come in another order."""
+    old, new = (list(config.get("axes", ())) for config in (there, here))
+    same = old != new and sorted(old) == sorted(new)
+    return f"the order of the axes {', '.join(old)} there, {', '.join(new)} here" if same else ""
+
+
+def accept(store: Store, begun: Begun) -> None:
+    """Writes the records that have changed; a summary from before keeps its numbers under another name."""
+    if not begun.replaced:
+        return
+    if isinstance(store, RunFolder) and (summary := store.path / "summary.json").exists():
+        before = (store.path / f"summary-before{number}.json" for number in ("", *range(2, 10**6)))
+        summary.rename(next(path for path in before if not path.exists()))
+    for name, here in begun.replaced.items():
+        store.write_json(f"{name}.json", here, again=True)

@@ -32,8 +32,10 @@ class Clock:
             _listening.append(True)
         _clocks.add(self)
 
-    def stop(self) -> None:
-        """Counts no further compilation."""
+    def __enter__(self) -> "Clock":
+        return self
+
+    def __exit__(self, *exception: object) -> None:
         _clocks.discard(self)
 
     def seconds(self) -> dict[str, float]:

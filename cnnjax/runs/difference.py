@@ -5,16 +5,17 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from cnnjax.runs.records import Row, differences, read_metrics, read_record
+from cnnjax.runs.records import RecordError, Row, differences, read_metrics, read_record
 
-_OF_NO_RESULT = ("trial", "status", "epochs", "steps", "train_loss", "valid_", "test_")
+_SIDES = ("first", "second")
 
 
 def diff(first: str | Path, second: str | Path) -> dict[str, list[str]]:
     """What differs between two run folders, a line each: `configuration`, `environment`, `data`, `results`.
 
-    Trials are compared by their values and seed: whether every number of every epoch is the same,
-    and where not, by how much the last ones differ.
+    Trials are compared by their values and seed: whether every number of every epoch is the same, and
+    where not, by how much the last ones differ. Of a single run and a sweep, the configuration is
+    compared with the sweep's base.
 
     Raises:
       OSError, RecordError: a record is not there, or damaged.
@@ -24,11 +25,16 @@ def diff(first: str | Path, second: str | Path) -> dict[str, list[str]]:
     def records(name: str) -> list[Any]:
         return [read_record(folder / name) for folder in folders]
 
-    found = {
-        title: list(differences(*records(name)))
-        for title, name in (("configuration", "config.json"), ("environment", "env.json"), ("data", "data.json"))
-    }
-    return {**found, "results": list(_results(*map(_trials, folders)))}
+    def apart(first: Any, second: Any) -> list[str]:
+        return list(differences(first, second, sides=_SIDES))
+
+    found = {title: apart(*records(name)) for title, name in (("environment", "env.json"), ("data", "data.json"))}
+    configs = records("config.json")
+    kinds = ["a sweep" if "axes" in config else "a single run" for config in configs]
+    unlike = [f"the first is {kinds[0]}, the second {kinds[1]}"] if kinds[0] != kinds[1] else []
+    bases = [config.get("base", config) if unlike else config for config in configs]
+    results = _results(*map(_trials, folders)) if not unlike else ()
+    return {"configuration": [*unlike, *apart(*bases)], **found, "results": list(results)}
 
 
 def _trials(folder: Path) -> dict[str, list[Row]]:
@@ -42,26 +48,28 @@ def _trials(folder: Path) -> dict[str, list[Row]]:
 
 
 def _names(folder: Path) -> Mapping[int, str]:
+    """Values and seed of the trials of a sweep that has ended, by number."""
     path = folder / "trials.csv"
     if not path.is_file():
         return {}
-    with path.open(newline="") as file:
-        return {
-            int(row["trial"]): ", ".join(
-                f"{name} {value}" for name, value in row.items() if value and not name.startswith(_OF_NO_RESULT)
-            )
-            for row in csv.DictReader(file)
-        }
+    axes = [*read_record(folder / "config.json").get("axes", ()), "seed"]
+    try:
+        with path.open(newline="") as file:
+            return {
+                int(row["trial"]): ", ".join(f"{name} {row[name]}" for name in axes if row[name])
+                for row in csv.DictReader(file)
+            }
+    except (LookupError, TypeError, ValueError, csv.Error) as error:
+        raise RecordError(f"{path}: damaged: {type(error).__name__}: {error}") from None
 
 
 def _results(there: Mapping[str, list[Row]], here: Mapping[str, list[Row]]) -> Iterator[str]:
     both = [name for name in there if name in here]
     unlike = [name for name in both if there[name] != here[name]]
-    for missing, where in ((there.keys() - here.keys(), "first"), (here.keys() - there.keys(), "second")):
+    for missing, side in ((there.keys() - here.keys(), _SIDES[0]), (here.keys() - there.keys(), _SIDES[1])):
         if missing:
-            yield f"{len(missing)} trials in the {where} alone"
+            yield f"{len(missing)} trial{'s' if len(missing) > 1 else ''} in the {side} alone"
     if unlike:
         yield f"{len(both) - len(unlike)} of {len(both)} trials have the same numbers in every epoch"
     for name in unlike:
-        one, other = there[name][-1], here[name][-1]
-        yield f"{name}: " + "; ".join(differences(one, other))
+        yield f"{name}: " + "; ".join(differences(there[name][-1], here[name][-1], sides=_SIDES))

@@ -1,7 +1,7 @@
 """Where runs begin: `sweep` and `fit` for code and notebooks, `events` for whoever shows them as they happen."""
 
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
-from contextlib import closing, nullcontext
+from contextlib import AbstractContextManager, closing, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -10,18 +10,18 @@ from cnnjax.data import Dataset, load
 from cnnjax.descriptions import given_by
 from cnnjax.planning import Execution, check_sweep, describe_plan, packing, planned, read_plan
 from cnnjax.planning.packing import Packing
-from cnnjax.runs.begin import begin
+from cnnjax.runs.begin import accept, begin
 from cnnjax.runs.clock import Clock
 from cnnjax.runs.events import Event, Finished, Noted, Opened
+from cnnjax.runs.extend import check_shards, extendable
 from cnnjax.runs.extend import extend as extended
-from cnnjax.runs.extend import extendable
 from cnnjax.runs.progress import Progress
 from cnnjax.runs.runner import Stop, run
 from cnnjax.runs.store import InMemory, RunFolder, Store
 from cnnjax.runs.summary import summarize_run, write_tensorboard
 from cnnjax.runs.swept import Swept
 from cnnjax.runs.trained import Trained
-from cnnjax.sweeps import Stage, search
+from cnnjax.sweeps import Stage
 
 Config = TrainConfig | SweepConfig
 Show = Callable[[Event], None]
@@ -35,7 +35,7 @@ def as_sweep(config: Config) -> SweepConfig:
 def events(
     config: Config,
     data: Dataset,
-    open_store: Callable[[], Store],
+    open_store: Callable[[], AbstractContextManager[Store]],
     execution: Execution | None = None,
     *,
     extend: Sequence[Path] = (),
@@ -52,10 +52,10 @@ def events(
     Args:
       config: what is trained: one run, or a sweep.
       data: on which.
-      open_store: called after the checks that need no training; a `RunFolder` is closed in the end.
+      open_store: called after the checks that need no training, and left in the end.
       execution: how.
       extend: run folders of which trials are taken over, when the run begins.
-      only_extend: whether that must be all of them.
+      only_extend: whether they must be the shards of the sweep, and all of them.
       allow_changes: whether a run that is resumed, or extended, may have begun with other settings.
       classes: your own that the configurations of these folders may name.
       code: facts of the code that defines them, for `env.json`.
@@ -67,25 +67,24 @@ def events(
       ValueError: the configuration cannot be carried out, or is not that of the run that is resumed.
       OSError, RecordError, CheckpointError: a file cannot be read or written, or is damaged.
     """
-    execution, sweep, clock = execution or Execution(), as_sweep(config), Clock(started)
+    execution, sweep = execution or Execution(), as_sweep(config)
     check(sweep, data, execution, extend, classes)
-    store = open_store()
-    try:
-        complete = begin(store, config, data, code, allow_changes=allow_changes)
-        yield Opened(store, complete)
+    if only_extend:
+        check_shards(extend, sweep, classes)
+    with Clock(started) as clock, open_store() as store:
+        begun = begin(store, config, data, code, allow_changes=allow_changes)
+        yield Opened(store, begun.complete)
         if extend and store.read_json("plan.json") is None:
-            notes = _extend(store, sweep, data, execution, extend, classes, allow_changes, only_extend)
-            yield from map(Noted, notes)
+            yield from map(Noted, _extend(store, sweep, data, execution, extend, classes, allow_changes))
         for event in run(sweep, data, store, execution, stop=stop, of_any=allow_changes):
-            if isinstance(event, Finished) and isinstance(store, RunFolder) and not complete:
+            if begun.replaced and not isinstance(event, Noted):  # what the store has was found to fit
+                accept(store, begun)
+                begun = begun._replace(replaced={})
+            if isinstance(event, Finished) and isinstance(store, RunFolder) and not begun.complete:
                 if tensorboard and isinstance(config, SweepConfig):
                     write_tensorboard(store, event.swept)
                 summarize_run(store, config, event.swept, data, clock.seconds())
             yield event
-    finally:
-        clock.stop()
-        if isinstance(store, RunFolder):
-            store.close()
 
 
 def check(
@@ -107,17 +106,10 @@ def _extend(
     sources: Sequence[Path],
     classes: Iterable[Any],
     allow_changes: bool,
-    only: bool,
 ) -> list[str]:
     """Takes over what other runs have trained, and plans the rest; returns what is to be noted."""
     notes: list[str] = []
     taken, missing = extended(store, sweep, data, sources, classes, allow_changes=allow_changes, report=notes.append)
-    if missing and only:
-        points = sorted({trial.point for trial in missing})
-        raise ValueError(
-            f"merge: {len(missing)} of {len(next(search(sweep)).trials)} trials are in none of these runs, "
-            f"the first of point {points[0]}: train the shards that have them, or sweep with --extend"
-        )
     stage = Stage(tuple(missing), 0, 0)
     pack = packing(stage, data, execution) if missing else Packing("shapes", {})
     rest = planned(sweep, stage, data, execution, pack=pack.pack)
@@ -151,7 +143,8 @@ def sweep(
       config: what is trained.
       data: on which; by default what `config` names.
       store: where records and states are kept: the path of a run folder, which gets all that
-        `sweep.py` leaves, or an `InMemory()` that outlives the call; by default memory.
+        `sweep.py` leaves, a `RunFolder` that stays open, or an `InMemory()` that outlives the call; by
+        default memory. States are saved every `save_seconds` of training (30 unless told).
       resume: whether a run that the store has is continued.
       extend: run folders of finished sweeps, of which trials are taken over.
       allow_changes: whether a run that is resumed or extended may have begun with other settings.
@@ -160,10 +153,14 @@ def sweep(
       **execution: fields of `Execution`, as `pack="one"`.
 
     Raises:
-      ValueError: it cannot be carried out, or is not the run that is resumed.
+      ValueError, TypeError: it cannot be carried out, or is not the run that is resumed.
       FileExistsError: the store has a run, and is not to be resumed.
-      KeyboardInterrupt: `stop` was true; the state is saved, and the run can be resumed.
+      BlockingIOError: another process has the run folder.
+      RecordError, CheckpointError, DataError: what is read is damaged or missing.
+      KeyboardInterrupt: `stop` was true, and the state is saved; or an interrupt came, and what was saved
+        last is what `resume` continues from.
     """
+    _check_config(config, SweepConfig, ": cnnjax.fit takes a TrainConfig")
     return _carried_out(config, data, store, resume, extend, allow_changes, progress, stop, execution)
 
 
@@ -183,8 +180,9 @@ def fit(
     >>> trained = cnnjax.fit(TrainConfig(MLPConfig(), SGD(learning_rate=0.1), data="digits", epochs=10))
     >>> trained.test, trained.rows[-1]["valid_accuracy"], trained.logits(images)
 
-    The arguments are those of `sweep`; where training diverged, the network is the last before it did.
+    Arguments and errors are those of `sweep`; where training diverged, the network is the last before it did.
     """
+    _check_config(config, TrainConfig, ": cnnjax.sweep takes a SweepConfig")
     return _carried_out(config, data, store, resume, (), allow_changes, progress, stop, execution).trained(0)
 
 
@@ -199,9 +197,10 @@ def _carried_out(
     stop: Stop,
     execution: Mapping[str, Any],
 ) -> Swept:
+    sources = [extend] if isinstance(extend, str | Path) else extend
+    _check_arguments(data, store, resume, progress, stop)
     base = config.base if isinstance(config, SweepConfig) else config
     data = load(base.data) if data is None else data
-    sources = [extend] if isinstance(extend, str | Path) else extend
     happening = events(
         config,
         data,
@@ -222,10 +221,31 @@ def _carried_out(
     raise KeyboardInterrupt("stopped; what was trained is saved: resume=True continues")
 
 
-def _opened(store: Store | str | Path | None, resume: bool) -> Store:
+def _check_config(config: Any, kind: type, other: str) -> None:
+    if not isinstance(config, kind):
+        hint = f": give its .{'sweep' if kind is SweepConfig else 'train'}" if hasattr(config, "train") else other
+        raise TypeError(f"config: {type(config).__name__}: must be a {kind.__name__}{hint}")
+
+
+def _check_arguments(data: Any, store: Any, resume: bool, progress: Any, stop: Any) -> None:
+    """TypeError or ValueError where an argument is of another kind, before anything is written."""
+    if not (data is None or isinstance(data, Dataset)):
+        raise TypeError(f"data: {type(data).__name__}: must be a Dataset, as cnnjax.load returns it")
+    kept = isinstance(store, str | Path) or (hasattr(store, "read_json") and not isinstance(store, type))
+    if not (store is None or kept) or store == "":
+        raise TypeError(f"store: {store!r}: must be the path of a run folder, a RunFolder, or InMemory()")
+    if resume and store is None:
+        raise ValueError("resume: there is nothing to resume without a store")
+    if not (isinstance(progress, bool) or callable(progress)):
+        raise TypeError(f"progress: {progress!r}: must be True, False, or a function of an event")
+    if not callable(stop):
+        raise TypeError(f"stop: {stop!r}: must be a function without arguments that returns whether to stop")
+
+
+def _opened(store: Store | str | Path | None, resume: bool) -> AbstractContextManager[Store]:
     if isinstance(store, str | Path):
         return RunFolder(store, resume=resume)
     store = store if store is not None else InMemory()
     if not resume and store.read_json("config.json") is not None:
         raise FileExistsError(f"{store.name}: has a run: resume=True continues it")
-    return store
+    return nullcontext(store)

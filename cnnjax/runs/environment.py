@@ -22,8 +22,8 @@ PROPOSING = (
 _SHOWING = ("pictures", "tensorboard", "commands")  # rooms that change no number
 
 
-FIXED = ("packages", "device", "devices", "source", "preset")
-"""Entries of an environment that must not change while a run lasts."""
+FIXED = ("packages", "device", "source", "preset")
+"""Entries of an environment that must not change while a run lasts: its plan says how many devices it needs."""
 
 
 def environment() -> dict[str, Any]:

@@ -1,13 +1,16 @@
 """What a run takes from others: trials that were trained already, of sweeps or of shards of one."""
 
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from cnnjax.config import SweepConfig
 from cnnjax.data import Dataset
+from cnnjax.descriptions import describe
+from cnnjax.options import text
 from cnnjax.planning import programs_in, read_plan
-from cnnjax.runs.environment import FIXED, changes
+from cnnjax.runs.environment import changes
 from cnnjax.runs.records import Row, differences, ended, read_metrics, read_record
 from cnnjax.runs.resume import configuration_of, last_state, length_of
 from cnnjax.runs.store import Store, checkpoints_of
@@ -24,8 +27,42 @@ def extendable(source: Path, sweep: SweepConfig, classes: Iterable[Any] = ()) ->
     """
     other = configuration_of(source, classes)
     if not isinstance(other, SweepConfig) or {other.search, sweep.search} != {"all"}:
-        raise ValueError(f"extend: {source}: it and this run must be sweeps that train every point to its end")
+        raise ValueError(
+            f"extend: {source}: cannot be taken over: it and this run must be sweeps with --search all, which train "
+            "every point to its end"
+        )
     return other
+
+
+def check_shards(sources: Sequence[Path], sweep: SweepConfig, classes: Iterable[Any] = ()) -> None:
+    """Checks that runs are the shards of a sweep and are trained to their end, before anything is written.
+
+    Raises:
+      ValueError: one occurs twice, is of another sweep, or has not ended; or trials are missing.
+      OSError, RecordError: a record is not there, or damaged.
+    """
+    missing = {trial.number: trial for trial in next(search(sweep)).trials}
+    described = describe(sweep)
+    for source in sources:
+        if sources.count(source) > 1:
+            raise ValueError(f"merge: {source} is given twice")
+        other = extendable(source, sweep, classes)
+        changed = list(differences(describe(replace(other, shard="")), described))
+        if changed:
+            raise ValueError(f"merge: {source} is of another sweep: {'; '.join(changed)}")
+        last = {row["trial"]: row for row in read_metrics(source / "metrics.jsonl")}
+        trials = next(search(other)).trials
+        if not all(ended(last.get(trial.number), trial) for trial in trials):
+            raise ValueError(f"merge: {source} has not ended: run its command again with --resume")
+        for trial in trials:
+            missing.pop(trial.number, None)
+    if missing:
+        first = next(iter(missing.values()))
+        values = ", ".join(f"{name} {text(value)}" for name, value in first.values)
+        raise ValueError(
+            f"merge: {len(missing)} trials are in none of these runs, as {values}, seed {first.config.seed}: train the "
+            "shards that have them"
+        )
 
 
 class _Taken(NamedTuple):
@@ -77,6 +114,7 @@ def extend(
     rows.sort(key=lambda row: (row["epoch"], row["trial"]))
     programs = plan([trial for trial in trials if trial.number in states], Lanes())
     store.cut_metrics(0)
+    store.drop_states(0, -1)  # of an attempt that was killed
     for number, program in enumerate(programs):
         ours = {trial.number for trial in program.trials}
         store.append_metrics(row for row in rows if row["trial"] in ours)
@@ -112,12 +150,13 @@ def _taken(
 
 
 def _refuse_changes(source: Path, store: Store, allow_changes: bool) -> None:
-    changed = list(differences(read_record(source / "data.json"), store.read_json("data.json")))
+    data = list(differences(read_record(source / "data.json"), store.read_json("data.json")))
+    changed = data.copy()
     if not allow_changes:
-        fixed = [name for name in FIXED if name != "devices"]  # of which there are as many as trials need
-        changed += changes(read_record(source / "env.json"), store.read_json("env.json"), fixed)
+        changed += changes(read_record(source / "env.json"), store.read_json("env.json"))
     if changed:
-        raise ValueError(f"extend: {source} was trained otherwise: {'; '.join(changed)}")
+        allow = "" if data else ": --allow-changes (allow_changes=True) takes them all the same"
+        raise ValueError(f"extend: {source} was trained otherwise: {'; '.join(changed)}{allow}")
 
 
 def save_end(store: Store, number: int, program: Program, state: TrainState, data: Dataset) -> None:

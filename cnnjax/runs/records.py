@@ -41,7 +41,7 @@ def read_record(path: Path) -> dict[str, Any]:
     except ValueError as error:
         raise RecordError(f"{path}: damaged: {error}") from None
     if not isinstance(value, dict):
-        raise RecordError(f"{path}: damaged: no record, but {type(value).__name__}")
+        raise RecordError(f"{path}: damaged: a {type(value).__name__}, not a record")
     found = value.pop("format", 1)
     if found != FORMAT:
         by = _WRITTEN_BY.get(found, "another version") if isinstance(found, int) else "another version"
@@ -200,11 +200,11 @@ def trial_rows(
     ]
 
 
-def differences(there: Any, here: Any, name: str = "") -> Iterator[str]:
+def differences(there: Any, here: Any, name: str = "", sides: tuple[str, str] = ("there", "here")) -> Iterator[str]:
     """What differs between two plain values, as `optimizer.momentum 0.9 there, 0.8 here`."""
     if isinstance(there, Mapping) and isinstance(here, Mapping):
         for key in [*there, *(key for key in here if key not in there)]:
-            yield from differences(there.get(key), here.get(key), f"{name}.{key}" if name else key)
+            yield from differences(there.get(key), here.get(key), f"{name}.{key}" if name else key, sides)
     elif (
         isinstance(there, list)
         and isinstance(here, list)
@@ -212,11 +212,11 @@ def differences(there: Any, here: Any, name: str = "") -> Iterator[str]:
         and any(isinstance(entry, dict) for entry in there)
     ):
         for i, pair in enumerate(zip(there, here, strict=True)):
-            yield from differences(*pair, f"{name}.{i}")
+            yield from differences(*pair, f"{name}.{i}", sides)
     elif there != here:
-        yield f"{name} {_short(there)} there, {_short(here)} here"
+        yield f"{name} {_short(there)} {sides[0]}, {_short(here)} {sides[1]}"
 
 
 def _short(value: Any) -> str:
-    words = text(tuple(value)) if isinstance(value, list) else str(value)
+    words = text(tuple(value)) if isinstance(value, list) else str(value) or "''"
     return words if len(words) <= 40 else words[:12] + "..."

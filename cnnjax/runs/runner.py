@@ -301,8 +301,8 @@ class _Runner:
         state = last_state(states, programs[number], self.data)
         if state is None:
             raise CheckpointError(
-                f"{self.store.name}: the last checkpoint of program {number} is damaged: --resume trains from the one "
-                "before"
+                f"{self.store.name}: the last checkpoint of program {number} is damaged or missing: resuming trains "
+                "from the one before"
             )
         return state
 

@@ -164,7 +164,8 @@ class RunFolder:
             except FileExistsError:
                 if self.path.is_dir():
                     raise FileExistsError(
-                        f"run folder {self.path} exists: choose another --name, continue it with --resume, or remove it"
+                        f"run folder {self.path} exists: choose another --name, continue it with --resume "
+                        "(resume=True), or remove it"
                     ) from None
                 raise
             self._lock = self._locked()
@@ -214,7 +215,9 @@ class RunFolder:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             file.close()
-            raise BlockingIOError(f"run folder {self.path}: another process is at work in it") from None
+            raise BlockingIOError(
+                f"run folder {self.path}: another process is at work in it, or another RunFolder here is open"
+            ) from None
         return file
 
     def preload(self) -> None:

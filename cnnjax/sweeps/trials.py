@@ -113,7 +113,7 @@ def trials(sweep: SweepConfig) -> tuple[Trial, ...]:
     part, parts = sweep.part
     found = tuple(trial for trial in trials_of(sweep, points(sweep)) if trial.point % parts == part)
     if not found:
-        raise ValueError(f"shard: {sweep.shard}: there are fewer points than shards")
+        raise ValueError(f"shard: {sweep.shard}: the sweep has {len(points(sweep))} points, fewer than shards")
     return found
 
 

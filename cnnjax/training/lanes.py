@@ -30,9 +30,13 @@ class Lanes:
     split: int = 1
 
     def __post_init__(self) -> None:
-        if self.width < 0 or min(self.devices, self.split) < 1 or self.all_devices > jax.device_count():
+        if self.width < 0 or min(self.devices, self.split) < 1:
+            raise ValueError(f"lanes: {self}: give 0 or more lanes side by side, and 1 or more devices, as 1:1")
+        if self.all_devices > (count := jax.device_count()):
+            there = f"{count} device" + ("" if count == 1 else "s")
             raise ValueError(
-                f"lanes: {self}: give 0 or more lanes side by side, and 1 to {jax.device_count()} devices, as 1:1"
+                f"lanes: {self}: {self.all_devices} devices, and JAX has {there}: on a CPU JAX_NUM_CPU_DEVICES="
+                f"{self.all_devices} makes as many"
             )
 
     def __str__(self) -> str:
