@@ -1,10 +1,12 @@
 """What the tests share: two CPU devices, digits, and real TFDS directories made on the spot."""
 
+import functools
 import gc
+import json
 import os
-import resource
 import subprocess
 import sys
+import tempfile
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -51,10 +53,32 @@ def small(digits: Dataset) -> Dataset:
 ROOT = Path(__file__).parents[1]
 
 
+@functools.cache
+def _forks() -> subprocess.Popen[str]:
+    command = [sys.executable, "-W", "error", str(Path(__file__).with_name("forks.py"))]
+    return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+
+
+def _forked(name: str, *arguments: str | Path, cwd: Path) -> tuple[subprocess.CompletedProcess[str], float]:
+    """Runs `experiments/NAME.py` as a user does; warnings are errors. Also returns the processor time that it took."""
+    server = _forks()
+    assert server.stdin
+    assert server.stdout
+    with tempfile.TemporaryDirectory() as folder:
+        files = {stream: str(Path(folder) / stream) for stream in ("stdout", "stderr")}
+        words = [*map(str, arguments)]
+        path = str(ROOT / "experiments" / f"{name}.py")
+        job = {"script": path, "arguments": words, "cwd": str(cwd), "env": dict(os.environ), **files}
+        server.stdin.write(json.dumps(job) + "\n")
+        server.stdin.flush()
+        answer = json.loads(server.stdout.readline())
+        texts = {stream: Path(file).read_text() for stream, file in files.items()}
+    return subprocess.CompletedProcess([path, *words], answer["code"], **texts), answer["seconds"]
+
+
 def script(name: str, *arguments: str | Path, cwd: Path, check: bool = True) -> subprocess.CompletedProcess[str]:
     """Runs `experiments/NAME.py` as a user does; warnings are errors."""
-    command = [sys.executable, "-W", "error", ROOT / "experiments" / f"{name}.py", *arguments]
-    done = subprocess.run([*map(str, command)], capture_output=True, text=True, cwd=cwd, timeout=300)
+    done, _ = _forked(name, *arguments, cwd=cwd)
     assert not check or done.returncode == 0, done.stderr
     return done
 
@@ -64,15 +88,13 @@ BAD_INPUT = "bad inputs told in one line that names the culprit, exit 1 or 2; pr
 
 def mistake(name: str, *arguments: str | Path, cwd: Path, code: int, message: str) -> float:
     """Runs a script with bad input, checks how it is told, and returns the seconds of processor time it took."""
-    used = resource.getrusage(resource.RUSAGE_CHILDREN)
-    done = script(name, *arguments, cwd=cwd, check=False)
-    now = resource.getrusage(resource.RUSAGE_CHILDREN)
+    done, seconds = _forked(name, *arguments, cwd=cwd)
     assert done.returncode == code, done.stderr
     assert message in done.stderr
     assert "Traceback" not in done.stderr
     if done.stderr.startswith("error:"):  # else tyro's box, or the overview of presets
         assert len(done.stderr.splitlines()) == 1
-    return now.ru_utime + now.ru_stime - used.ru_utime - used.ru_stime
+    return seconds
 
 
 def images(shape: tuple[int, ...], count: int, seed: int = 0) -> list[dict]:
@@ -147,6 +169,12 @@ def figure(record_property: Callable[[str, object], None]) -> Callable[..., None
         record_property("figure", (name, count, value))
 
     return record
+
+
+def pytest_sessionfinish() -> None:
+    if _forks.cache_info().currsize:
+        with _forks():  # closes its standard input, at which it ends
+            pass
 
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:
