@@ -216,7 +216,7 @@ class RunFolder:
         except BlockingIOError:
             file.close()
             raise BlockingIOError(
-                f"run folder {self.path}: another process is at work in it, or another RunFolder here is open"
+                f"run folder {self.path}: another process is at work in it"
             ) from None
         return file
 
