@@ -215,9 +215,7 @@ class RunFolder:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             file.close()
-            raise BlockingIOError(
-                f"run folder {self.path}: another process is at work in it"
-            ) from None
+            raise BlockingIOError(f"run folder {self.path}: another process is at work in it") from None
         return file
 
     def preload(self) -> None:
