@@ -107,7 +107,7 @@ class SweepConfig:
     search: str = "all"
     batch_points: int = 16
     factor: int = 3
-    shard: str = ""  # "2/8": the second of eight parts of the points
+    shard: str | None = None  # "2/8": the second of eight parts of the points
 
     def __post_init__(self) -> None:
         if not isinstance(self.base, TrainConfig):
@@ -129,14 +129,14 @@ class SweepConfig:
             raise ValueError("epochs: cannot be swept by halving, which compares after equally many")
         if not self.points and self.search in SAMPLERS:
             raise ValueError(f"points: say how many points {self.search} may try, as 64")
-        if self.shard and self.search != "all":
+        if self.shard is not None and self.search != "all":
             raise ValueError(f"shard: {self.shard}: {self.search} compares points with each other: use --search all")
         _ = self.part  # checks it
 
     @property
     def part(self) -> tuple[int, int]:
         """Which part of how many its points are: (0, 1) for all of them."""
-        first, slash, count = (self.shard or "1/1").partition("/")
+        first, slash, count = ("1/1" if self.shard is None else self.shard).partition("/")
         if not (slash and first.isdecimal() and count.isdecimal() and 1 <= int(first) <= int(count)):
             raise ValueError(f"shard: {self.shard!r}: give a part and how many there are, as 2/8")
         return int(first) - 1, int(count)

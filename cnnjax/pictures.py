@@ -93,19 +93,11 @@ class _Scale:
 
 
 def _subplots(columns: int, width: float = 4.6, height: float = 3.6) -> Any:
-    import matplotlib
+    """A figure and its axes, without pyplot, whose backend and open figures are the caller's."""
+    from matplotlib.figure import Figure
 
-    matplotlib.use("agg")
-    from matplotlib import pyplot
-
-    return pyplot.subplots(1, columns, figsize=(width * columns, height), layout="constrained")
-
-
-def _save(figure: Any, path: Path) -> None:
-    from matplotlib import pyplot
-
-    figure.savefig(path, dpi=120)
-    pyplot.close(figure)
+    figure = Figure((width * columns, height), layout="constrained")
+    return figure, figure.subplots(1, columns)
 
 
 def learning_curves(rows: Sequence[Mapping[str, Any]], path: Path, metric: Metric = _ACCURACY) -> None:
@@ -122,7 +114,7 @@ def learning_curves(rows: Sequence[Mapping[str, Any]], path: Path, metric: Metri
             _curve(axis, [[row[f"{split}_{quantity}"] for row in rows]], split)
         axis.set(xlabel="epoch", ylabel=_name(quantity))
     axes[1].legend()
-    _save(figure, path)
+    figure.savefig(path, dpi=120)
 
 
 def compare_curves(
@@ -143,7 +135,7 @@ def compare_curves(
         axis.set(xlabel="epoch", ylabel=f"validation {_name(quantity)}")
     if len(points) > 1:
         axes[1].legend(fontsize="small", title=f"best {CURVES} of {len(points)}" if len(points) > CURVES else None)
-    _save(figure, path)
+    figure.savefig(path, dpi=120)
 
 
 def _curve(axis: Any, runs: Sequence[Sequence[float | None]], label: str) -> None:
@@ -201,7 +193,7 @@ def grid(points: Points, path: Path, metric: Metric = _ACCURACY) -> None:
     axis.set_yticks(range(len(rows)), ["\n".join(lines) for lines in words[1]])
     axis.set(**{f"{letter}label": _name(name) for letter, (name, _) in zip("xy", fields, strict=False)})
     scale.bar(axis, shades)
-    _save(figure, path)
+    figure.savefig(path, dpi=120)
 
 
 def rate_curves(points: Points, path: Path) -> None:
@@ -242,7 +234,7 @@ def rate_curves(points: Points, path: Path) -> None:
     axis.set_xticks(*zip(*ticks, strict=True))
     axis.set(xlabel=_name(rate), ylabel="validation loss", xlim=(-0.05, 1.05))
     axis.grid(alpha=0.3)
-    _save(figure, path)
+    figure.savefig(path, dpi=120)
 
 
 def _grouped(points: Points, names: Sequence[str]) -> list[list[int]]:
@@ -377,7 +369,7 @@ def parallel_coordinates(points: Points, path: Path, metric: Metric = _ACCURACY)
     axis.set_axis_off()
     axis.set(xlim=(-0.1, len(fields) + 0.1), ylim=(-0.05 if finite.all() else -0.15, 1.05))
     scale.bar(axis, shades)
-    _save(figure, path)
+    figure.savefig(path, dpi=120)
 
 
 def _places(values: Sequence[Any], gap: float, log: bool | None = None) -> tuple[Any, list[tuple[float, str]]]:

@@ -66,6 +66,24 @@ def test_curves_are_drawn_also_of_runs_that_end_early(tmp_path: Path) -> None:
     assert drawn(tmp_path / "many.png")
 
 
+def test_the_figures_and_the_backend_of_the_caller_are_left_alone(tmp_path: Path) -> None:
+    """A notebook that has swept goes on showing what it draws."""
+    from matplotlib import pyplot
+
+    before = pyplot.get_backend()
+    pyplot.switch_backend("svg")
+    try:
+        mine = pyplot.figure()
+        pictures.learning_curves(rows(1, 3), tmp_path / "one.png")
+        pictures.compare_curves(rows(2, 3), {"a": [0], "b": [1]}, tmp_path / "many.png")
+        assert pyplot.get_backend() == "svg"
+        assert pyplot.get_fignums() == [mine.number]
+        assert pyplot.gcf() is mine
+    finally:
+        pyplot.close("all")
+        pyplot.switch_backend(before)
+
+
 @pytest.mark.parametrize("metric", METRICS, ids=str)
 def test_curves_are_those_of_the_metric(tmp_path: Path, figures: list[Any], metric: Metric) -> None:
     pictures.learning_curves(rows(3, 4, metric)[8:], tmp_path / "one.png", metric)
@@ -219,9 +237,13 @@ def measured(chosen: list[dict[str, Any]], diverged: Callable[[int], bool]) -> l
 @pytest.fixture
 def figures(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     """Every figure that was saved."""
+    from matplotlib.figure import Figure
+
     found: list[Any] = []
-    save = pictures._save
-    monkeypatch.setattr(pictures, "_save", lambda figure, path: (found.append(figure), save(figure, path)))
+    save = Figure.savefig
+    monkeypatch.setattr(
+        Figure, "savefig", lambda figure, *rest, **more: (found.append(figure), save(figure, *rest, **more))
+    )
     return found
 
 

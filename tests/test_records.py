@@ -226,7 +226,7 @@ def test_a_folder_of_the_first_format_is_refused_with_the_version_that_reads_it(
     ("content", "message"),
     [
         ("{", "damaged: "),
-        ("[1]", "damaged: a list, not a record"),
+        ("[1]", "damaged: must be a JSON object, not list"),
         ("{}", "format 1, written by cnnjax 0.1"),
         ('{"format": 3}', "format 3, written by another version: read it with that version; this one reads format 2"),
         ('{"format": "2"}', "format 2, written by another version"),

@@ -116,6 +116,17 @@ def test_a_store_that_has_a_run_is_neither_overwritten_nor_taken_for_another(sma
         cnnjax.fit(ONE, small, store=tmp_path / "r")
 
 
+def test_a_plan_that_was_followed_is_not_needed_again(small: Dataset, tmp_path: Path) -> None:
+    """The run has its own; so the same command resumes it after the other run was removed."""
+    cnnjax.fit(ONE, small, store=tmp_path / "first", lanes="1:1")
+    followed = shutil.move(tmp_path / "first" / "plan.json", tmp_path / "plan.json")
+    with pytest.raises(KeyboardInterrupt):
+        cnnjax.fit(ONE, small, store=tmp_path / "r", plan_from=followed, stop=lambda: True)
+    Path(followed).unlink()
+    again = cnnjax.fit(ONE, small, store=tmp_path / "r", plan_from=followed, resume=True)
+    assert again.rows == cnnjax.load_run(tmp_path / "r").rows
+
+
 def test_axes_in_another_order_are_other_trials(small: Dataset) -> None:
     """Trials are numbered by them."""
     store = InMemory()
@@ -323,6 +334,7 @@ def test_a_difference_of_what_is_damaged_or_unlike(small: Dataset, tmp_path: Pat
     cnnjax.sweep(SWEEP, small, store=tmp_path / "many", **HOW)
     found = diff(tmp_path / "one", tmp_path / "many")
     assert found["configuration"] == ["the first is a single run, the second a sweep"]
+    assert found["results"] == ["not compared"]
     for content in (b"trial,seed\nx,1\n", b"\xff\xfe", b"garbage\n1\n"):
         (tmp_path / "many" / "trials.csv").write_bytes(content)
         with pytest.raises(RecordError, match=r"many/trials\.csv: damaged: "):

@@ -67,9 +67,6 @@ def parse(doc: str, argv: Sequence[str], several: bool) -> Parsed:
         print(_overview(script, doc), file=sys.stdout if helped else sys.stderr)
         raise SystemExit(0 if helped else 2)
     with usage("--debug" in argv):
-        for name, values in _flags(argv):
-            if name == "shard" and not any(values):
-                raise ValueError("shard: '': give a part and how many there are, as 2/8")
         definitions = [Path(value) for name, values in _flags(argv) if name == "preset" for value in values[:1]]
         preset = load_preset(argv[0], *definitions)
         base = preset.sweep.base if several else preset.train
@@ -325,7 +322,7 @@ class _Form:
         kinds = {
             "zip": types.GenericAlias(tuple, (Annotated[object, _primitive(_names, "FIELD,FIELD,...")], ...)),
             "search": Literal[SEARCHES],
-            "shard": str,
+            "shard": str | None,
         }
         return [
             (

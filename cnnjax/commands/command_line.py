@@ -1,6 +1,7 @@
 """What the commands share: how one starts, is carried out, is interrupted, and fails."""
 
 import contextlib
+import dataclasses
 import hashlib
 import os
 import platform
@@ -33,6 +34,7 @@ from cnnjax.runs import (
     Swept,
     as_sweep,
     events,
+    has_plan,
 )
 from cnnjax.sweeps import batch_split, search, structure
 
@@ -69,7 +71,7 @@ def use_compilation_cache() -> None:
     warnings.filterwarnings("ignore", "Error (reading|writing) persistent compilation cache")
 
 
-def run(main: Callable[[Any, Any, Any], None], read: Callable[[list[str]], Parsed]) -> None:
+def run_command(main: Callable[[Any, Any, Any], None], read: Callable[[list[str]], Parsed]) -> None:
     """Runs a command: `main(config, options, preset)` on what `read(argv)` finds; mistakes are reported in one line."""
     argv = sys.argv[1:]
     signals.listen()
@@ -155,10 +157,13 @@ def carried_out(
     """
     sweep = as_sweep(config)
     data = preset.dataset(sweep.base.data, options.data_dir)
+    runs_dir = options.runs_dir.expanduser()
+    if options.resume and has_plan(runs_dir / (options.name or "")):
+        options = dataclasses.replace(options, plan_from=None)
     happening = events(
         config,
         data,
-        lambda: RunFolder.within(options.runs_dir.expanduser(), options.name, preset.name, resume=options.resume),
+        lambda: RunFolder.within(runs_dir, options.name, preset.name, resume=options.resume),
         options,
         extend=options.extend,
         only_extend=only_extend,

@@ -8,7 +8,7 @@ from typing import Annotated
 import tyro
 
 from cnnjax.commands.arguments import Parsed
-from cnnjax.commands.command_line import carried_out, run
+from cnnjax.commands.command_line import carried_out, run_command
 from cnnjax.commands.errors import usage
 from cnnjax.commands.options import Options
 from cnnjax.commands.sweep import report
@@ -56,7 +56,7 @@ def _read(argv: list[str]) -> Parsed:
         config = configuration_of(first, classes)
         if not isinstance(config, SweepConfig):
             raise ValueError(f"merge: {first}: is a single run, not a sweep")
-        config = dataclasses.replace(config, shard="")
+        config = dataclasses.replace(config, shard=None)
         preset = load_preset(str(first), given.preset)._replace(name="merged", sweep=config)
         rest = {name: value for name, value in vars(given).items() if name != "runs"}
         options = Options(**rest, extend=given.runs)
@@ -71,4 +71,4 @@ def main(config: SweepConfig, options: Options, preset: Preset) -> None:
 
 def command() -> None:
     """`cnnjax merge`."""
-    run(main, _read)
+    run_command(main, _read)

@@ -4,7 +4,7 @@ from cnnjax.commands.errors import usage
 from cnnjax.commands.options import Options
 from cnnjax.commands.tables import aligned
 from cnnjax.config import Range, SweepConfig, alternatives
-from cnnjax.planning import Packing, estimate, packing, planned, read_plan
+from cnnjax.planning import Packing, choose_packing, estimate, planned, read_plan
 from cnnjax.presets import Preset
 from cnnjax.runs import check
 from cnnjax.sweeps import search, work
@@ -20,7 +20,7 @@ def show_plan(sweep: SweepConfig, options: Options, preset: Preset) -> None:
         check(sweep, dataset, options)
         stage = next(search(sweep))
         source = read_plan(options.plan_from) if options.plan_from else None
-        pack = Packing("shapes", {}) if source else packing(stage, dataset, options)
+        pack = Packing("shapes", {}) if source else choose_packing(stage, dataset, options)
         programs = planned(sweep, stage, dataset, options, source, pack=pack.pack)
     epochs, here = work(sweep), sum(len(p.trials) * (p.end - p.after) for p in programs)
     points = len({trial.point for trial in stage.trials})

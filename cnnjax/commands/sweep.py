@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from cnnjax.commands.arguments import parse
-from cnnjax.commands.command_line import carried_out, run, times
+from cnnjax.commands.command_line import carried_out, run_command, times
 from cnnjax.commands.options import Options
 from cnnjax.commands.plan import show_plan
 from cnnjax.commands.tables import aligned
@@ -103,4 +103,4 @@ def next_command(grid: Mapping[str, Any], folder: RunFolder) -> str:
 
 def command() -> None:
     """`cnnjax sweep`."""
-    run(main, partial(parse, __doc__ or "", several=True))
+    run_command(main, partial(parse, __doc__ or "", several=True))

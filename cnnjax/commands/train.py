@@ -3,7 +3,7 @@
 from functools import partial
 
 from cnnjax.commands.arguments import parse
-from cnnjax.commands.command_line import carried_out, run, times
+from cnnjax.commands.command_line import carried_out, run_command, times
 from cnnjax.commands.options import Options
 from cnnjax.commands.plan import show_plan
 from cnnjax.config import TrainConfig
@@ -34,4 +34,4 @@ def main(config: TrainConfig, options: Options, preset: Preset) -> None:
 
 def command() -> None:
     """`cnnjax train`."""
-    run(main, partial(parse, __doc__ or "", several=False))
+    run_command(main, partial(parse, __doc__ or "", several=False))

@@ -2,7 +2,7 @@
 
 from cnnjax.planning.execution import Execution as Execution
 from cnnjax.planning.execution import check_sweep as check_sweep
-from cnnjax.planning.execution import packing as packing
+from cnnjax.planning.execution import choose_packing as choose_packing
 from cnnjax.planning.execution import planned as planned
 from cnnjax.planning.memory import in_chunks as in_chunks
 from cnnjax.planning.packing import Packing as Packing

@@ -64,7 +64,7 @@ class Execution:
             raise ValueError(f"lanes: {self.lanes}: the plan {self.plan_from} says how: give one of both")
 
 
-def packing(stage: Stage, data: Dataset, execution: Execution) -> Packing:
+def choose_packing(stage: Stage, data: Dataset, execution: Execution) -> Packing:
     """The packing that is asked for, or the one that is predicted to take the least time."""
     if execution.pack != "auto":
         return Packing(execution.pack, {})

@@ -42,6 +42,7 @@ from cnnjax.runs.runner import run as run
 from cnnjax.runs.store import InMemory as InMemory
 from cnnjax.runs.store import RunFolder as RunFolder
 from cnnjax.runs.store import Store as Store
+from cnnjax.runs.store import has_plan as has_plan
 from cnnjax.runs.swept import Swept as Swept
 from cnnjax.runs.trained import Trained as Trained
 from cnnjax.runs.trained import load_run as load_run

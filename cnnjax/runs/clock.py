@@ -2,14 +2,20 @@
 
 import time
 import weakref
+from functools import cache
 
 import jax
 
 _clocks: "weakref.WeakSet[Clock]" = weakref.WeakSet()
-_listening: list[bool] = []
 
 
-def _listen(event: str, duration_secs: float, **_: str | int) -> None:
+@cache
+def _listen() -> None:
+    """Once a process, since JAX lets go of no listener."""
+    jax.monitoring.register_event_duration_secs_listener(_note)
+
+
+def _note(event: str, duration_secs: float, **_: str | int) -> None:
     if event.startswith("/jax/core/compile/"):
         end = time.perf_counter()
         for clock in list(_clocks):
@@ -27,9 +33,7 @@ class Clock:
         self._start = time.perf_counter()
         self._started = self._start if started is None else started
         self.spans: list[tuple[float, float]] = []
-        if not _listening:  # one listener for all clocks, since JAX lets go of none
-            jax.monitoring.register_event_duration_secs_listener(_listen)
-            _listening.append(True)
+        _listen()
         _clocks.add(self)
 
     def __enter__(self) -> "Clock":

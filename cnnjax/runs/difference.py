@@ -33,7 +33,7 @@ def diff(first: str | Path, second: str | Path) -> dict[str, list[str]]:
     kinds = ["a sweep" if "axes" in config else "a single run" for config in configs]
     unlike = [f"the first is {kinds[0]}, the second {kinds[1]}"] if kinds[0] != kinds[1] else []
     bases = [config.get("base", config) if unlike else config for config in configs]
-    results = _results(*map(_trials, folders)) if not unlike else ()
+    results = ["not compared"] if unlike else _results(*map(_trials, folders))
     return {"configuration": [*unlike, *apart(*bases)], **found, "results": list(results)}
 
 

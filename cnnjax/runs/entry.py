@@ -2,14 +2,14 @@
 
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, closing, nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from cnnjax.config import SweepConfig, TrainConfig
 from cnnjax.data import Dataset, load
 from cnnjax.descriptions import given_by
-from cnnjax.planning import Execution, check_sweep, describe_plan, packing, planned, read_plan
-from cnnjax.planning.packing import Packing
+from cnnjax.planning import Execution, Packing, check_sweep, choose_packing, describe_plan, planned, read_plan
 from cnnjax.runs.begin import accept, begin
 from cnnjax.runs.clock import Clock
 from cnnjax.runs.events import Event, Finished, Noted, Opened
@@ -17,7 +17,7 @@ from cnnjax.runs.extend import check_shards, extendable
 from cnnjax.runs.extend import extend as extended
 from cnnjax.runs.progress import Progress
 from cnnjax.runs.runner import Stop, run
-from cnnjax.runs.store import InMemory, RunFolder, Store
+from cnnjax.runs.store import InMemory, RunFolder, Store, has_plan
 from cnnjax.runs.summary import summarize_run, write_tensorboard
 from cnnjax.runs.swept import Swept
 from cnnjax.runs.trained import Trained
@@ -111,7 +111,7 @@ def _extend(
     notes: list[str] = []
     taken, missing = extended(store, sweep, data, sources, classes, allow_changes=allow_changes, report=notes.append)
     stage = Stage(tuple(missing), 0, 0)
-    pack = packing(stage, data, execution) if missing else Packing("shapes", {})
+    pack = choose_packing(stage, data, execution) if missing else Packing("shapes", {})
     rest = planned(sweep, stage, data, execution, pack=pack.pack)
     plan = {**describe_plan([*taken, *rest]), "pack": pack._asdict()}
     del plan["timed"]  # as long as nothing was
@@ -199,13 +199,17 @@ def _carried_out(
 ) -> Swept:
     sources = [extend] if isinstance(extend, str | Path) else extend
     _check_arguments(data, store, resume, progress, stop)
+    store = Path(store).expanduser() if isinstance(store, str) else store
     base = config.base if isinstance(config, SweepConfig) else config
     data = load(base.data) if data is None else data
+    how = Execution(**execution)
+    if resume and store is not None and has_plan(store):
+        how = replace(how, plan_from=None)
     happening = events(
         config,
         data,
         lambda: _opened(store, resume),
-        Execution(**execution),
+        how,
         extend=[Path(source) for source in sources],
         allow_changes=allow_changes,
         classes=given_by(config),
@@ -242,8 +246,8 @@ def _check_arguments(data: Any, store: Any, resume: bool, progress: Any, stop: A
         raise TypeError(f"stop: {stop!r}: must be a function without arguments that returns whether to stop")
 
 
-def _opened(store: Store | str | Path | None, resume: bool) -> AbstractContextManager[Store]:
-    if isinstance(store, str | Path):
+def _opened(store: Store | Path | None, resume: bool) -> AbstractContextManager[Store]:
+    if isinstance(store, Path):
         return RunFolder(store, resume=resume)
     store = store if store is not None else InMemory()
     if not resume and store.read_json("config.json") is not None:

@@ -1,6 +1,7 @@
 """What a run takes from others: trials that were trained already, of sweeps or of shards of one."""
 
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -47,7 +48,7 @@ def check_shards(sources: Sequence[Path], sweep: SweepConfig, classes: Iterable[
         if sources.count(source) > 1:
             raise ValueError(f"merge: {source} is given twice")
         other = extendable(source, sweep, classes)
-        changed = list(differences(describe(replace(other, shard="")), described))
+        changed = list(differences(describe(replace(other, shard=None)), described))
         if changed:
             raise ValueError(f"merge: {source} is of another sweep: {'; '.join(changed)}")
         last = {row["trial"]: row for row in read_metrics(source / "metrics.jsonl")}
@@ -161,8 +162,5 @@ def _refuse_changes(source: Path, store: Store, allow_changes: bool) -> None:
 
 def save_end(store: Store, number: int, program: Program, state: TrainState, data: Dataset) -> None:
     """Keeps the last state of a program, which another run trained."""
-    states = store.states(number, [trial.number for trial in program.trials])
-    try:
+    with closing(store.states(number, [trial.number for trial in program.trials])) as states:
         states.save(program.config.epochs * length_of(program, data), state)
-    finally:
-        states.close()

@@ -6,7 +6,7 @@ import warnings
 
 from cnnjax.config import SweepConfig
 from cnnjax.data import Dataset
-from cnnjax.runs.events import Compiled, Epoch, Event, Noted, Opened, Planned, Resumed, Saved
+from cnnjax.runs.events import Epoch, Event, Noted, Opened, Planned, Resumed, Saved
 from cnnjax.runs.records import Row, has_diverged, result_of
 from cnnjax.sweeps import Result, Stage, rank, shown, work
 
@@ -54,8 +54,6 @@ class Progress:
                 self._rows.update((row["trial"], row) for row in rows)
                 self._line(f"{self._name}: continues after {len(rows)} lines of metrics.jsonl")
                 self._advance(len(rows), spent=False)
-            case Compiled():
-                pass
             case Epoch(program, epoch, rows):
                 self._rows.update((row["trial"], row) for row in rows)
                 self._advance(len(program.trials))

@@ -41,7 +41,7 @@ def read_record(path: Path) -> dict[str, Any]:
     except ValueError as error:
         raise RecordError(f"{path}: damaged: {error}") from None
     if not isinstance(value, dict):
-        raise RecordError(f"{path}: damaged: a {type(value).__name__}, not a record")
+        raise RecordError(f"{path}: damaged: must be a JSON object, not {type(value).__name__}")
     found = value.pop("format", 1)
     if found != FORMAT:
         by = _WRITTEN_BY.get(found, "another version") if isinstance(found, int) else "another version"

@@ -10,6 +10,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
 from functools import partial
 
 from cnnjax.config import SweepConfig
@@ -18,11 +19,11 @@ from cnnjax.devices import agreed, free_memory
 from cnnjax.planning import (
     Execution,
     WrittenPlan,
+    choose_packing,
     describe_plan,
     describe_timed,
     in_chunks,
     largest_of,
-    packing,
     planned,
     read_plan,
     tune,
@@ -142,12 +143,14 @@ class _Runner:
 
     def _planned(self, stage: Stage) -> tuple[Program, ...]:
         """The programs of a stage: as the store's plan or the one that is followed says, or new ones."""
-        source = read_plan(self.execution.plan_from) if self.execution.plan_from else None
-        if not (self.resumed or source) and "pack" not in self.notes:
-            self.notes["pack"] = packing(stage, self.data, self.execution)._asdict()
-        pack = self.notes.get("pack", {}).get("pack")
+        source = None
         if self.resumed:
             source = WrittenPlan(f"{self.store.name}/plan.json", self.store.read_json("plan.json"))
+        elif self.execution.plan_from:
+            source = read_plan(self.execution.plan_from)
+        elif "pack" not in self.notes:
+            self.notes["pack"] = choose_packing(stage, self.data, self.execution)._asdict()
+        pack = self.notes.get("pack", {}).get("pack")
         return planned(self.sweep, stage, self.data, self.execution, source, self.programs, pack)
 
     def _taken(
@@ -241,8 +244,7 @@ class _Runner:
 
     def _trained(self, program: Program, run: Run, checkpoint: Checkpoint | None) -> Generator[Event, None, bool]:
         """Trains a program to its end; returns whether it came there, and was not stopped."""
-        states = self._states(len(self.programs), program)
-        try:
+        with closing(self._states(len(self.programs), program)) as states:
             saved, metric = time.monotonic(), None
             for step, state in parts(run, *self._first(program, run, checkpoint)):
                 whole = step % run.steps == 0
@@ -261,8 +263,6 @@ class _Runner:
                     yield Saved(program, step, ended)
                 if ended or stop:
                     break
-        finally:
-            states.close()
         self.programs.append(program)
         return not stop
 

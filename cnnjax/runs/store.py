@@ -194,10 +194,12 @@ class RunFolder:
                 raise ValueError(f"name: {name!r}: give a plain folder name; --runs-dir says where it lies")
             return cls(runs_dir / name, resume=resume)
         stem = f"{default}-{time.strftime('%Y%m%d-%H%M%S')}"
-        for number in itertools.count(1):
-            with contextlib.suppress(FileExistsError):
+        number = 1
+        while True:
+            try:
                 return cls(runs_dir / (stem if number == 1 else f"{stem}-{number}"))
-        raise AssertionError
+            except FileExistsError:
+                number += 1
 
     @property
     def name(self) -> str:
@@ -300,6 +302,11 @@ class RunFolder:
 
     def __exit__(self, *exception: object) -> None:
         self.close()
+
+
+def has_plan(store: Store | Path) -> bool:
+    """Whether what runs in a store, or in the folder at a path, is planned, so that no other plan is followed."""
+    return (store / "plan.json").is_file() if isinstance(store, Path) else store.read_json("plan.json") is not None
 
 
 def checkpoints_of(
