@@ -1,12 +1,26 @@
 """The devices of this machine and of others: what is free on them, how XLA compiles for them, what they agree on."""
 
 import os
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
 
 _SHARE = 0.8  # of free memory that a program may take
+SWITCHES = (
+    "jax_enable_x64",
+    "jax_default_matmul_precision",
+    "jax_numpy_dtype_promotion",
+    "jax_numpy_rank_promotion",
+    "jax_default_prng_impl",
+    "jax_threefry_partitionable",
+)
+"""JAX's settings on which numbers depend."""
+_thread = threading.local()
 
 
 def compiler_options(*, once: bool, devices: int) -> dict[str, str | int]:
@@ -37,6 +51,22 @@ def compiled(lowered: jax.stages.Lowered, options: dict[str, str | int]) -> jax.
         if known == options:
             raise
         return compiled(lowered, known)
+
+
+def switches() -> dict[str, Any]:
+    """JAX's settings, by name, as they are here and now."""
+    return {name: getattr(jax.config, name) for name in SWITCHES}
+
+
+def threads(count: int) -> ThreadPoolExecutor:
+    """Threads with the settings of this one, since `with jax.enable_x64():` and its like hold in one thread only."""
+    return ThreadPoolExecutor(count, initializer=_switch, initargs=(switches(),))
+
+
+def _switch(settings: dict[str, Any]) -> None:
+    _thread.settings = ExitStack()  # never closed: they hold as long as the thread
+    for name, value in settings.items():
+        _thread.settings.enter_context(getattr(jax, name.removeprefix("jax_"))(value))
 
 
 def free_memory(devices: int) -> int:

@@ -4,6 +4,7 @@ import functools
 import gc
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -59,21 +60,56 @@ def _forks() -> subprocess.Popen[str]:
     return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
 
-def _forked(name: str, *arguments: str | Path, cwd: Path) -> tuple[subprocess.CompletedProcess[str], float]:
-    """Runs `experiments/NAME.py` as a user does; warnings are errors. Also returns the processor time that it took."""
+def _asked(**request: Any) -> dict[str, Any]:
     server = _forks()
     assert server.stdin
     assert server.stdout
-    with tempfile.TemporaryDirectory() as folder:
-        files = {stream: str(Path(folder) / stream) for stream in ("stdout", "stderr")}
-        words = [*map(str, arguments)]
-        path = str(ROOT / "experiments" / f"{name}.py")
-        job = {"script": path, "arguments": words, "cwd": str(cwd), "env": dict(os.environ), **files}
-        server.stdin.write(json.dumps(job) + "\n")
-        server.stdin.flush()
-        answer = json.loads(server.stdout.readline())
-        texts = {stream: Path(file).read_text() for stream, file in files.items()}
-    return subprocess.CompletedProcess([path, *words], answer["code"], **texts), answer["seconds"]
+    server.stdin.write(json.dumps(request) + "\n")
+    server.stdin.flush()
+    answer: dict[str, Any] = json.loads(server.stdout.readline())
+    return answer
+
+
+class Process:
+    """`experiments/NAME.py` as a user runs it, as a fork of a process that has done its imports; warnings are errors.
+
+    As `subprocess.Popen`, as far as it goes; `seconds` is the processor time that it took.
+    """
+
+    def __init__(self, name: str, *arguments: str | Path, cwd: Path):
+        self.args = [str(ROOT / "experiments" / f"{name}.py"), *map(str, arguments)]
+        self.returncode: int | None = None
+        self.seconds = 0.0
+        self._folder = tempfile.TemporaryDirectory()
+        self._files = {stream: Path(self._folder.name) / stream for stream in ("stdout", "stderr")}
+        files = {stream: str(path) for stream, path in self._files.items()}
+        job = {"script": self.args[0], "arguments": self.args[1:], "cwd": str(cwd), "env": dict(os.environ), **files}
+        self.pid: int = _asked(**job)["pid"]
+
+    def poll(self, options: int = os.WNOHANG) -> int | None:
+        if self.returncode is None:
+            answer = _asked(pid=self.pid, options=options)
+            self.returncode, self.seconds = answer["code"], answer["seconds"]
+        return self.returncode
+
+    def communicate(self) -> tuple[str, str]:
+        self.poll(options=0)
+        with self._folder:
+            return self._files["stdout"].read_text(), self._files["stderr"].read_text()
+
+    def send_signal(self, number: int) -> None:
+        if self.poll() is None:
+            os.kill(self.pid, number)
+
+    def kill(self) -> None:
+        self.send_signal(signal.SIGKILL)
+
+
+def _forked(name: str, *arguments: str | Path, cwd: Path) -> tuple[subprocess.CompletedProcess[str], float]:
+    process = Process(name, *arguments, cwd=cwd)
+    stdout, stderr = process.communicate()
+    assert process.returncode is not None
+    return subprocess.CompletedProcess(process.args, process.returncode, stdout, stderr), process.seconds
 
 
 def script(name: str, *arguments: str | Path, cwd: Path, check: bool = True) -> subprocess.CompletedProcess[str]:

@@ -1,6 +1,7 @@
 """Runs scripts in forks of a process that has done their imports, which take longer than most of what is tested.
 
-Reads a job a line: {"script", "arguments", "cwd", "env", "stdout", "stderr"}; answers with {"code", "seconds"}.
+Reads a request a line. A job, {"script", "arguments", "cwd", "env", "stdout", "stderr"}, is answered with its
+{"pid"}; {"pid", "options"}, as of `os.wait4`, with {"code", "seconds"}, where the code is null while it runs.
 A fork ends as a process of its own would: its exit code is the script's.
 """
 
@@ -33,13 +34,21 @@ def become(job: dict) -> None:
     raise SystemExit(0)
 
 
-for line in sys.stdin:
+def started(job: dict) -> dict:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # that libraries may have threads: nothing has been computed yet
         child = os.fork()
     if child == 0:
-        become(json.loads(line))
-    _, status, usage = os.wait4(child, 0)
-    print(
-        json.dumps({"code": os.waitstatus_to_exitcode(status), "seconds": usage.ru_utime + usage.ru_stime}), flush=True
-    )
+        become(job)
+    return {"pid": child}
+
+
+def ended(pid: int, options: int) -> dict:
+    found, status, usage = os.wait4(pid, options)
+    code = os.waitstatus_to_exitcode(status) if found else None
+    return {"code": code, "seconds": usage.ru_utime + usage.ru_stime}
+
+
+for line in sys.stdin:
+    request = json.loads(line)
+    print(json.dumps(ended(**request) if "pid" in request else started(request)), flush=True)

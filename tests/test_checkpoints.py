@@ -4,6 +4,7 @@ import json
 import math
 import shutil
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -68,6 +69,23 @@ def test_what_is_restored_is_what_was_saved(tmp_path: Path) -> None:
     assert (found.step, found.metric) == (9, None)
     assert same(found.state, jax.tree.map(np.asarray, poisoned))
     assert same(load(tmp_path / "c" / "7", LIKE).state, jax.tree.map(np.asarray, STATE))
+
+
+@pytest.mark.parametrize("level", ["DEBUG", "INFO", "WARNING", "ERROR", "FATAL"])
+def test_the_caller_logs_as_before(tmp_path: Path, level: str) -> None:
+    """With absl, which Orbax logs with; also after states were written and read at the same time."""
+    from absl import logging
+
+    before, level = logging.get_verbosity(), getattr(logging, level)
+    logging.set_verbosity(level)
+    try:
+        with ThreadPoolExecutor(4) as pool:
+            list(pool.map(saved, [tmp_path / str(n) for n in range(4)]))
+            read = list(pool.map(lambda n: load(tmp_path / str(n % 4) / "20", LIKE), range(8)))
+        assert len(read) == 8
+        assert logging.get_verbosity() == level
+    finally:
+        logging.set_verbosity(before)
 
 
 def test_a_large_state_is_written_while_the_caller_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,12 +7,15 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from conftest import images, prepare
 from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 
+import cnnjax
+from cnnjax import MLPConfig, TrainConfig
 from cnnjax.data import DataError, Dataset, Split, cache, load
 from cnnjax.data.dataset import statistics, three_splits
 
@@ -67,6 +70,7 @@ def test_a_spec_tells_a_network_what_the_data_is(digits: Dataset) -> None:
 
 
 INPUTS, LABELS = np.zeros((20, 4, 1)), np.arange(20) % 2
+SPOILT = np.where(np.arange(80).reshape(20, 4, 1) == 14, np.nan, INPUTS)
 
 
 @pytest.mark.parametrize(
@@ -83,8 +87,24 @@ INPUTS, LABELS = np.zeros((20, 4, 1)), np.arange(20) % 2
             "ab",
             Split(INPUTS, LABELS),
             Split(INPUTS[:, :3], LABELS),
-            r"d: test: inputs are float64\[20, 3, 1\]: must be as in",
+            r"d: test: inputs are float32\[20, 3, 1\]: must be as in",
         ),
+        ("ab", Split(INPUTS, LABELS), Split(INPUTS.astype(np.uint8), LABELS), "d: test: inputs are uint8"),
+        ("ab", Split(SPOILT, LABELS), None, r"d: train: inputs\[3, 2, 0\] is nan: must be finite in float32"),
+        ("ab", Split(INPUTS, LABELS), Split(SPOILT, LABELS), r"d: test: inputs\[3, 2, 0\] is nan: must be finite"),
+        ("ab", Split(INPUTS - np.inf, LABELS), None, r"inputs\[0, 0, 0\] is -inf: must be finite in float32"),
+        ("ab", Split(INPUTS + 1e300, LABELS), None, r"inputs\[0, 0, 0\] is 1e\+300: must be finite in float32"),
+        ("", Split(INPUTS, SPOILT[:, :, 0]), None, r"d: train: labels\[3, 2\] is nan: must be finite in float32"),
+        (
+            "ab",
+            Split(np.full((20, 4, 1), 2**40), LABELS),
+            None,
+            r"inputs\[0, 0, 0\] is 1099511627776: must be in the range in int32",
+        ),
+        ("ab", Split(INPUTS, LABELS + 2**32), None, r"labels\[0\] is 4294967296: must be in the range"),
+        ("ab", Split([[1, 2], [3]], LABELS), None, "d: train: inputs: no array: setting an array element"),
+        ("ab", Split(INPUTS, LABELS[:, None]), None, "with 2 classes they have a column for each"),
+        ("ab", Split(INPUTS, LABELS), Split(INPUTS[:0], LABELS[:0]), r"d: test: inputs \[0, 4, 1\].* at least one"),
         ("ab", Split(INPUTS, LABELS), Split(INPUTS, LABELS.astype(np.int8)), "d: test: labels are int8"),
         (None, Split(INPUTS, LABELS), None, r"d: classes: None: must be their names, or \(\) where"),
         (2, Split(INPUTS, LABELS), None, "d: classes: 2: must be their names"),
@@ -93,6 +113,40 @@ INPUTS, LABELS = np.zeros((20, 4, 1)), np.arange(20) % 2
 def test_arrays_that_are_no_examples_are_refused(classes: Any, train: Split, test: Split | None, message: str) -> None:
     with pytest.raises(DataError, match=message):
         Dataset.of("d", classes, train, None, test)
+
+
+def test_arrays_of_jax_and_numbers_of_64_bits_are_taken() -> None:
+    """In 32 bits, whatever the other splits have."""
+    mine = Dataset.of(
+        "d",
+        "ab",
+        Split(INPUTS, LABELS),
+        Split(INPUTS.astype(np.float32), LABELS.astype(np.int32)),
+        Split(jnp.zeros((5, 4, 1)), jnp.arange(5) % 2),
+    )
+    for split in (mine.train, mine.valid, mine.test):
+        assert [(type(array), array.dtype.name) for array in split] == [(np.ndarray, "float32"), (np.ndarray, "int32")]
+    assert (mine.spec.dtype, mine.spec.label_dtype) == ("float32", "int32")
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"labels": LABELS.astype(np.int32) + 1}, "d: train: example 1 has label 2: labels are integers from 0 to 1"),
+        ({"inputs": SPOILT.astype(np.float32)}, r"d: train: inputs\[3, 2, 0\] is nan"),
+        ({"inputs": INPUTS.astype(np.float32)[:3]}, r"d: train: inputs \[3, 4, 1\], labels \[20\]"),
+        ({"inputs": INPUTS}, r"d: train: inputs are float64\[20, 4, 1\] and the spec says float32\['examples', 4, 1\]"),
+        ({"labels": LABELS.astype(np.uint8)}, "labels are int32.*: must be as in train"),
+        ({"labels": LABELS.tolist()}, r"train: labels are int64\[20\] and the spec says int32"),
+    ],
+)
+def test_a_data_set_that_was_changed_is_checked_before_it_is_used(changes: dict[str, Any], message: str) -> None:
+    part = Split(INPUTS, LABELS)
+    sound = Dataset.of("d", "ab", part, part, part)
+    sound.check()
+    spoilt = sound._replace(train=sound.train._replace(**changes))
+    with pytest.raises(DataError, match=message):
+        cnnjax.fit(TrainConfig(MLPConfig((2,)), epochs=1), spoilt)
 
 
 # ------------------------------------------------------------------------- TFDS
@@ -225,6 +279,23 @@ def test_a_tfrecord_directory_is_refused_with_the_way_out(tfds_dir: Path, tmp_pa
     facts.write_text(facts.read_text().replace('"array_record"', '"tfrecord"'))
     with pytest.raises(DataError, match=r"stored as tfrecord, which needs TensorFlow; prepare it again: python"):
         load("mnist", tmp_path, tmp_path / "cache")
+
+
+@pytest.mark.parametrize("name", ["validation", "valid", "val", "dev", "eval"])
+def test_a_validation_split_is_known_by_its_usual_names(tmp_path: Path, name: str) -> None:
+    splits = {"train": images((8, 8, 1), 60), name: images((8, 8, 1), 20, 1), "test": images((8, 8, 1), 20, 2)}
+    prepare(tmp_path, "folders", splits, (8, 8, 1))
+    data = load("folders", tmp_path, tmp_path / "cache")
+    assert [len(split.labels) for split in (data.train, data.valid, data.test)] == [60, 20, 20]
+    assert {image.tobytes() for image in data.valid.inputs} == {row["image"].tobytes() for row in splits[name]}
+
+
+def test_a_split_that_is_not_used_is_named(tmp_path: Path) -> None:
+    splits = {name: images((8, 8, 1), 60) for name in ("train", "validation", "val", "extra")}
+    prepare(tmp_path, "more", splits, (8, 8, 1))
+    with pytest.warns(UserWarning, match=r"more/1\.0\.0: not used: extra, val; used: train, validation"):
+        data = load("more", tmp_path, tmp_path / "cache")
+    assert [len(split.labels) for split in (data.train, data.valid, data.test)] == [48, 60, 12]
 
 
 def test_a_label_that_is_no_class_is_refused(tmp_path: Path) -> None:

@@ -5,6 +5,8 @@ import importlib.util
 import json
 import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -123,7 +125,9 @@ def test_the_same_sweep_gives_the_same_numbers_and_a_wild_rate_changes_none(tmp_
 
 
 def test_a_diverged_run_says_so(tmp_path: Path) -> None:
-    done = script("train", "digits", "--learning-rate", "1e30", "--epochs", "2", "--name", "r", cwd=tmp_path)
+    done = script(
+        "train", "digits", "--filters", "2", "--learning-rate", "1e30", "--epochs", "2", "--name", "r", cwd=tmp_path
+    )
     assert "diverged after 1 steps: try a lower --learning-rate than 1e+30" in done.stdout
     assert summary(tmp_path / "runs" / "r")["status"] == "diverged"
     assert summary(tmp_path / "runs" / "r")["test_accuracy"] is None
@@ -344,6 +348,21 @@ def test_trials_that_need_more_memory_train_in_chunks(digits: Dataset, tmp_path:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1", "cp866", "utf-8"])
+def test_a_terminal_of_few_letters(tmp_path: Path, encoding: str) -> None:
+    arguments = ["--learning-rate", "0.1", "0.05", "--filters", "4", "--epochs", "1", "--seeds", "2", "--name", "é±"]
+    command = [sys.executable, "-W", "error", "-m", "cnnjax", "sweep", "digits", *arguments]
+    done = subprocess.run(
+        command, cwd=tmp_path, capture_output=True, check=False, env={**os.environ, "PYTHONIOENCODING": encoding}
+    )
+    assert done.returncode == 0, done.stderr
+    table = done.stdout.decode(encoding)
+    assert ("±" if encoding in ("latin-1", "utf-8") else " +- ") in table
+    assert ("runs/é±" if encoding in ("latin-1", "utf-8") else "runs/?+-") in table
+    assert (tmp_path / "runs" / "é±" / "summary.json").exists()
+
+
+@pytest.mark.slow
 def test_a_second_run_compiles_nothing_that_the_cache_holds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def entries(folder: str, *more: str) -> set[str]:
         monkeypatch.setenv("CNNJAX_CACHE_DIR", str(tmp_path / folder))
@@ -354,6 +373,15 @@ def test_a_second_run_compiles_nothing_that_the_cache_holds(tmp_path: Path, monk
     assert any("advance" in name for name in first)
     assert entries("kept") == first
     assert entries("none", "--no-compilation-cache") == set()
+
+
+@pytest.mark.slow
+def test_a_compilation_cache_that_the_user_has_set_is_used(tmp_path: Path) -> None:
+    env = {"CNNJAX_CACHE_DIR": str(tmp_path / "ours"), "JAX_COMPILATION_CACHE_DIR": str(tmp_path / "mine")}
+    command = [sys.executable, "-m", "cnnjax", "train", "digits", *SMALL["digits"], "--lanes", "1:1"]
+    subprocess.run(command, cwd=tmp_path, check=True, env={**os.environ, **env})
+    assert not list((tmp_path / "ours").glob("xla-*"))
+    assert (tmp_path / "mine").is_dir()
 
 
 @pytest.mark.slow

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import BAD_INPUT, ROOT, images, mistake, prepare, script
+from conftest import BAD_INPUT, ROOT, Process, images, mistake, prepare, script
 from PIL import Image
 
 import cnnjax
@@ -39,12 +39,7 @@ PROPOSED = [
 ]
 
 
-def begin(*arguments: str | Path, cwd: Path) -> subprocess.Popen[str]:
-    command = [sys.executable, "-W", "error", ROOT / "experiments" / f"{arguments[0]}.py", *arguments[1:]]
-    return subprocess.Popen([*map(str, command)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=cwd)
-
-
-def until(condition: Callable[[], bool], process: subprocess.Popen[str]) -> None:
+def until(condition: Callable[[], bool], process: Process | subprocess.Popen[str]) -> None:
     """Waits for a condition, or for the process to end."""
     while not condition() and process.poll() is None:
         time.sleep(0.01)
@@ -88,7 +83,7 @@ def killed_and_resumed(arguments: list[str], kills: int, folder: Path, rng: rand
     """Kills a run and goes on with it again and again, at random moments after it began to train; returns its folder."""
     run, done = folder / "runs" / "r", 0
     while True:
-        process = begin(*arguments, "--name", "r", "--resume", cwd=folder)
+        process = Process(*arguments, "--name", "r", "--resume", cwd=folder)
         before = size(run / "metrics.jsonl")
         if done < kills:
             until(lambda before=before: size(run / "metrics.jsonl") > before, process)
@@ -145,7 +140,7 @@ def test_a_signal_saves_and_ends(
     arguments, run = [*TRAIN, "--name", "r", "--resume"], tmp_path / "runs" / "r"
     taken = []
     for wait in (0.0, 0.3, 0.7):
-        process = begin(*arguments, cwd=tmp_path)
+        process = Process(*arguments, cwd=tmp_path)
         before = size(run / "metrics.jsonl")
         until(lambda before=before: size(run / "metrics.jsonl") > before, process)
         time.sleep(wait)
@@ -171,7 +166,7 @@ def test_a_run_that_is_complete_is_left_alone(tmp_path: Path) -> None:
 
 
 def test_two_processes_on_one_folder(tmp_path: Path, figure: Figure) -> None:
-    first = begin(*TRAIN, "--name", "r", cwd=tmp_path)
+    first = Process(*TRAIN, "--name", "r", cwd=tmp_path)
     until((tmp_path / "runs" / "r" / ".lock").exists, first)
     second = script(*TRAIN, "--name", "r", "--resume", cwd=tmp_path, check=False)
     assert (second.returncode, second.stderr) == (1, "error: run folder runs/r: another process is at work in it\n")
@@ -244,7 +239,7 @@ def test_a_folder_where_nothing_can_be_written(tmp_path: Path) -> None:
 
 def test_a_folder_that_is_removed_under_a_run(tmp_path: Path) -> None:
     run = tmp_path / "runs" / "r"
-    process = begin(*TRAIN, "--name", "r", cwd=tmp_path)
+    process = Process(*TRAIN, "--name", "r", cwd=tmp_path)
     until(lambda: size(run / "metrics.jsonl") > 0, process)
     run.rename(tmp_path / "elsewhere")
     _, errors = process.communicate()
@@ -506,7 +501,7 @@ def test_a_sweep_resumes_after_damage_with_less_memory_and_without_its_plan(
     first = run / "checkpoints" / "0"
     newest = max(first.iterdir(), key=lambda path: int(path.name))
     (newest / "manifest.json").write_bytes(b"")
-    process = begin(*SWEEP, "--name", "r", "--resume", cwd=tmp_path)
+    process = Process(*SWEEP, "--name", "r", "--resume", cwd=tmp_path)
     until((run / "checkpoints" / "1" / "19").exists, process)
     process.kill()
     process.communicate()

@@ -2,13 +2,17 @@
 
 import dataclasses
 import inspect
+import re
+from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from flax import nnx
+from flax import nnx, serialization
+from flax.core import FrozenDict
+from flax.traverse_util import flatten_dict, unflatten_dict
 
 from cnnjax import (
     CNN,
@@ -400,6 +404,86 @@ def test_training_mode_uses_the_key_and_moves_the_averages() -> None:
     assert not jnp.array_equal(first[0], other[0])
     assert not jax.tree.all(jax.tree.map(jnp.array_equal, first[1], variables.stats))
     assert jax.tree.structure(first[1]) == jax.tree.structure(variables.stats)
+
+
+def listed(rngs: nnx.Rngs, example: jax.Array) -> CNN:
+    return CNN(example.shape[1:], 5, filters=(4, 6), dense=(7,), batch_norm=True, rngs=rngs)
+
+
+def back_from_orbax(tree: Any, folder: Path) -> Any:
+    import orbax.checkpoint as ocp
+
+    store = ocp.Checkpointer(ocp.PyTreeCheckpointHandler())
+    store.save(folder / "orbax", jax.tree.map(np.asarray, tree))
+    return store.restore(folder / "orbax")
+
+
+def back_from_npz(tree: Any, folder: Path) -> Any:
+    flat = flatten_dict(serialization.to_state_dict(tree), sep="/")
+    folder.mkdir()
+    np.savez(folder / "arrays.npz", **flat)
+    return unflatten_dict(dict(np.load(folder / "arrays.npz")), sep="/")
+
+
+@pytest.mark.parametrize(
+    "back",
+    [
+        back_from_orbax,
+        back_from_npz,
+        lambda tree, _: serialization.msgpack_restore(
+            serialization.msgpack_serialize(serialization.to_state_dict(tree))
+        ),
+        lambda tree, _: serialization.from_bytes(tree, serialization.to_bytes(tree)),
+        lambda tree, _: FrozenDict(tree),
+    ],
+    ids=["orbax", "npz", "msgpack", "bytes", "frozen"],
+)
+def test_variables_may_come_back_from_a_file(back: Any, tmp_path: Path) -> None:
+    """Some of which turn the numbers of a list's items into text."""
+    network = functional(listed)
+    variables = once(network.init, KEYS[0], X)
+    variables = jax.tree.map(lambda a: a + np.float32(0.1), variables)  # no bias is 0, as if trained
+    returned = Variables(*(back(tree, tmp_path / name) for name, tree in variables._asdict().items()))
+
+    def apply(variables: Variables) -> Any:
+        return network.apply(variables, X, train=False, key=KEYS[1])
+
+    np.testing.assert_array_equal(once(apply, returned)[0], once(apply, variables)[0])
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda p, s: ({}, s), "params.blocks: missing, and the network needs it"),
+        (lambda p, s: (p, {}), "stats.blocks: missing, and the network needs it"),
+        (lambda p, s: ({**p, "blocks": {1: p["blocks"][1]}}, s), "params.blocks.0: missing"),
+        (lambda p, s: ({"blocks": p["blocks"]}, s), "params.dense: missing"),
+        (lambda p, s: ({**p, "more": {}}, s), "params.more: left over: the network has blocks, dense here"),
+        (lambda p, s: ({**p, "dense": {**p["dense"], 2: {}}}, s), "params.dense.2: left over: the network has 0, 1"),
+        (
+            lambda p, s: ({**p, "dense": p["dense"][0]["bias"]}, s),
+            "params.dense: the network has entries 0, 1 here, not",
+        ),
+        (
+            lambda p, s: ({**p, "dense": {0: p["dense"][0], 1: {"kernel": p["dense"][1]["kernel"]}}}, s),
+            "params.dense.1.bias: missing",
+        ),
+        (
+            lambda p, s: (jax.tree.map(lambda a: a[..., :1], p), s),
+            "params.blocks.0.convolutions.0.kernel: the network has an array of shape (3, 3, 1, 4) here, not (3, 3, 1, 1)",
+        ),
+        (
+            lambda p, s: ({**p, "dense": {0: {"bias": {}, "kernel": 0}, 1: p["dense"][1]}}, s),
+            "params.dense.0.bias: the network has an array of shape (7,) here, not entries ",
+        ),
+    ],
+)
+def test_a_variable_that_is_missing_left_over_or_unlike_is_named(change: Any, message: str) -> None:
+    """None is drawn at random in its place."""
+    network = functional(listed)
+    variables = once(network.init, KEYS[0], X)
+    with pytest.raises(ValueError, match=re.escape(message)):
+        network.apply(Variables(*change(*variables)), X, train=False, key=KEYS[1])
 
 
 def test_a_stranger_s_module_works_unchanged() -> None:

@@ -12,8 +12,8 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
-from conftest import BAD_INPUT, mistake, script
-from test_faults import begin, size, what_remains
+from conftest import BAD_INPUT, Process, mistake, script
+from test_faults import size, what_remains
 
 import cnnjax
 from cnnjax.runs import RecordError
@@ -123,7 +123,7 @@ def test_a_killed_sweep_of_one_s_own_ends_as_if_it_was_not(own: Path, figure: Ca
     script(*arguments, "--name", "whole", cwd=own)
     run, kills = own / "runs" / "r", 0
     while kills < 3:
-        process = begin(*arguments, "--name", "r", "--resume", cwd=own)
+        process = Process(*arguments, "--name", "r", "--resume", cwd=own)
         before = size(run / "metrics.jsonl")
         while size(run / "metrics.jsonl") <= before and process.poll() is None:
             time.sleep(0.01)

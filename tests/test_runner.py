@@ -1,5 +1,7 @@
 """Laws of the run loop: whatever the store and wherever it stops, a run ends as if it had not stopped."""
 
+import errno
+import fcntl
 import json
 import os
 import re
@@ -19,7 +21,7 @@ from conftest import script
 from test_faults import size, until, what_remains
 
 import cnnjax
-from cnnjax import SGD, InMemory, MLPConfig, SweepConfig, TrainConfig
+from cnnjax import SGD, Adam, InMemory, MLPConfig, SweepConfig, TrainConfig
 from cnnjax.data import Dataset
 from cnnjax.planning import Execution
 from cnnjax.runs import (
@@ -62,7 +64,7 @@ def test_events_say_what_happens_in_order(small: Dataset) -> None:
     assert saved.step == 3 * 5
 
 
-@pytest.mark.parametrize("config", [SWEEP, HALVING], ids=["all", "halving"])
+@pytest.mark.parametrize("config", [pytest.param(SWEEP, marks=pytest.mark.slow), HALVING], ids=["all", "halving"])
 def test_wherever_a_run_is_dropped_it_ends_the_same(config: SweepConfig, small: Dataset) -> None:
     """Its events are no longer asked for, as after an exception in a notebook, and it is resumed from memory."""
     *before, finished = happening(config, small, InMemory())
@@ -127,6 +129,53 @@ def test_a_plan_that_was_followed_is_not_needed_again(small: Dataset, tmp_path: 
     assert again.rows == cnnjax.load_run(tmp_path / "r").rows
 
 
+@pytest.mark.parametrize(
+    ("images", "found"),
+    [
+        (np.zeros((2, 8, 8, 1), np.float32), "float32[2, 8, 8, 1]"),
+        (np.zeros((2, 8, 9, 1), np.uint8), "uint8[2, 8, 9, 1]"),
+        (np.zeros((2, 8, 8, 3), np.uint8), "uint8[2, 8, 8, 3]"),
+        (np.zeros((8, 8, 1), np.uint8), "uint8[8, 8, 1]"),
+        (np.uint8(3), "uint8[]"),
+        ([[[[0] * 1] * 8] * 8], "int64[1, 8, 8, 1]"),
+    ],
+)
+def test_a_trained_network_takes_inputs_as_they_are_stored(small: Dataset, images: Any, found: str) -> None:
+    message = f"images: {found}: this network takes inputs as its data set stores them, uint8[batch, 8, 8, 1]"
+    with pytest.raises(ValueError, match=re.escape(message)):
+        cnnjax.fit(ONE, small).logits(images)
+
+
+@pytest.mark.parametrize("there", [False, True])
+def test_a_run_is_loaded_and_resumed_with_64_bits_switched(small: Dataset, tmp_path: Path, there: bool) -> None:
+    """The numbers are sound: loading converts them, resuming names the switch and goes on where that is allowed."""
+    config = replace(ONE, optimizer=Adam(learning_rate=0.1))
+    images = small.test.inputs
+    with jax.enable_x64(there), pytest.raises(KeyboardInterrupt):
+        cnnjax.fit(config, small, store=tmp_path / "r", stop=lambda: True)
+    with jax.enable_x64(there):
+        logits = cnnjax.load_run(tmp_path / "r").logits(images)
+    with jax.enable_x64(not there):
+        np.testing.assert_allclose(cnnjax.load_run(tmp_path / "r").logits(images), logits, rtol=1e-5, atol=1e-6)
+        with pytest.raises(ValueError, match=rf"switches\.jax_enable_x64 {there} there, {not there} here"):
+            cnnjax.fit(config, small, store=tmp_path / "r", resume=True)
+        ended = cnnjax.fit(config, small, store=tmp_path / "r", resume=True, allow_changes=True)
+    assert [row["epoch"] for row in ended.rows] == [1, 2, 3]
+
+
+@pytest.mark.parametrize("number", [errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK, errno.EINVAL, errno.EIO])
+def test_a_file_system_without_locks_is_warned_of(
+    small: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    def refuse(*_: Any) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    reason = re.escape(os.strerror(number))
+    with pytest.warns(UserWarning, match=rf"run folder .*/r: its file system has no locks \({reason}\): nothing keeps"):
+        assert cnnjax.fit(ONE, small, store=tmp_path / "r").test is not None
+
+
 def test_axes_in_another_order_are_other_trials(small: Dataset) -> None:
     """Trials are numbered by them."""
     store = InMemory()
@@ -147,6 +196,7 @@ def test_a_change_that_is_refused_leaves_the_run_as_it_was(small: Dataset, tmp_p
     assert cnnjax.fit(ONE, small, store=tmp_path / "r", resume=True).rows == cnnjax.load_run(tmp_path / "r").rows
 
 
+@pytest.mark.slow
 def test_a_run_on_two_devices_is_resumed_on_more_or_refused_on_fewer(tmp_path: Path) -> None:
     code = (
         "import sys, jax, cnnjax; from cnnjax import *; jax.config.update('jax_num_cpu_devices', int(sys.argv[1]))\n"
@@ -237,6 +287,7 @@ def shards(config: SweepConfig, count: int, data: Dataset, folder: Path) -> Sequ
     return paths
 
 
+@pytest.mark.slow
 def test_shards_joined_are_the_whole_sweep(small: Dataset, tmp_path: Path) -> None:
     whole = cnnjax.sweep(SWEEP, small, store=tmp_path / "whole", **HOW)
     paths = shards(SWEEP, 4, small, tmp_path)

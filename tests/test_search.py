@@ -641,6 +641,19 @@ def test_a_study_minimizes_whichever_way_is_better(studies: list[Any]) -> None:
     assert {study.direction.name for study in studies} == {"MINIMIZE"}
 
 
+def test_optuna_logs_for_its_other_users_as_before(studies: list[Any], capfd: pytest.CaptureFixture[str]) -> None:
+    from optuna import logging
+
+    before = logging.get_verbosity()
+    logging.set_verbosity(logging.INFO)
+    try:
+        stages(proposing("tpe"), best_low)
+        assert logging.get_verbosity() == logging.INFO
+        assert capfd.readouterr().err == ""
+    finally:
+        logging.set_verbosity(before)
+
+
 @pytest.mark.parametrize("name", ["tpe", "qmc"])
 def test_points_with_the_fields_of_their_parts_are_proposed(name: str, studies: list[Any]) -> None:
     sweep = proposing(name, *ONE_OF_THREE, points=32, batch_points=16)

@@ -19,7 +19,7 @@ MODULES = sorted((ROOT / "cnnjax").rglob("*.py"))
 
 # Each room may import from rooms before its own line, and from its own.
 ROOMS = [
-    {"options", "operations", "devices"},
+    {"options", "operations", "devices", "logs"},
     {"data"},
     {"networks", "losses", "schedules", "metrics", "augmentation"},
     {"optimizers"},

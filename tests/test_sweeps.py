@@ -154,10 +154,10 @@ def bit_equal(a: object, b: object) -> list[str]:
     ("optimizer", "network", "lanes"),
     [
         ("sgd", "mlp", Lanes(1, 1)),
-        ("adam", "mlp", Lanes(1, 2)),
         *(
             pytest.param(*case, marks=pytest.mark.slow)
             for case in (
+                ("adam", "mlp", Lanes(1, 2)),
                 ("sgd", "cnn", Lanes(1, 1)),
                 ("sgd", "cnn", Lanes(1, 2)),
                 ("adam", "cnn", Lanes(1, 1)),
@@ -222,7 +222,7 @@ def test_numbers_share_a_structure_and_none_is_another(name: str, values: tuple,
 
 
 @pytest.mark.parametrize("lanes", LIFTS)
-@pytest.mark.parametrize("poison", [math.nan, math.inf])
+@pytest.mark.parametrize("poison", [math.nan, pytest.param(math.inf, marks=pytest.mark.slow)])
 def test_poison_in_one_lane_leaves_the_others_bit_equal(small: Dataset, lanes: Lanes, poison: float) -> None:
     [program] = plan(rates(0.05, 0.1, 0.2), lanes)
     task, _ = stacked(program, small.spec)

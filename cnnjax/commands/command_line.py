@@ -17,6 +17,7 @@ from typing import Any
 
 import jax
 
+from cnnjax.commands import terminal
 from cnnjax.commands.arguments import Parsed
 from cnnjax.commands.errors import reported, usage
 from cnnjax.commands.options import Options
@@ -56,7 +57,11 @@ def cpu_devices(config: TrainConfig | SweepConfig, cores: int) -> int:
 
 
 def use_compilation_cache() -> None:
-    """Keeps compiled programs, apart by version of jaxlib and by what the processor can do."""
+    """Keeps compiled programs, apart by version of jaxlib and by what the processor can do, if the user keeps none."""
+    # An entry that is damaged, or a disk that is full, costs a compilation and no more.
+    warnings.filterwarnings("ignore", "Error (reading|writing) persistent compilation cache")
+    if jax.config.values["jax_compilation_cache_dir"] is not None:
+        return
     try:
         facts = Path("/proc/cpuinfo").read_text()
         flags = next((line for line in facts.splitlines() if line.startswith(("flags", "Features"))), "")
@@ -67,14 +72,13 @@ def use_compilation_cache() -> None:
     jax.config.update("jax_compilation_cache_dir", str(folder))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
-    # An entry that is damaged, or a disk that is full, costs a compilation and no more.
-    warnings.filterwarnings("ignore", "Error (reading|writing) persistent compilation cache")
 
 
 def run_command(main: Callable[[Any, Any, Any], None], read: Callable[[list[str]], Parsed]) -> None:
     """Runs a command: `main(config, options, preset)` on what `read(argv)` finds; mistakes are reported in one line."""
     argv = sys.argv[1:]
     signals.listen()
+    terminal.use()
     try:
         with reported("--debug" in argv):
             parsed = read(argv)

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import tyro
 
+from cnnjax.commands import terminal
 from cnnjax.commands.errors import reported
 from cnnjax.runs import diff
 
@@ -35,4 +36,5 @@ def main(arguments: Arguments) -> None:
 
 def command() -> None:
     """`cnnjax diff`."""
+    terminal.use()
     main(tyro.cli(Arguments, prog=Path(sys.argv[0]).name, description=__doc__))

@@ -11,6 +11,7 @@ from typing import Annotated
 
 import tyro
 
+from cnnjax.commands import terminal
 from cnnjax.commands.errors import fail
 from cnnjax.data.tfds import default_directory
 
@@ -45,4 +46,5 @@ def main(arguments: Arguments) -> None:
 
 def command() -> None:
     """`cnnjax prepare`."""
+    terminal.use()
     main(tyro.cli(Arguments, prog=Path(sys.argv[0]).name, description=__doc__))

@@ -17,7 +17,7 @@ from cnnjax.data.dataset import Dataset, Spec, Split
 from cnnjax.options import from_json
 
 SPLITS = ("train", "valid", "test")
-LAYOUT = 3  # of a folder in the cache, and of the rule that cuts splits; a change makes old ones unread
+LAYOUT = 4  # of a folder in the cache, and of the rules that find and cut splits; a change makes old ones unread
 
 
 def default_directory() -> Path:

@@ -1,7 +1,7 @@
 """What every source of data becomes: arrays, cut into train, validation and test."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple
@@ -107,26 +107,73 @@ class Dataset(NamedTuple):
           valid: by default a tenth, at most 5,000, cut from `train` (`three_splits`).
           test: by default a fifth, cut from `train`.
 
+        Numbers of 64 bits are kept in 32, in which JAX computes.
+
         Raises:
           DataError: inputs and labels differ in number, splits differ in shape or type, there is no
-            example, or a label is no class.
+            example, a label is no class, or a number is NaN, infinite or too large for 32 bits.
         """
         given = {"train": train, "valid": valid, "test": test}
         if isinstance(classes, int) or classes is None:
             raise DataError(f"{name}: classes: {classes}: must be their names, or () where labels are other numbers")
-        splits = {split: Split(*map(np.asarray, arrays)) for split, arrays in given.items() if arrays is not None}
-        for split, arrays in splits.items():
-            _check(f"{name}: {split}", arrays, splits["train"], len(classes))
+        splits = _checked(name, len(classes), {split: arrays for split, arrays in given.items() if arrays is not None})
         parts = three_splits(splits["train"], splits.get("valid"), splits.get("test"), stratified=bool(classes))
         inputs, labels = splits["train"]
         kind = inputs.shape[1:], inputs.dtype.name, tuple(map(str, classes)), labels.shape[1:], labels.dtype.name
         return cls(name, Spec(*kind, *statistics(parts[0])), *parts)
 
+    def check(self) -> None:
+        """What `of` checks, for a data set that was put together or changed without it.
+
+        Raises:
+          DataError: as `of`; or a split is not what the `spec` says.
+        """
+        splits = {name: getattr(self, name) for name in ("train", "valid", "test")}
+        spec = Split((self.spec.shape, self.spec.dtype), (self.spec.label_shape, self.spec.label_dtype))
+        _checked(self.name, len(self.classes), splits)
+        for name, split in splits.items():
+            for what, array, (shape, dtype) in zip(Split._fields, map(np.asarray, split), spec, strict=True):
+                if (array.shape[1:], array.dtype) != (shape, dtype):
+                    raise DataError(
+                        f"{self.name}: {name}: {what} are {array.dtype}{list(array.shape)} and the spec says "
+                        f"{dtype}{['examples', *shape]}: make the data set by Dataset.of"
+                    )
+
+
+def _checked(name: str, classes: int, given: Mapping[str, Split]) -> dict[str, Split]:
+    """Splits as arrays, of which `train` is one."""
+    splits = {
+        split: Split(
+            *(_array(f"{name}: {split}: {what}", array) for what, array in zip(Split._fields, arrays, strict=True))
+        )
+        for split, arrays in given.items()
+    }
+    for split, arrays in splits.items():
+        _check(f"{name}: {split}", arrays, splits["train"], classes)
+    return splits
+
+
+def _array(name: str, given: Any) -> np.ndarray:
+    """Numbers as an array of at most 32 bits each; DataError names the first that does not fit."""
+    try:
+        array = np.asarray(given)
+    except ValueError as error:
+        raise DataError(f"{name}: no array: {error}") from None
+    kind = array.dtype.kind
+    if kind not in "biuf":
+        raise DataError(f"{name} are {array.dtype}: must be numbers")
+    with np.errstate(over="ignore"):
+        kept = array.astype(f"{kind}4") if array.dtype.itemsize > 4 else array
+    fits = np.isfinite(kept) if kind == "f" else np.asarray(kept is array or kept == array)
+    if not fits.all():
+        place = tuple(np.argwhere(~fits)[0].tolist())
+        wanted = "finite" if kind == "f" else "in the range"
+        raise DataError(f"{name}{list(place)} is {array[place]}: must be {wanted} in {kept.dtype}")
+    return kept
+
 
 def _check(name: str, split: Split, train: Split, classes: int) -> None:
     for what, array, other in zip(Split._fields, split, train, strict=True):
-        if array.dtype.kind not in "biuf":
-            raise DataError(f"{name}: {what} are {array.dtype}: must be numbers")
         if (array.shape[1:], array.dtype) != (other.shape[1:], other.dtype):
             raise DataError(
                 f"{name}: {what} are {array.dtype}{list(array.shape)}: must be as in train, "

@@ -7,15 +7,18 @@ decoded arrays are in the cache.
 import os
 import re
 import shlex
+import warnings
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from cnnjax.data.dataset import DataError, Dataset, Split, stack
+from cnnjax.logs import quiet
 from cnnjax.options import from_json, reason
 
 BATCH = 1000  # images decoded at once
+VALIDATION = ("validation", "valid", "val", "dev", "eval")  # names of the validation split; the first is taken
 
 
 def default_directory() -> Path:
@@ -65,28 +68,33 @@ def read(folder: Path) -> Dataset:
     """
     from absl import logging
 
-    verbosity = logging.get_verbosity()
-    logging.set_verbosity(logging.ERROR)  # TFDS recommends OpenCV at every start
-    try:
+    with quiet(logging, logging.ERROR):  # TFDS recommends OpenCV at every start
         import tensorflow_datasets as tfds
 
         try:
             builder = tfds.builder_from_directory(folder)
             features = builder.info.features
             image, label = _image_and_label(builder.info, tfds)
-            names = [name for name in ("train", "validation", "test") if name in builder.info.splits]
         except Exception as error:
             raise DataError(f"{folder}: not readable as a TFDS directory: {reason(error)}") from error
         if image is None or label is None:
             raise DataError(f"{folder}: has no single image with a single class label, but {sorted(features)}")
-        if "train" not in names:
-            raise DataError(f"{folder}: has no train split, but {sorted(builder.info.splits)}")
-        splits = {name: _split(builder, name, image, label) for name in names}
+        names = _names(folder, list(builder.info.splits))
+        splits = {name: _split(builder, found, image, label) for name, found in names.items()}
         classes = tuple(features[label].names)
-    finally:
-        logging.set_verbosity(verbosity)
     name = f"{builder.info.name}:{builder.info.version}"
-    return Dataset.of(name, classes, splits["train"], splits.get("validation"), splits.get("test"))
+    return Dataset.of(name, classes, splits["train"], splits.get("valid"), splits.get("test"))
+
+
+def _names(folder: Path, found: list[str]) -> dict[str, str]:
+    """The names that a directory has for our splits; what is not used is said."""
+    if "train" not in found:
+        raise DataError(f"{folder}: has no train split, but {sorted(found)}")
+    valid = next((name for name in VALIDATION if name in found), None)
+    names = {"train": "train", **({"valid": valid} if valid else {}), **({"test": "test"} if "test" in found else {})}
+    if unused := sorted(set(found) - set(names.values())):
+        warnings.warn(f"{folder}: not used: {', '.join(unused)}; used: {', '.join(names.values())}", stacklevel=2)
+    return names
 
 
 def _image_and_label(info: Any, tfds: Any) -> tuple[str | None, str | None]:

@@ -1,6 +1,6 @@
 """Networks as configurations, and the one seam where Flax NNX modules become functions of arrays."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple, Protocol
 
@@ -82,7 +82,7 @@ class _Functional:
         # A fresh module seeds its noise from the key. Its initial values are overwritten here and
         # never computed: XLA drops what nothing reads.
         module = self.build(_rngs(key), inputs)
-        nnx.update(module, variables.params, variables.stats)
+        nnx.update(module, *map(_fitted, ("params", "stats"), _variables(module), variables))
         if train:
             module.train()
             if self.axis:
@@ -105,12 +105,35 @@ def _variables(module: nnx.Module) -> Variables:
     return Variables(nnx.to_pure_dict(params), nnx.to_pure_dict(stats))
 
 
+def _fitted(path: str, own: PyTree, given: PyTree) -> PyTree:
+    """The given arrays under the module's own keys; those that became text on their way through a file are found."""
+    if not isinstance(own, Mapping):
+        if isinstance(given, Mapping) or jax.numpy.shape(given) != own.shape:
+            found = f"entries {', '.join(map(str, given))}" if isinstance(given, Mapping) else jax.numpy.shape(given)
+            raise ValueError(f"{path}: the network has an array of shape {own.shape} here, not {found}")
+        return given
+    if not isinstance(given, Mapping):
+        raise ValueError(f"{path}: the network has entries {', '.join(map(str, own))} here, not {type(given).__name__}")
+    entries = {str(name): value for name, value in given.items()}
+    names = {str(name): name for name in own}
+    for name in names:
+        if name not in entries:
+            raise ValueError(f"{path}.{name}: missing, and the network needs it")
+    for name in entries:
+        if name not in names:
+            raise ValueError(f"{path}.{name}: left over: the network has {', '.join(names) or 'nothing'} here")
+    return {names[name]: _fitted(f"{path}.{name}", own[names[name]], value) for name, value in entries.items()}
+
+
 def functional(build: Callable[[nnx.Rngs, Array], nnx.Module], axis: str | None = None) -> Network:
     """Turns an NNX module into pure functions `init` and `apply`.
 
     >>> network = functional(lambda rngs, example: LeNet5(example.shape[1:], 10, rngs=rngs))
     >>> variables = network.init(jax.random.key(0), images)
     >>> logits, stats = network.apply(variables, images, train=False, key=jax.random.key(1))
+
+    `apply` needs every variable, in its shape: a ValueError names the first that is missing, left over
+    or of another shape. Keys of a list may be text, as Orbax and msgpack give them back.
 
     Args:
       build: `build(rngs, example)` returns the module; `example` is a batch of inputs (only its

@@ -2,7 +2,6 @@
 
 import os
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache, partial
 from typing import NamedTuple
 
@@ -11,7 +10,7 @@ from jax.tree_util import PyTreeDef
 
 from cnnjax.config import TrainConfig
 from cnnjax.data import Dataset, Spec
-from cnnjax.devices import agreed
+from cnnjax.devices import agreed, threads
 from cnnjax.networks import NetworkConfig, functional
 from cnnjax.planning.timing import _compiled, step_seconds
 from cnnjax.planning.ways import in_cache
@@ -40,7 +39,7 @@ def pack_of(trials: Sequence[Trial], data: Dataset, lanes: Lanes | None = None) 
     ways = {pack: [in_cache(program, data.spec) for program in programs] for pack, programs in planned.items()}
     of = {p: _operations(p.config, data.spec) for programs in ways.values() for p in programs}
     ready = sorted(ways["shapes"], key=lambda program: -of[program])[: os.cpu_count() or 1]
-    with ThreadPoolExecutor(len(ready)) as pool:
+    with threads(len(ready)) as pool:
         compiled = list(pool.map(lambda program: _compiled(program, data), ready))
     run, compile_s = compiled[0]
     [seconds] = step_seconds([run])

@@ -5,14 +5,14 @@ import statistics
 import sys
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor, wait
+from concurrent.futures import Future, wait
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from cnnjax.data import Dataset
-from cnnjax.devices import agreed
+from cnnjax.devices import agreed, threads
 from cnnjax.planning.ways import alternatives, works
 from cnnjax.sweeps import Program, compile_program
 from cnnjax.training import Lanes, Run, can_share
@@ -138,7 +138,7 @@ class Estimate(NamedTuple):
 def estimate(programs: Sequence[Program], data: Dataset) -> list[Estimate]:
     """Compiles programs, side by side, and times steps and validation of each; what they come to is dropped."""
     found = []
-    with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
+    with threads(os.cpu_count() or 1) as pool:
         compiled = list(pool.map(lambda program: _compiled(program, data), programs))
     for program, (run, compile_s) in zip(programs, compiled, strict=True):
         [seconds] = step_seconds([run])

@@ -11,8 +11,9 @@ import math
 import os
 import re
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,6 +22,7 @@ import numpy as np
 from jaxtyping import PyTree
 
 from cnnjax.data.cache import sha256
+from cnnjax.logs import quiet
 from cnnjax.options import from_json, reason
 from cnnjax.runs.records import digest
 
@@ -161,7 +163,8 @@ class Checkpoints:
             if (free := shutil.disk_usage(self.folder).free) < needed:  # Orbax would tell it in a hundred lines
                 raise OSError(f"No space left on device: {free} bytes are free, {needed} needed")
             unfinished = self.folder / f".{step}"
-            _orbax().save(unfinished.resolve() / _STATE, arrays)
+            with _orbax() as orbax:
+                orbax.save(unfinished.resolve() / _STATE, arrays)
             manifest = {
                 "schema": SCHEMA,
                 "config": self.config,
@@ -200,7 +203,8 @@ def load(path: Path, like: PyTree, config: str | None = None) -> Checkpoint:
 
     Args:
       path: its folder.
-      like: a tree of arrays, or of shapes and dtypes, as the state is expected to be.
+      like: a tree of arrays, or of shapes and dtypes, as the state is expected to be; where it differs
+        from the checkpoint by `jax_enable_x64` alone, numbers are converted.
       config: the digest under which it was written; None for any.
 
     Raises:
@@ -220,11 +224,12 @@ def load(path: Path, like: PyTree, config: str | None = None) -> Checkpoint:
     wanted = {name: (list(leaf.shape), np.dtype(leaf.dtype).name) for name, leaf in _named(like).items()}
     written = {name: (facts["shape"], facts["dtype"]) for name, facts in manifest["arrays"].items()}
     for name in sorted(wanted.keys() | written.keys()):
-        if wanted.get(name) != written.get(name):
+        if not _convertible(written.get(name), wanted.get(name)):
             there, here = (_kind(kinds.get(name)) for kinds in (written, wanted))
             raise CheckpointError(f"{path}: {name} is {there} there, {here} here")
     try:
-        arrays = _orbax().restore(path.resolve() / _STATE)
+        with _orbax() as orbax:
+            arrays = orbax.restore(path.resolve() / _STATE)
     except Exception as error:
         raise CheckpointError(f"{path}: Orbax cannot read it: {reason(error)}") from error
     if not isinstance(arrays, dict) or arrays.keys() != written.keys():
@@ -232,7 +237,8 @@ def load(path: Path, like: PyTree, config: str | None = None) -> Checkpoint:
     for name in arrays:
         if _facts(arrays[name]) != manifest["arrays"][name]:
             raise CheckpointError(f"{path}: {name} is not the array that was written")
-    state = jax.tree.unflatten(jax.tree.structure(like), [arrays[name] for name in _named(like)])
+    leaves = [arrays[name].astype(leaf.dtype, copy=False) for name, leaf in _named(like).items()]
+    state = jax.tree.unflatten(jax.tree.structure(like), leaves)
     return Checkpoint(manifest["step"], state, manifest["metric"], path)
 
 
@@ -255,21 +261,31 @@ def _manifest(path: Path) -> dict[str, Any]:
 
 def preload() -> None:
     """Imports Orbax, which takes longer than a small save: to be called while something else is waited for."""
-    _orbax()
+    with _orbax():
+        pass
 
 
-def _orbax() -> Any:
+@contextmanager
+def _orbax() -> Iterator[Any]:
     import orbax.checkpoint as ocp
     from absl import logging
 
-    logging.set_verbosity(logging.FATAL)  # what it logs it also raises
-    return ocp.Checkpointer(ocp.PyTreeCheckpointHandler())
+    with quiet(logging, logging.FATAL):  # what it logs it also raises
+        yield ocp.Checkpointer(ocp.PyTreeCheckpointHandler())
 
 
 def _named(tree: PyTree) -> dict[str, Any]:
     return {
         jax.tree_util.keystr(path, simple=True, separator="."): leaf for path, leaf in jax.tree.leaves_with_path(tree)
     }
+
+
+def _convertible(written: tuple[list[int], str] | None, wanted: tuple[list[int], str] | None) -> bool:
+    """Whether both are one, or differ by `jax_enable_x64` alone: numbers of a kind in 32 and in 64 bits."""
+    if written == wanted or written is None or wanted is None:
+        return written == wanted
+    (shape, name), (other_shape, other) = written, wanted
+    return shape == other_shape and {name, other} in ({f"{kind}32", f"{kind}64"} for kind in ("float", "int", "uint"))
 
 
 def _facts(array: np.ndarray) -> dict[str, Any]:

@@ -65,6 +65,7 @@ def events(
 
     Raises:
       ValueError: the configuration cannot be carried out, or is not that of the run that is resumed.
+      DataError: the data is not sound.
       OSError, RecordError, CheckpointError: a file cannot be read or written, or is damaged.
     """
     execution, sweep = execution or Execution(), as_sweep(config)
@@ -90,7 +91,8 @@ def events(
 def check(
     sweep: SweepConfig, data: Dataset, execution: Execution, extend: Sequence[Path] = (), classes: Iterable[Any] = ()
 ) -> None:
-    """ValueError where a sweep cannot be carried out or extended, as far as it can be told before it begins."""
+    """ValueError or DataError where a sweep cannot be carried out or extended, as far as it can be told before."""
+    data.check()
     if execution.plan_from and extend:
         raise ValueError(f"extend: {extend[0]}: goes without --plan-from, which is for all trials")
     for source in extend:

@@ -10,6 +10,7 @@ from typing import Any
 
 import jax
 
+from cnnjax.devices import switches
 from cnnjax.runs.records import differences
 
 PACKAGES = ("cnnjax", "jax", "jaxlib", "flax", "optax", "numpy")
@@ -22,7 +23,7 @@ PROPOSING = (
 _SHOWING = ("pictures", "tensorboard", "commands")  # rooms that change no number
 
 
-FIXED = ("packages", "device", "source", "preset")
+FIXED = ("packages", "device", "switches", "source", "preset")
 """Entries of an environment that must not change while a run lasts: its plan says how many devices it needs."""
 
 
@@ -35,6 +36,7 @@ def environment() -> dict[str, Any]:
         "platform": platform.platform(),
         "device": f"{device.platform}: {device.device_kind}",
         "devices": jax.device_count(),
+        "switches": switches(),
         "source": _source(),
         "commit": _commit(),
     }

@@ -9,13 +9,13 @@ import os
 import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from contextlib import closing
 from functools import partial
 
 from cnnjax.config import SweepConfig
 from cnnjax.data import Dataset
-from cnnjax.devices import agreed, free_memory
+from cnnjax.devices import agreed, free_memory, threads
 from cnnjax.planning import (
     Execution,
     WrittenPlan,
@@ -185,7 +185,7 @@ class _Runner:
         """
         if not programs:
             return
-        with ThreadPoolExecutor(ahead := os.cpu_count() or 1) as pool:
+        with threads(ahead := os.cpu_count() or 1) as pool:
             pool.submit(self.store.preload)
 
             def start(program: Program) -> Future[Run]:

@@ -8,6 +8,7 @@ import itertools
 import json
 import os
 import time
+import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -218,6 +219,12 @@ class RunFolder:
         except BlockingIOError:
             file.close()
             raise BlockingIOError(f"run folder {self.path}: another process is at work in it") from None
+        except OSError as error:  # as on Lustre and some network drives
+            warnings.warn(
+                f"run folder {self.path}: its file system has no locks ({error.strerror}): "
+                "nothing keeps a second process out",
+                stacklevel=2,
+            )
         return file
 
     def preload(self) -> None:

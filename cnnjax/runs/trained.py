@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
+import numpy as np
 from jax import Array
 from jaxtyping import Float, Num
 
@@ -62,7 +63,8 @@ def trained(config: TrainConfig, spec: Spec, state: TrainState, rows: Sequence[R
         return task.functions.apply(variables, inputs, train=False, key=jax.random.key(0))[0]
 
     def logits(images: Num[Any, "batch *shape"]) -> Float[Array, "batch outputs"]:
-        if images.dtype != spec.dtype or images.ndim != 1 + len(spec.shape):
+        images = images if isinstance(images, Array) else np.asarray(images)
+        if images.dtype != spec.dtype or images.shape[1:] != spec.shape or images.ndim == 0:
             raise ValueError(
                 f"images: {images.dtype}{list(images.shape)}: this network takes inputs as its data set stores them, "
                 f"{spec.dtype}[batch, {', '.join(map(str, spec.shape))}]"

@@ -13,6 +13,7 @@ import numpy as np
 
 from cnnjax.config import SAMPLERS, Range, SweepConfig
 from cnnjax.data import Spec
+from cnnjax.logs import quiet
 from cnnjax.options import text
 from cnnjax.sweeps.programs import Program, plan, proceed
 from cnnjax.sweeps.ranking import rank
@@ -148,7 +149,6 @@ def proposed(sweep: SweepConfig) -> Search:
             import optuna
     except ModuleNotFoundError:
         raise ValueError(f"search: {sweep.search} needs Optuna: pip install -e '.[optuna]'") from None
-    optuna.logging.set_verbosity(optuna.logging.ERROR)
     for package in _NEEDS.get(sweep.search, ()):
         if util.find_spec(package) is None:
             raise ValueError(f"search: {sweep.search} needs {package}: pip install {package}")
@@ -159,20 +159,22 @@ def proposed(sweep: SweepConfig) -> Search:
 
 def _batches(sweep: SweepConfig, optuna: Any) -> Search:
     space = {text(names): _distribution(sweep, names, rows, optuna) for names, rows in columns(sweep)}
-    study = optuna.create_study(direction="minimize")
+    with quiet(optuna.logging, optuna.logging.ERROR):
+        study = optuna.create_study(direction="minimize")
     for batch, before in enumerate(range(0, sweep.points, sweep.batch_points)):
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), quiet(optuna.logging, optuna.logging.ERROR):
             warnings.simplefilter("ignore")  # of experimental samplers
             study.sampler = _SAMPLERS[sweep.search](optuna.samplers, _seed(sweep.base.seed, batch))
             asked = [study.ask(space) for _ in range(min(sweep.batch_points, sweep.points - before))]
         points = [point_of(sweep, _rows(sweep, trial.params)) for trial in asked]
         found = yield Stage(trials_of(sweep, points, before), 0, 0, sweep.batch_points * sweep.seeds)
         ranked = {point.results[0].trial.point: point for point in rank(found, sweep.base.metric)}
-        for i, trial in enumerate(asked, before):
-            if ranked[i].complete:
-                study.tell(trial, sweep.base.metric.cost(ranked[i].valid_metric.mean))
-            else:
-                study.tell(trial, state=optuna.trial.TrialState.FAIL)
+        with quiet(optuna.logging, optuna.logging.ERROR):
+            for i, trial in enumerate(asked, before):
+                if ranked[i].complete:
+                    study.tell(trial, sweep.base.metric.cost(ranked[i].valid_metric.mean))
+                else:
+                    study.tell(trial, state=optuna.trial.TrialState.FAIL)
 
 
 def _seed(seed: int, batch: int) -> int:
