@@ -5,6 +5,7 @@ import enum
 import hashlib
 import importlib.machinery
 import importlib.util
+import re
 import sys
 import types
 from collections.abc import Callable
@@ -139,18 +140,25 @@ def _of_folder(path: Path, definitions: Path | None) -> Preset:
         raise RecordError(f"{path}: was started with {where}{gone}: name the preset with --preset FILE")
     train = config if isinstance(config, TrainConfig) else config.base
     sweep = config if isinstance(config, SweepConfig) else SweepConfig(config, ())
+    if not (source and source.data) and (path / "data.json").is_file():
+        name = str(read_record(path / "data.json").get("name"))
+        if re.split("[:/]", name)[0] != re.split("[:/]", train.data)[0]:
+            raise RecordError(
+                f"{path}: was trained on {name}, data of its own: name a preset that has it with --preset FILE"
+            )
     preset = Preset(path.stem, train, sweep, f"What {path} was started with.")
     return preset._replace(classes=source.classes, source=source.source, data=source.data) if source else preset
 
 
-_modules: dict[Path, types.ModuleType] = {}
+_modules: dict[tuple[Path, str], types.ModuleType] = {}
 
 
 def _module(path: Path) -> types.ModuleType:
-    """A file as a module, run once in a process; what lies beside it can be imported from it."""
+    """A file as a module, run once in a process unless it changes; what lies beside it can be imported from it."""
     where = path.resolve()
-    if where in _modules:
-        return _modules[where]
+    contents = hashlib.sha256(where.read_bytes()).hexdigest()
+    if (where, contents) in _modules:
+        return _modules[where, contents]
     name = f"preset.{where.stem}"
     loader = importlib.machinery.SourceFileLoader(name, str(where))
     spec = importlib.util.spec_from_loader(name, loader)
@@ -164,11 +172,11 @@ def _module(path: Path) -> types.ModuleType:
         for value in vars(module).values():
             if isinstance(value, TrainConfig):
                 check(value)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise ValueError(f"{path}: {type(error).__name__}: {error}") from error
     finally:
         sys.dont_write_bytecode = written
-    return _modules.setdefault(where, module)
+    return _modules.setdefault((where, contents), module)
 
 
 def _classes(module: types.ModuleType) -> tuple[Any, ...]:

@@ -1,5 +1,6 @@
 """Laws of the run loop: whatever the store and wherever it stops, a run ends as if it had not stopped."""
 
+import ast
 import errno
 import fcntl
 import json
@@ -25,6 +26,7 @@ from cnnjax import SGD, Adam, InMemory, MLPConfig, SweepConfig, TrainConfig
 from cnnjax.data import Dataset
 from cnnjax.planning import Execution
 from cnnjax.runs import (
+    CheckpointError,
     Compiled,
     Epoch,
     Event,
@@ -176,6 +178,75 @@ def test_a_file_system_without_locks_is_warned_of(
         assert cnnjax.fit(ONE, small, store=tmp_path / "r").test is not None
 
 
+def test_a_folder_that_is_refused_what_it_asks_for_leaves_its_name_free(small: Dataset, tmp_path: Path) -> None:
+    cnnjax.sweep(replace(SWEEP, seeds=1), small, store=tmp_path / "other", **HOW)
+    config = replace(SWEEP, axes=(("learning_rate", (0.5,)),))
+    with pytest.raises(ValueError, match="has trained none of these 2 trials to its end"):
+        cnnjax.sweep(config, small, store=tmp_path / "r", extend=tmp_path / "other")
+    assert not (tmp_path / "r").exists()
+    cnnjax.sweep(config, small, store=tmp_path / "r")
+    with pytest.raises(ValueError, match="was started with other settings"):
+        cnnjax.sweep(replace(config, base=replace(ONE, epochs=9)), small, store=tmp_path / "r", resume=True)
+    assert (tmp_path / "r" / "summary.json").exists()
+
+
+def test_sources_may_have_the_same_trials(small: Dataset, tmp_path: Path) -> None:
+    """The first counts; a source that adds nothing is no mistake."""
+    config = replace(SWEEP, axes=AXES[:1], seeds=1)
+    cnnjax.sweep(config, small, store=tmp_path / "one", **HOW)
+    shutil.copytree(tmp_path / "one", tmp_path / "two")
+    sources = [tmp_path / "one", tmp_path / "two", tmp_path / "one"]
+    more = cnnjax.sweep(replace(config, seeds=2), small, store=tmp_path / "more", extend=sources, **HOW)
+    assert len(more.rows) == 14  # 2 of 3 epochs of 2 rates, and the first of the one that diverges, for two seeds
+    assert {(row["trial"], row["epoch"]) for row in more.rows}.__len__() == 14
+
+
+def test_memory_is_as_strict_as_a_folder(small: Dataset) -> None:
+    """A state of another network or optimizer is not gone on with, whatever is allowed."""
+    for changes in (
+        {"network": MLPConfig(hidden=(5,))},
+        {"optimizer": Adam(learning_rate=0.1)},
+    ):
+        store = InMemory()
+        with pytest.raises(KeyboardInterrupt):
+            cnnjax.fit(ONE, small, store=store, stop=lambda: True)
+        with pytest.raises(CheckpointError, match=r"memory: .* there, .* here"):
+            cnnjax.fit(replace(ONE, **changes), small, store=store, resume=True, allow_changes=True)
+
+
+def test_a_difference_with_a_run_that_has_not_ended(small: Dataset, tmp_path: Path) -> None:
+    whole = cnnjax.sweep(SWEEP, small, store=tmp_path / "whole", **HOW)
+    shutil.copytree(tmp_path / "whole", tmp_path / "cut")
+    (tmp_path / "cut" / "trials.csv").unlink()
+    assert diff(tmp_path / "whole", tmp_path / "cut")["results"] == []
+    cnnjax.sweep(replace(SWEEP, seeds=1), small, store=tmp_path / "fewer", **HOW)
+    [line] = diff(tmp_path / "cut", tmp_path / "fewer")["results"]
+    assert line == f"not compared: {tmp_path / 'cut'} has not ended, and the two have other trials"
+    with pytest.raises(KeyError, match="trial 99: this sweep has trials 0, 1, 2"):
+        whole.states[99]
+    with pytest.raises(KeyError, match="foo: there are epoch, "):
+        whole.curves("foo")
+
+
+def test_a_run_on_data_of_its_own_is_no_preset_without_it(small: Dataset, tmp_path: Path) -> None:
+    """Its configuration may call it digits."""
+    cnnjax.fit(ONE, small, store=tmp_path / "r")
+    with pytest.raises(RecordError, match="r: was trained on small, data of its own: name a preset that has it"):
+        cnnjax.load_preset(str(tmp_path / "r"))
+
+
+def test_a_preset_that_has_changed_is_loaded_anew(tmp_path: Path) -> None:
+    file = tmp_path / "mine.py"
+    for epochs in (5, 7):
+        file.write_text(f"from cnnjax import *\ntrain = TrainConfig(MLPConfig(), epochs={epochs})\n")
+        assert cnnjax.load_preset(str(file)).train.epochs == epochs
+    first = cnnjax.load_preset(str(file))
+    assert cnnjax.load_preset(str(file)).classes == first.classes
+    file.write_text("raise SystemExit(3)")
+    with pytest.raises(ValueError, match=r"mine\.py: SystemExit: 3"):
+        cnnjax.load_preset(str(file))
+
+
 def test_axes_in_another_order_are_other_trials(small: Dataset) -> None:
     """Trials are numbered by them."""
     store = InMemory()
@@ -197,25 +268,40 @@ def test_a_change_that_is_refused_leaves_the_run_as_it_was(small: Dataset, tmp_p
 
 
 @pytest.mark.slow
-def test_a_run_on_two_devices_is_resumed_on_more_or_refused_on_fewer(tmp_path: Path) -> None:
+@pytest.mark.parametrize("lanes", ["1:2", "1:1:2"])
+def test_a_run_on_two_devices_is_resumed_on_more_and_where_allowed_on_fewer(tmp_path: Path, lanes: str) -> None:
+    """Reading it, or taking it over, asks for no device."""
     code = (
         "import sys, jax, cnnjax; from cnnjax import *; jax.config.update('jax_num_cpu_devices', int(sys.argv[1]))\n"
         "config = SweepConfig(TrainConfig(MLPConfig((4,)), epochs=2), (), seeds=2)\n"
-        "stop = (lambda: True) if sys.argv[2] else (lambda: False)\n"
-        "print(cnnjax.sweep(config, store='r', resume=True, stop=stop, lanes='1:2').rows[-1])"
+        "name, stop, allow = sys.argv[2], sys.argv[3] == 'stop', sys.argv[3] == 'allow'\n"
+        f"how = {{'lanes': {lanes!r}}} if stop else {{'allow_changes': allow}}\n"
+        "how |= {'extend': 'r'} if name == 'more' else {'resume': True}\n"
+        "print(cnnjax.sweep(config, store=name, stop=lambda: stop, **how).rows[-1])\n"
+        "cnnjax.load_run(name)"
     )
 
-    def ran(devices: int, stop: str) -> tuple[str, str]:
+    def ran(devices: int, name: str, how: str) -> tuple[dict[str, Any], str]:
         done = subprocess.run(
-            [sys.executable, "-c", code, str(devices), stop], capture_output=True, text=True, cwd=tmp_path, check=False
+            [sys.executable, "-c", code, str(devices), name, how],
+            capture_output=True,
+            text=True,
+            cwd=tmp_path,
+            check=False,
         )
-        return done.stdout, done.stderr.splitlines()[-1] if done.stderr else ""
+        return ast.literal_eval(done.stdout or "{}"), done.stderr.splitlines()[-1] if done.stderr else ""
 
-    assert ran(2, "stop")[1].startswith("KeyboardInterrupt")
-    assert ran(1, "")[1] == (
-        "ValueError: lanes: 1:2: 2 devices, and JAX has 1 device: on a CPU JAX_NUM_CPU_DEVICES=2 makes as many"
+    assert ran(2, "r", "stop")[1].startswith("KeyboardInterrupt")
+    shutil.copytree(tmp_path / "r", tmp_path / "fewer")
+    assert ran(1, "r", "")[1] == (
+        "ValueError: resume: r was started with other settings: devices 2 there, 1 here: "
+        "--allow-changes (allow_changes=True) continues all the same"
     )
-    assert ran(3, "")[0].startswith("{'trial': 1, 'epoch': 2")
+    whole, _ = ran(3, "r", "")
+    assert (whole["trial"], whole["epoch"]) == (1, 2)
+    assert ran(1, "fewer", "allow")[0] == pytest.approx(whole, rel=1e-4)
+    assert ran(1, "r", "")[0] == whole
+    assert ran(1, "more", "")[0] == whole
 
 
 @pytest.mark.parametrize(
@@ -227,6 +313,8 @@ def test_a_run_on_two_devices_is_resumed_on_more_or_refused_on_fewer(tmp_path: P
         ({"data": "digits"}, "data: str: must be a Dataset, as cnnjax.load returns it"),
         ({"store": 3}, "store: 3: must be the path of a run folder, a RunFolder, or InMemory()"),
         ({"store": InMemory}, "must be the path of a run folder"),
+        ({"resume": "yes"}, "resume: 'yes': must be True or False"),
+        ({"allow_changes": "no"}, "allow_changes: 'no': must be True or False"),
         ({"resume": True}, "resume: there is nothing to resume without a store"),
         ({"progress": "yes"}, "progress: 'yes': must be True, False, or a function of an event"),
         ({"stop": True}, "stop: True: must be a function without arguments"),

@@ -82,7 +82,9 @@ def parse(doc: str, argv: Sequence[str], several: bool) -> Parsed:
     )
     run_options, folder = arguments.execution, Path(argv[0])
     if run_options.resume and run_options.name is None and (folder / "config.json").is_file():
-        run_options = dataclasses.replace(run_options, runs_dir=folder.parent, name=folder.resolve().name)
+        if folder.name != folder.resolve().name:  # `.`, or a link
+            folder = folder.resolve()
+        run_options = dataclasses.replace(run_options, runs_dir=folder.parent, name=folder.name)
     with usage(run_options.debug):
         run_options.check()
         given = form.values(arguments)

@@ -1,7 +1,6 @@
 """What the commands share: how one starts, is carried out, is interrupted, and fails."""
 
 import contextlib
-import dataclasses
 import hashlib
 import os
 import platform
@@ -35,7 +34,7 @@ from cnnjax.runs import (
     Swept,
     as_sweep,
     events,
-    has_plan,
+    undecided,
 )
 from cnnjax.sweeps import batch_split, search, structure
 
@@ -162,8 +161,8 @@ def carried_out(
     sweep = as_sweep(config)
     data = preset.dataset(sweep.base.data, options.data_dir)
     runs_dir = options.runs_dir.expanduser()
-    if options.resume and has_plan(runs_dir / (options.name or "")):
-        options = dataclasses.replace(options, plan_from=None)
+    if options.resume:
+        options = undecided(options, runs_dir / (options.name or ""))
     happening = events(
         config,
         data,

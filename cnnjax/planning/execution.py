@@ -79,6 +79,7 @@ def planned(
     source: WrittenPlan | None = None,
     trained: Sequence[Program] = (),
     pack: str | None = None,
+    devices: int | None = None,
 ) -> tuple[Program, ...]:
     """The programs of a stage.
 
@@ -90,12 +91,16 @@ def planned(
       source: a plan that says which, as far as it knows these trials.
       trained: programs in which trials trained before.
       pack: the packing; by default as `execution` has it, with `shapes` for `auto`.
+      devices: on how many at most a plan for more is carried out; by default it is refused.
 
     Raises:
       ValueError: the plan is of other trials or cannot be followed, or networks are to be packed that cannot be.
     """
     if source and (found := programs_in(source, stage, data.spec, sweep.search == "all")):
+        if devices:
+            found = tuple(program._replace(lanes=program.lanes.on(devices)) for program in found)
         for program in found:
+            program.lanes.check()
             if program.micro_batch and not works(program, data.spec):
                 raise ValueError(
                     f"plan: {source.name}: micro_batch: {program.micro_batch}: must divide a device's part of "
@@ -103,6 +108,8 @@ def planned(
                 )
         return found
     lanes = None if execution.lanes == "auto" else parse_lanes(execution.lanes)
+    if lanes:
+        lanes.check()
     pack = pack or ("shapes" if execution.pack == "auto" else execution.pack)
     programs = programs_of(stage, trained, lanes, pack, spec=data.spec, strict=execution.pack != "auto")
     return programs if lanes or stage.after else tuple(in_cache(program, data.spec) for program in programs)

@@ -85,7 +85,7 @@ def programs_in(written: WrittenPlan, stage: Stage, spec: Spec, alone: bool = Tr
         and there are no programs where it says nothing of these.
 
     Raises:
-      ValueError: it is no plan, one for more devices than there are, or one of other groups.
+      ValueError: it is no plan, or one of other groups.
     """
     name, trials = written.name, {trial.number: trial for trial in stage.trials}
     try:

@@ -13,6 +13,7 @@ from cnnjax.runs.entry import check as check
 from cnnjax.runs.entry import events as events
 from cnnjax.runs.entry import fit as fit
 from cnnjax.runs.entry import sweep as sweep
+from cnnjax.runs.entry import undecided as undecided
 from cnnjax.runs.events import Compiled as Compiled
 from cnnjax.runs.events import Epoch as Epoch
 from cnnjax.runs.events import Event as Event
@@ -42,7 +43,6 @@ from cnnjax.runs.runner import run as run
 from cnnjax.runs.store import InMemory as InMemory
 from cnnjax.runs.store import RunFolder as RunFolder
 from cnnjax.runs.store import Store as Store
-from cnnjax.runs.store import has_plan as has_plan
 from cnnjax.runs.swept import Swept as Swept
 from cnnjax.runs.trained import Trained as Trained
 from cnnjax.runs.trained import load_run as load_run

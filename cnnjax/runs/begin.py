@@ -5,9 +5,12 @@ import json
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+import jax
+
 from cnnjax.config import SweepConfig, TrainConfig
 from cnnjax.data import Dataset
 from cnnjax.descriptions import describe
+from cnnjax.planning import parse_lanes
 from cnnjax.runs.environment import changes, environment
 from cnnjax.runs.records import describe_data, differences, plain
 from cnnjax.runs.store import RunFolder, Store
@@ -59,20 +62,31 @@ def begin(
             continue
         here = json.loads(json.dumps(plain(here)))
         found = list((changes if name == "env" else differences)(there, here))
-        if name == "config" and (orders := _orders(there, here)):
-            found.append(orders)
+        if name == "config":
+            found += orders(there, here)
         if name == "config" and found and any(_ordered(there, field) != _ordered(here, field) for field in _POINTS):
             raise ValueError(
                 f"resume: {store.name} has other trials: {'; '.join(found)}: use another --name, with "
                 f"--extend {store.name} to take over those that both have"
             )
         changed += found
+    ended = store.read_json("summary.json") is not None
+    if not ended and (needed := _devices(store.read_json("plan.json"))) > (count := jax.device_count()):
+        changed.append(f"devices {needed} there, {count} here")
     if changed and not allow_changes:
         raise ValueError(
             f"resume: {store.name} was started with other settings: {'; '.join(changed)}: "
             "--allow-changes (allow_changes=True) continues all the same"
         )
-    return Begun(not changed and store.read_json("summary.json") is not None, facts if changed else {})
+    return Begun(not changed and ended, facts if changed else {})
+
+
+def _devices(plan: Any) -> int:
+    """How many a plan needs; 0 where there is none, or none that can be read."""
+    try:
+        return max(parse_lanes(str(entry["lanes"])).all_devices for entry in plan["programs"])
+    except (TypeError, KeyError, ValueError):
+        return 0
 
 
 def _check_kind(there: Mapping[str, Any], here: Mapping[str, Any], name: str) -> None:
@@ -86,11 +100,12 @@ def _ordered(config: Mapping[str, Any], field: str) -> str:
     return json.dumps(config.get(field))
 
 
-def _orders(there: Mapping[str, Any], here: Mapping[str, Any]) -> str:
-    """What is to be said where the same axes come in another order."""
+def orders(there: Mapping[str, Any], here: Mapping[str, Any]) -> list[str]:
+    """What is to be said where the same axes come in another order, in which trials are numbered."""
     old, new = (list(config.get("axes", ())) for config in (there, here))
-    same = old != new and sorted(old) == sorted(new)
-    return f"the order of the axes {', '.join(old)} there, {', '.join(new)} here" if same else ""
+    if old == new or sorted(old) != sorted(new):
+        return []
+    return [f"the order of the axes {', '.join(old)} there, {', '.join(new)} here"]
 
 
 def accept(store: Store, begun: Begun) -> None:

@@ -28,6 +28,7 @@ from cnnjax.runs.records import digest
 
 SCHEMA = 1
 LARGE = 16 * 2**20  # bytes of a state that is written while training goes on
+_Kind = tuple[list[int], str]  # shape and dtype
 _STATE, _MANIFEST = "state", "manifest.json"
 _OVERHEAD = 2**17  # bytes besides the arrays
 _LARGEST_MANIFEST = 2**26
@@ -117,15 +118,16 @@ class Checkpoints:
         Raises:
           CheckpointError: there are checkpoints, and every one is damaged.
         """
-        steps = self.steps()
+        steps, reason = self.steps(), ""
         for step in reversed(steps):
             path = self.folder / str(step)
             try:
                 return load(path, like, None if self.of_any else self.config)
             except CheckpointError as error:
+                reason = str(error)
                 self.report(f"{error}; {'the one before it is taken' if step != steps[0] else 'no other is left'}")
         if steps:
-            raise CheckpointError(f"{self.folder}: none of its {len(steps)} checkpoints is sound: train again")
+            raise CheckpointError(f"{self.folder}: none of its checkpoints ({len(steps)}) can be used: {reason}")
         return None
 
     def steps(self) -> list[int]:
@@ -221,12 +223,8 @@ def load(path: Path, like: PyTree, config: str | None = None) -> Checkpoint:
         if found.get(name) != manifest["files"].get(name):
             how = "missing" if name not in found else "changed" if name in manifest["files"] else "not one of its files"
             raise CheckpointError(f"{path / name}: {how} since it was written")
-    wanted = {name: (list(leaf.shape), np.dtype(leaf.dtype).name) for name, leaf in _named(like).items()}
     written = {name: (facts["shape"], facts["dtype"]) for name, facts in manifest["arrays"].items()}
-    for name in sorted(wanted.keys() | written.keys()):
-        if not _convertible(written.get(name), wanted.get(name)):
-            there, here = (_kind(kinds.get(name)) for kinds in (written, wanted))
-            raise CheckpointError(f"{path}: {name} is {there} there, {here} here")
+    _check_kinds(path, written, like)
     try:
         with _orbax() as orbax:
             arrays = orbax.restore(path.resolve() / _STATE)
@@ -237,9 +235,32 @@ def load(path: Path, like: PyTree, config: str | None = None) -> Checkpoint:
     for name in arrays:
         if _facts(arrays[name]) != manifest["arrays"][name]:
             raise CheckpointError(f"{path}: {name} is not the array that was written")
+    return Checkpoint(manifest["step"], _converted(arrays, like), manifest["metric"], path)
+
+
+def alike(checkpoint: Checkpoint, like: PyTree) -> Checkpoint:
+    """A checkpoint in memory, checked and converted as `load` does."""
+    arrays = _named(checkpoint.state)
+    _check_kinds(checkpoint.path, {name: _kind_of(array) for name, array in arrays.items()}, like)
+    return checkpoint._replace(state=_converted(arrays, like))
+
+
+def _check_kinds(path: Path, written: Mapping[str, _Kind], like: PyTree) -> None:
+    """CheckpointError names the first array that is not as `like` has it."""
+    wanted = {name: _kind_of(leaf) for name, leaf in _named(like).items()}
+    for name in sorted(wanted.keys() | written.keys()):
+        if not _convertible(written.get(name), wanted.get(name)):
+            there, here = (_kind(kinds.get(name)) for kinds in (written, wanted))
+            raise CheckpointError(f"{path}: {name} is {there} there, {here} here")
+
+
+def _kind_of(leaf: Any) -> _Kind:
+    return list(leaf.shape), np.dtype(leaf.dtype).name
+
+
+def _converted(arrays: Mapping[str, Any], like: PyTree) -> PyTree:
     leaves = [arrays[name].astype(leaf.dtype, copy=False) for name, leaf in _named(like).items()]
-    state = jax.tree.unflatten(jax.tree.structure(like), leaves)
-    return Checkpoint(manifest["step"], state, manifest["metric"], path)
+    return jax.tree.unflatten(jax.tree.structure(like), leaves)
 
 
 def _manifest(path: Path) -> dict[str, Any]:
@@ -280,7 +301,7 @@ def _named(tree: PyTree) -> dict[str, Any]:
     }
 
 
-def _convertible(written: tuple[list[int], str] | None, wanted: tuple[list[int], str] | None) -> bool:
+def _convertible(written: _Kind | None, wanted: _Kind | None) -> bool:
     """Whether both are one, or differ by `jax_enable_x64` alone: numbers of a kind in 32 and in 64 bits."""
     if written == wanted or written is None or wanted is None:
         return written == wanted
@@ -303,5 +324,5 @@ def _files(folder: Path) -> dict[str, Any]:
     return found
 
 
-def _kind(kind: tuple[list[int], str] | None) -> str:
+def _kind(kind: _Kind | None) -> str:
     return "missing" if kind is None else f"{kind[1]}{kind[0]}"

@@ -1,7 +1,7 @@
 """What differs between two runs."""
 
 import csv
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,13 +33,25 @@ def diff(first: str | Path, second: str | Path) -> dict[str, list[str]]:
     kinds = ["a sweep" if "axes" in config else "a single run" for config in configs]
     unlike = [f"the first is {kinds[0]}, the second {kinds[1]}"] if kinds[0] != kinds[1] else []
     bases = [config.get("base", config) if unlike else config for config in configs]
-    results = ["not compared"] if unlike else _results(*map(_trials, folders))
+    results = ["not compared"] if unlike else _compared(folders, configs)
     return {"configuration": [*unlike, *apart(*bases)], **found, "results": list(results)}
 
 
-def _trials(folder: Path) -> dict[str, list[Row]]:
+def _compared(folders: Sequence[Path], configs: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Trials by their values and seed; where a run has not ended, by number, which tells if the sweeps are the same."""
+    names = [_names(folder) for folder in folders]
+    if not all(names):
+        if any(
+            configs[0].get(field) != configs[1].get(field) for field in ("axes", "zipped", "seeds", "shard", "search")
+        ):
+            unended = ", ".join(str(folder) for folder, found in zip(folders, names, strict=True) if not found)
+            return [f"not compared: {unended} has not ended, and the two have other trials"]
+        names = [{}, {}]
+    return list(_results(*map(_trials, folders, names)))
+
+
+def _trials(folder: Path, names: Mapping[int, str]) -> dict[str, list[Row]]:
     """The epochs of each trial, by its values and seed."""
-    names = _names(folder)
     found: dict[str, list[Row]] = {}
     for row in read_metrics(folder / "metrics.jsonl"):
         rest = {name: value for name, value in row.items() if name != "trial"}

@@ -4,7 +4,7 @@ from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from cnnjax.config import SweepConfig, TrainConfig
 from cnnjax.data import Dataset, load
@@ -17,7 +17,7 @@ from cnnjax.runs.extend import check_shards, extendable
 from cnnjax.runs.extend import extend as extended
 from cnnjax.runs.progress import Progress
 from cnnjax.runs.runner import Stop, run
-from cnnjax.runs.store import InMemory, RunFolder, Store, has_plan
+from cnnjax.runs.store import InMemory, RunFolder, Store
 from cnnjax.runs.summary import summarize_run, write_tensorboard
 from cnnjax.runs.swept import Swept
 from cnnjax.runs.trained import Trained
@@ -25,11 +25,18 @@ from cnnjax.sweeps import Stage
 
 Config = TrainConfig | SweepConfig
 Show = Callable[[Event], None]
+_Execution = TypeVar("_Execution", bound=Execution)
 
 
 def as_sweep(config: Config) -> SweepConfig:
     """A single run as a sweep of one trial."""
     return config if isinstance(config, SweepConfig) else SweepConfig(config, axes=(), seeds=1)
+
+
+def undecided(execution: _Execution, store: Store | Path) -> _Execution:
+    """Without what is decided where a run is resumed, by the plan in its store, or in its folder at a path."""
+    plan = (store / "plan.json").is_file() if isinstance(store, Path) else store.read_json("plan.json")
+    return replace(execution, plan_from=None, lanes="auto") if plan else execution
 
 
 def events(
@@ -200,19 +207,19 @@ def _carried_out(
     execution: Mapping[str, Any],
 ) -> Swept:
     sources = [extend] if isinstance(extend, str | Path) else extend
-    _check_arguments(data, store, resume, progress, stop)
+    _check_arguments(data, store, {"resume": resume, "allow_changes": allow_changes}, progress, stop)
     store = Path(store).expanduser() if isinstance(store, str) else store
     base = config.base if isinstance(config, SweepConfig) else config
     data = load(base.data) if data is None else data
     how = Execution(**execution)
-    if resume and store is not None and has_plan(store):
-        how = replace(how, plan_from=None)
+    if resume and store is not None:
+        how = undecided(how, store)
     happening = events(
         config,
         data,
         lambda: _opened(store, resume),
         how,
-        extend=[Path(source) for source in sources],
+        extend=[Path(source).expanduser() for source in sources],
         allow_changes=allow_changes,
         classes=given_by(config),
         stop=stop,
@@ -233,14 +240,17 @@ def _check_config(config: Any, kind: type, other: str) -> None:
         raise TypeError(f"config: {type(config).__name__}: must be a {kind.__name__}{hint}")
 
 
-def _check_arguments(data: Any, store: Any, resume: bool, progress: Any, stop: Any) -> None:
+def _check_arguments(data: Any, store: Any, switches: Mapping[str, Any], progress: Any, stop: Any) -> None:
     """TypeError or ValueError where an argument is of another kind, before anything is written."""
     if not (data is None or isinstance(data, Dataset)):
         raise TypeError(f"data: {type(data).__name__}: must be a Dataset, as cnnjax.load returns it")
     kept = isinstance(store, str | Path) or (hasattr(store, "read_json") and not isinstance(store, type))
     if not (store is None or kept) or store == "":
         raise TypeError(f"store: {store!r}: must be the path of a run folder, a RunFolder, or InMemory()")
-    if resume and store is None:
+    for name, value in switches.items():
+        if not isinstance(value, bool):
+            raise TypeError(f"{name}: {value!r}: must be True or False")
+    if switches["resume"] and store is None:
         raise ValueError("resume: there is nothing to resume without a store")
     if not (isinstance(progress, bool) or callable(progress)):
         raise TypeError(f"progress: {progress!r}: must be True, False, or a function of an event")

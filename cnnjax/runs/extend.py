@@ -11,6 +11,7 @@ from cnnjax.data import Dataset
 from cnnjax.descriptions import describe
 from cnnjax.options import text
 from cnnjax.planning import programs_in, read_plan
+from cnnjax.runs.begin import orders
 from cnnjax.runs.environment import changes
 from cnnjax.runs.records import Row, differences, ended, read_metrics, read_record
 from cnnjax.runs.resume import configuration_of, last_state, length_of
@@ -45,10 +46,11 @@ def check_shards(sources: Sequence[Path], sweep: SweepConfig, classes: Iterable[
     missing = {trial.number: trial for trial in next(search(sweep)).trials}
     described = describe(sweep)
     for source in sources:
-        if sources.count(source) > 1:
+        if [other.resolve() for other in sources].count(source.resolve()) > 1:
             raise ValueError(f"merge: {source} is given twice")
         other = extendable(source, sweep, classes)
-        changed = list(differences(describe(replace(other, shard=None)), described))
+        there = describe(replace(other, shard=None))
+        changed = [*differences(there, described), *orders(there, described)]
         if changed:
             raise ValueError(f"merge: {source} is of another sweep: {'; '.join(changed)}")
         last = {row["trial"]: row for row in read_metrics(source / "metrics.jsonl")}
@@ -106,12 +108,12 @@ def extend(
     rows: list[Row] = []
     for source in sources:
         _refuse_changes(source, store, allow_changes)
-        wanted = {trial.config: trial for trial in trials if trial.number not in states}
+        wanted = {trial.config: trial for trial in trials}
         found = _taken(source, extendable(source, sweep, classes), wanted, data, report)
         if not found.states:
             raise ValueError(f"extend: {source}: has trained none of these {len(wanted)} trials to its end")
-        states |= found.states
-        rows += found.rows
+        rows += [row for row in found.rows if row["trial"] not in states]
+        states = {**found.states, **states}
     rows.sort(key=lambda row: (row["epoch"], row["trial"]))
     programs = plan([trial for trial in trials if trial.number in states], Lanes())
     store.cut_metrics(0)

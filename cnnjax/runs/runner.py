@@ -13,6 +13,8 @@ from concurrent.futures import Future
 from contextlib import closing
 from functools import partial
 
+import jax
+
 from cnnjax.config import SweepConfig
 from cnnjax.data import Dataset
 from cnnjax.devices import agreed, free_memory, threads
@@ -143,15 +145,16 @@ class _Runner:
 
     def _planned(self, stage: Stage) -> tuple[Program, ...]:
         """The programs of a stage: as the store's plan or the one that is followed says, or new ones."""
-        source = None
+        source = devices = None
         if self.resumed:
+            devices = jax.device_count()  # where they are fewer, `begin` has asked
             source = WrittenPlan(f"{self.store.name}/plan.json", self.store.read_json("plan.json"))
         elif self.execution.plan_from:
             source = read_plan(self.execution.plan_from)
         elif "pack" not in self.notes:
             self.notes["pack"] = choose_packing(stage, self.data, self.execution)._asdict()
         pack = self.notes.get("pack", {}).get("pack")
-        return planned(self.sweep, stage, self.data, self.execution, source, self.programs, pack)
+        return planned(self.sweep, stage, self.data, self.execution, source, self.programs, pack, devices)
 
     def _taken(
         self, programs: Sequence[Program]

@@ -7,6 +7,7 @@ import io
 import itertools
 import json
 import os
+import shutil
 import time
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
@@ -17,7 +18,7 @@ import jax
 import numpy as np
 from jaxtyping import PyTree
 
-from cnnjax.runs.checkpoints import Checkpoint, Checkpoints, preload
+from cnnjax.runs.checkpoints import Checkpoint, Checkpoints, alike, preload
 from cnnjax.runs.records import FORMAT, Row, digest, plain, read_metrics, read_record
 
 
@@ -134,7 +135,7 @@ class _StatesInMemory:
         self.last = Checkpoint(step, jax.tree.map(np.array, state), metric, Path(InMemory.name))
 
     def restore(self, like: PyTree) -> Checkpoint | None:
-        return self.last
+        return alike(self.last, like) if self.last else None
 
     def close(self) -> None:
         pass
@@ -160,6 +161,7 @@ class RunFolder:
         self.path = Path(path).expanduser()
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
+            self._new = not self.path.exists()
             try:
                 self.path.mkdir(exist_ok=resume)
             except FileExistsError:
@@ -307,13 +309,10 @@ class RunFolder:
     def __enter__(self) -> "RunFolder":
         return self
 
-    def __exit__(self, *exception: object) -> None:
+    def __exit__(self, kind: object, error: object, traceback: object) -> None:
+        if self._new and isinstance(error, ValueError) and not self._metrics.stat().st_size:
+            shutil.rmtree(self.path)  # refused before anything was trained: the name stays free
         self.close()
-
-
-def has_plan(store: Store | Path) -> bool:
-    """Whether what runs in a store, or in the folder at a path, is planned, so that no other plan is followed."""
-    return (store / "plan.json").is_file() if isinstance(store, Path) else store.read_json("plan.json") is not None
 
 
 def checkpoints_of(

@@ -39,7 +39,7 @@ class LastStates(Mapping[int, TrainState]):
 
     def __getitem__(self, trial: int) -> TrainState:
         if trial not in self._trials:
-            raise KeyError(trial)
+            raise KeyError(f"trial {trial}: this sweep has trials {', '.join(map(str, self))}")
         return self.of([trial])[trial]
 
     def __iter__(self) -> Iterator[int]:
@@ -90,7 +90,13 @@ class Swept(NamedTuple):
         return trial_rows(self.results, self.tests, self.metric, self.axes)
 
     def curves(self, quantity: str = "valid_loss") -> Float[np.ndarray, "trials epochs"]:
-        """A quantity of `rows` over epochs, trials as in `results`; NaN where a trial had ended or diverged."""
+        """A quantity of `rows` over epochs, trials as in `results`; NaN where a trial had ended or diverged.
+
+        Raises:
+          KeyError: `rows` have no such quantity.
+        """
+        if quantity not in self.rows[0]:
+            raise KeyError(f"{quantity}: there are {', '.join(name for name in self.rows[0] if name != 'trial')}")
         places = {result.trial.number: place for place, result in enumerate(self.results)}
         values = np.full((len(places), max(row["epoch"] for row in self.rows)), np.nan)
         for row in self.rows:

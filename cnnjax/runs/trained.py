@@ -91,7 +91,7 @@ def load_run(folder: str | Path, trial: int | None = None, classes: Iterable[Any
       CheckpointError: no checkpoint is valid.
       ValueError: there is no such trial, or none has won so far.
     """
-    folder = Path(folder)
+    folder = Path(folder).expanduser()
     described, data, plan = (read_record(folder / f"{name}.json") for name in ("config", "data", "plan"))
     config = configuration_of(folder, classes)
     planned = _valid(folder / "config.json", lambda: _planned(config, folder, data))
@@ -135,7 +135,7 @@ def _planned(config: TrainConfig | SweepConfig, folder: Path, data: Any) -> dict
 def _places(plan: Any, planned: Mapping[int, Trial], trial: int) -> list[tuple[int, Program]]:
     """The programs that a trial is a lane of, with their numbers, in order."""
     found = [
-        (place, read_program({**entry, "lanes": "1:1"}, planned))
+        (place, read_program(entry, planned))
         for place, entry in enumerate(plan["programs"])
         if trial in entry["trials"]
     ]

@@ -32,6 +32,9 @@ class Lanes:
     def __post_init__(self) -> None:
         if self.width < 0 or min(self.devices, self.split) < 1:
             raise ValueError(f"lanes: {self}: give 0 or more lanes side by side, and 1 or more devices, as 1:1")
+
+    def check(self) -> None:
+        """ValueError where JAX has fewer devices."""
         if self.all_devices > (count := jax.device_count()):
             there = f"{count} device" + ("" if count == 1 else "s")
             raise ValueError(
@@ -46,8 +49,13 @@ class Lanes:
     def all_devices(self) -> int:
         return self.devices * self.split
 
+    def on(self, count: int) -> "Lanes":
+        """The same on at most so many devices, none of which share a batch unless all do as before."""
+        return self if self.all_devices <= count else Lanes(self.width, min(self.devices, count))
+
     @property
     def mesh(self) -> Mesh:
+        self.check()
         shape, devices = (self.devices, self.split), jax.devices()[: self.all_devices]
         return jax.make_mesh(shape, ("lanes", AXIS), (AxisType.Auto,) * 2, devices=devices)
 
