@@ -481,9 +481,12 @@ def test_variables_may_come_back_from_a_file(back: Any, tmp_path: Path) -> None:
 def test_a_variable_that_is_missing_left_over_or_unlike_is_named(change: Any, message: str) -> None:
     """None is drawn at random in its place."""
     network = functional(listed)
-    variables = once(network.init, KEYS[0], X)
+
+    def apply() -> Any:
+        return network.apply(Variables(*change(*network.init(KEYS[0], X))), X, train=False, key=KEYS[1])
+
     with pytest.raises(ValueError, match=re.escape(message)):
-        network.apply(Variables(*change(*variables)), X, train=False, key=KEYS[1])
+        jax.eval_shape(apply)
 
 
 def test_a_stranger_s_module_works_unchanged() -> None:

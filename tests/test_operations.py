@@ -12,6 +12,7 @@ import pytest
 import scipy.signal
 from flax import nnx
 from jax import lax
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from cnnjax.operations import avg_pool, conv_general_dilated, max_pool, output_size
 
@@ -335,6 +336,53 @@ def test_sizes_of_the_textbook() -> None:
     assert output_size(32, 5, 1, (0, 0), 1) == 28
 
 
+PLACED = [
+    ((8, 8, 8, 3), (3, 3, 3, 4)),
+    ((8, 8, 8, 3), (5, 5, 3, 8)),
+    ((8, 8, 8, 32), (3, 3, 32, 32)),
+    ((8, 9, 2), (3, 2, 4)),
+]
+
+
+def of_case(shape: tuple, window: tuple) -> tuple[Any, jax.Array, jax.Array]:
+    """A loss over a convolution and pooling with its gradients, input and kernel."""
+    spatial = len(shape) - 2
+    layout = ("NHWC", "HWIO", "NHWC") if spatial == 2 else ("NWC", "WIO", "NWC")
+
+    def loss(x: jax.Array, kernel: jax.Array) -> jax.Array:
+        y = conv_general_dilated(x, kernel, (1,) * spatial, "SAME", dimension_numbers=layout)
+        return jnp.square(max_pool(y, (2,) * spatial, (2,) * spatial)).mean()
+
+    rng = np.random.default_rng(0)
+    x, kernel = (jnp.asarray(rng.normal(size=size), jnp.float32) for size in (shape, window))
+    return jax.value_and_grad(loss, argnums=(0, 1)), x, kernel
+
+
+def agree(found: Any, expected: Any) -> None:
+    for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(("shape", "window"), PLACED, ids=str)
+def test_a_batch_on_a_mesh_with_explicit_axes(shape: tuple, window: tuple) -> None:
+    """As `jax.make_mesh` makes one unless told otherwise."""
+    function, x, kernel = of_case(shape, window)
+    mesh = jax.make_mesh((2,), ("data",), (AxisType.Explicit,), devices=jax.devices()[:2])
+    with jax.set_mesh(mesh):
+        placed = jax.device_put(x, NamedSharding(mesh, PartitionSpec("data")))
+        found = jax.jit(function)(placed, jax.device_put(kernel, NamedSharding(mesh, PartitionSpec())))
+    agree(found, jax.jit(function)(x, kernel))
+
+
+@pytest.mark.parametrize(("shape", "window"), PLACED, ids=str)
+def test_without_jit_the_numbers_are_the_same(shape: tuple, window: tuple) -> None:
+    function, x, kernel = of_case(shape, window)
+    expected = jax.jit(function)(x, kernel)
+    with jax.disable_jit():
+        agree(function(x, kernel), expected)
+        agree(jax.vmap(function, (0, None))(x[:, None], kernel)[1][1].mean(0), expected[1][1])
+
+
 # ------------------------------------------------------------------------- pooling
 
 POOLS = {
@@ -411,11 +459,52 @@ def test_max_pool_by_hand() -> None:
     np.testing.assert_array_equal(gradient[0, ..., 0], [[0, 0, 1, 0], [0, 1, 0, 0]])
 
 
+@pytest.mark.parametrize(
+    ("shape", "window", "strides", "padding"),
+    [
+        ((2, 7, 7, 3), (7, 7), (7, 7), "VALID"),
+        ((2, 40, 3), (40,), None, "VALID"),
+        ((2, 90, 3), (33,), (20,), "SAME"),
+        ((2, 75, 3), (36,), (37,), "VALID"),
+        ((2, 36, 5, 3), (36, 2), (36, 2), [(2, 2), (0, 0)]),
+    ],
+    ids=str,
+)
+def test_large_windows_equal_flax(shape: tuple, window: tuple, strides: Any, padding: Any) -> None:
+    """Also the gradient, which of equal maxima goes to the first, and the way NaN goes."""
+    x = jnp.asarray(np.random.default_rng(0).integers(-3, 4, shape), jnp.float32)
+
+    def derivatives(pool: Any) -> Any:
+        def outcome(x: jax.Array) -> tuple[jax.Array, jax.Array]:
+            y = pool(x, window, strides, padding)
+            return (jnp.cos(jnp.arange(y.size)).reshape(y.shape) * y).sum(), y
+
+        gradient, y = jax.grad(outcome, has_aux=True)(x)
+        return gradient, y, jnp.isnan(pool(x.at[0, 1].set(jnp.nan), window, strides, padding))
+
+    for ours, theirs in ((max_pool, nnx.max_pool), (avg_pool, nnx.avg_pool)):
+        found, expected = (jax.jit(partial(derivatives, pool))() for pool in (ours, theirs))
+        for a, b in zip(found, expected, strict=True):
+            np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
+
+
+def test_a_large_window_is_no_large_program() -> None:
+    def lines(size: int) -> int:
+        def total(x: jax.Array) -> jax.Array:
+            return max_pool(x, (size,)).sum() + avg_pool(x, (size,)).sum()
+
+        return jax.jit(jax.grad(total)).lower(jnp.ones((2, size, 3))).as_text().count("\n")
+
+    assert lines(1000) == lines(100)
+
+
 def test_pooling_keeps_nan_and_type() -> None:
     x = jnp.ones((1, 4, 4, 1)).at[0, 1, 1, 0].set(jnp.nan)
     assert jnp.isnan(max_pool(x, (2, 2), (2, 2))).ravel().tolist() == [True, False, False, False]
     assert jnp.isnan(max_pool(x, (3, 3), (1, 1))).all()
     assert max_pool(jnp.zeros((1, 4, 4, 1), jnp.uint8), (2, 2), (2, 2)).dtype == jnp.uint8
+    lit = jnp.zeros((1, 4, 4, 1), bool).at[0, 0, 3].set(True)
+    np.testing.assert_array_equal(max_pool(lit, (2, 2), (2, 2)), nnx.max_pool(lit, (2, 2), (2, 2)))
     for pool in (max_pool, avg_pool):
         assert pool(jnp.zeros((1, 4, 4, 1), jnp.bfloat16), (2, 2), (2, 2), "SAME").dtype == jnp.bfloat16
 

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from jax import Array, lax
 from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
+from jax.sharding import AxisType
 
 from cnnjax.operations.forms import cpu_input, cpu_kernel, cpu_output, lax_input, lax_kernel, lax_output
 from cnnjax.operations.windows import Geometry, Padding, explicit_padding, output_size
@@ -84,7 +85,13 @@ def _primitive(name: str, plain: _Form, cpu: _Form, images_first: bool) -> Primi
         out = primitive.bind(a, b, geometry=geometry, lanes=merged)
         return out.reshape(size, inner, *out.shape[1:]), 0
 
-    primitive.def_impl(jax.jit(primitive.bind, static_argnames=("geometry", "lanes")))
+    alone = jax.jit(primitive.bind, static_argnames=("geometry", "lanes"))
+
+    @primitive.def_impl  # type: ignore[untyped-decorator]
+    def _(a: Array, b: Array, **parameters: Any) -> Array:
+        with jax.disable_jit(False):  # one operation, as each of lax is one also without jit
+            return alone(a, b, **parameters)
+
     batching.primitive_batchers[primitive] = batch
     mlir.register_lowering(primitive, mlir.lower_fun(default, multiple_results=False))
     mlir.register_lowering(primitive, mlir.lower_fun(on_cpu, multiple_results=False), platform="cpu")
@@ -125,6 +132,10 @@ _transposes(_kernel_p, _bind(_input_p, swap=True), _bind(_output_p, swap=True)) 
 # ------------------------------------------------------------------------- the drop-in
 
 
+def _explicit(operand: Array) -> bool:
+    return AxisType.Explicit in jax.typeof(operand).sharding.mesh.axis_types
+
+
 def _hashable(precision: Any) -> Any:
     return tuple(precision) if isinstance(precision, list) else precision
 
@@ -150,7 +161,8 @@ def conv_general_dilated(
     agree with `jax.lax` to rounding. Forward mode, reverse mode and any mix of them work.
 
     Handed to `jax.lax` unchanged: `lhs_dilation` above 1, `batch_group_count` above 1, an
-    `out_sharding`, operands that vary over the devices of a `jax.shard_map` with `check_vma`, a
+    `out_sharding`, operands that lie on a mesh with explicit axes, as `jax.make_mesh` makes one, or
+    that vary over the devices of a `jax.shard_map` with `check_vma`, a
     `preferred_element_type` other than the operands' own, operands that are not both of one
     floating type, empty arrays, and anything but 1 to 3 spatial dimensions.
 
@@ -182,8 +194,9 @@ def conv_general_dilated(
         and batch_group_count == 1
         and (preferred_element_type is None or jnp.dtype(preferred_element_type) == lhs.dtype)
         and out_sharding is None
-        # Under a shard_map that tracks how values vary over devices, lax knows what to sum.
-        and not any(jax.typeof(operand).manual_axis_type.varying for operand in (lhs, rhs))
+        # Under a shard_map that tracks how values vary over devices, lax knows what to sum; under a
+        # mesh with explicit axes, where the result lies.
+        and not any(jax.typeof(operand).manual_axis_type.varying or _explicit(operand) for operand in (lhs, rhs))
     )
     # Abstract evaluation raises lax's own errors, and gives the shape.
     reference = partial(

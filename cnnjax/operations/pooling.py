@@ -1,16 +1,19 @@
 """Maximum and mean over windows."""
 
 import math
+import operator
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array, lax
 
 from cnnjax.operations.windows import Padding, Sizes, explicit_padding, output_size
 
+_MOST_SLICES = 32  # of a window, since they take long to compile
 _REGISTER = 16  # numbers of four bytes; fewer channels than that leave it partly empty
 
 
@@ -34,6 +37,31 @@ def _(primals: tuple[tuple[Array, ...]], tangents: tuple[tuple[Array, ...]]) -> 
     return best, sum(jnp.where(index == i, t, 0) for i, t in enumerate(tangents[0]))  # type: ignore[return-value]
 
 
+def _along(windows: Array, axis: int) -> Array:
+    """Maximum along an axis; the gradient goes to the first that attains it."""
+    first = lax.argmax(windows, axis, jnp.int32)  # NaN counts as the highest
+    chosen = lax.broadcasted_iota(jnp.int32, windows.shape, axis) == jnp.expand_dims(first, axis)
+    return jnp.sum(jnp.where(chosen, windows, jnp.zeros((), windows.dtype)), axis, dtype=windows.dtype)
+
+
+def _total(slices: tuple[Array, ...]) -> Array:
+    return sum(slices[1:], slices[0])
+
+
+def _total_along(windows: Array, axis: int) -> Array:
+    return jnp.sum(windows, axis, dtype=windows.dtype)
+
+
+def _windows(x: Array, axis: int, size: int, stride: int) -> Array:
+    """The windows along an axis as two axes: where they are, and the cells of each."""
+    count = output_size(x.shape[axis], size, stride, (0, 0), 1)
+    cells = stride * np.arange(count)[:, None] + np.arange(size)
+    if stride == size or count == 1:  # without a gather
+        x = lax.slice_in_dim(x, 0, count * size, axis=axis)
+        return x.reshape(*x.shape[:axis], count, size, *x.shape[axis + 1 :])
+    return jnp.take(x, cells, axis)
+
+
 def _slices(x: Array, axes: Sequence[int], window: Sizes, strides: Sizes) -> tuple[Array, ...]:
     """X at every offset of the window over `axes`, in row-major order."""
     slices: tuple[Array, ...] = (x,)
@@ -51,7 +79,8 @@ def _pool(
     strides: Sequence[int] | None,
     padding: Padding,
     fill: Any,
-    combine: Callable[..., Array],
+    combine: Callable[[tuple[Array, ...]], Array],
+    along: Callable[[Array, int], Array],
 ) -> Array:
     window = tuple(int(w) for w in window)
     strides = (1,) * len(window) if strides is None else tuple(int(s) for s in strides)
@@ -71,17 +100,20 @@ def _pool(
         for axis, (lo, hi) in zip(axes, pairs, strict=True):
             config[axis] = (lo, hi, 0)
         x = lax.pad(x, jnp.asarray(fill, x.dtype), config)
-    if all(stride >= size for size, stride in zip(window, strides, strict=True)):
+    if math.prod(window) <= _MOST_SLICES and all(map(operator.ge, strides, window)):
         if x.ndim == len(window) + 2 and x.shape[-1] < _REGISTER and jax.default_backend() == "cpu":
             # With the images innermost the loops fill the registers. The barrier keeps the way back
             # from being computed cell by cell.
             slices = _slices(jnp.swapaxes(x, 0, -1), axes, window, strides)
             return jnp.swapaxes(lax.optimization_barrier(combine(slices)), 0, -1)
         return combine(_slices(x, axes, window, strides))
-    # Overlapping windows: one dimension after the other, the last first, so that of equal maxima
-    # the first in row-major order still wins.
+    # Overlapping and large windows: one dimension after the other, the last first, so that of equal
+    # maxima the first in row-major order still wins.
     for axis, size, stride in reversed(list(zip(axes, window, strides, strict=True))):
-        x = combine(_slices(x, (axis,), (size,), (stride,)))
+        if size <= _MOST_SLICES:
+            x = combine(_slices(x, (axis,), (size,), (stride,)))
+        else:
+            x = along(_windows(x, axis, size, stride), axis + 1)
     return x
 
 
@@ -105,8 +137,10 @@ def max_pool(
     Raises:
       ValueError: the window does not fit.
     """
+    if inputs.dtype == bool:
+        return max_pool(inputs.astype(jnp.int8), window_shape, strides, padding) > 0
     lowest = -jnp.inf if jnp.issubdtype(inputs.dtype, jnp.floating) else jnp.iinfo(inputs.dtype).min
-    return _pool(inputs, window_shape, strides, padding, lowest, _first_maximum)
+    return _pool(inputs, window_shape, strides, padding, lowest, _first_maximum, _along)
 
 
 def avg_pool(
@@ -132,7 +166,9 @@ def avg_pool(
     Raises:
       ValueError: the window does not fit.
     """
-    total = partial(_pool, window=window_shape, strides=strides, padding=padding, fill=0, combine=sum)
+    total = partial(
+        _pool, window=window_shape, strides=strides, padding=padding, fill=0, combine=_total, along=_total_along
+    )
     if count_include_pad:
         return total(inputs) / math.prod(window_shape)
     return total(inputs) / total(jnp.ones((*inputs.shape[-1 - len(window_shape) : -1], 1), inputs.dtype))
