@@ -295,7 +295,7 @@ def test_a_run_on_two_devices_is_resumed_on_more_and_where_allowed_on_fewer(tmp_
     assert ran(2, "r", "stop")[1].startswith("KeyboardInterrupt")
     shutil.copytree(tmp_path / "r", tmp_path / "fewer")
     assert ran(1, "r", "")[1] == (
-        "ValueError: resume: r was started with other settings: devices 2 there, 1 here: "
+        "ValueError: resume: r was started with other settings: devices 2 there, 1 here (plan.json): "
         "--allow-changes (allow_changes=True) continues all the same"
     )
     whole, _ = ran(3, "r", "")

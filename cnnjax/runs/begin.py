@@ -72,7 +72,7 @@ def begin(
         changed += found
     ended = store.read_json("summary.json") is not None
     if not ended and (needed := _devices(store.read_json("plan.json"))) > (count := jax.device_count()):
-        changed.append(f"devices {needed} there, {count} here")
+        changed.append(f"devices {needed} there, {count} here (plan.json)")
     if changed and not allow_changes:
         raise ValueError(
             f"resume: {store.name} was started with other settings: {'; '.join(changed)}: "
