@@ -505,6 +505,9 @@ def test_pooling_keeps_nan_and_type() -> None:
     assert max_pool(jnp.zeros((1, 4, 4, 1), jnp.uint8), (2, 2), (2, 2)).dtype == jnp.uint8
     lit = jnp.zeros((1, 4, 4, 1), bool).at[0, 0, 3].set(True)
     np.testing.assert_array_equal(max_pool(lit, (2, 2), (2, 2)), nnx.max_pool(lit, (2, 2), (2, 2)))
+    for cells in (2, 40):
+        lit = jnp.zeros((1, cells, 1), bool).at[0, 1:].set(True)
+        np.testing.assert_allclose(avg_pool(lit, (cells,)), [[[(cells - 1) / cells]]], rtol=1e-6)
     for pool in (max_pool, avg_pool):
         assert pool(jnp.zeros((1, 4, 4, 1), jnp.bfloat16), (2, 2), (2, 2), "SAME").dtype == jnp.bfloat16
 

@@ -199,7 +199,7 @@ def test_sources_may_have_the_same_trials(small: Dataset, tmp_path: Path) -> Non
     sources = [tmp_path / "one", tmp_path / "two", tmp_path / "one"]
     more = cnnjax.sweep(replace(config, seeds=2), small, store=tmp_path / "more", extend=sources, **HOW)
     assert len(more.rows) == 14  # 2 of 3 epochs of 2 rates, and the first of the one that diverges, for two seeds
-    assert {(row["trial"], row["epoch"]) for row in more.rows}.__len__() == 14
+    assert len({(row["trial"], row["epoch"]) for row in more.rows}) == 14
 
 
 def test_memory_is_as_strict_as_a_folder(small: Dataset) -> None:
@@ -220,9 +220,13 @@ def test_a_difference_with_a_run_that_has_not_ended(small: Dataset, tmp_path: Pa
     shutil.copytree(tmp_path / "whole", tmp_path / "cut")
     (tmp_path / "cut" / "trials.csv").unlink()
     assert diff(tmp_path / "whole", tmp_path / "cut")["results"] == []
-    cnnjax.sweep(replace(SWEEP, seeds=1), small, store=tmp_path / "fewer", **HOW)
-    [line] = diff(tmp_path / "cut", tmp_path / "fewer")["results"]
-    assert line == f"not compared: {tmp_path / 'cut'} has not ended, and the two have other trials"
+    for name, other in (
+        ("fewer", replace(SWEEP, axes=AXES[:1], seeds=1)),
+        ("turned", replace(SWEEP, axes=AXES[::-1])),  # numbers its trials otherwise
+    ):
+        cnnjax.sweep(other, small, store=tmp_path / name, **HOW)
+        [line] = diff(tmp_path / "cut", tmp_path / name)["results"]
+        assert line == f"not compared: {tmp_path / 'cut'} has not ended, and the two have other trials"
     with pytest.raises(KeyError, match="trial 99: this sweep has trials 0, 1, 2"):
         whole.states[99]
     with pytest.raises(KeyError, match="foo: there are epoch, "):

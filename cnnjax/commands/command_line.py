@@ -32,9 +32,9 @@ from cnnjax.runs import (
     RunFolder,
     Saved,
     Swept,
+    as_resumed,
     as_sweep,
     events,
-    undecided,
 )
 from cnnjax.sweeps import batch_split, search, structure
 
@@ -162,7 +162,7 @@ def carried_out(
     data = preset.dataset(sweep.base.data, options.data_dir)
     runs_dir = options.runs_dir.expanduser()
     if options.resume:
-        options = undecided(options, runs_dir / (options.name or ""))
+        options = as_resumed(options, runs_dir / (options.name or ""))
     happening = events(
         config,
         data,

@@ -44,10 +44,6 @@ def _along(windows: Array, axis: int) -> Array:
     return jnp.sum(jnp.where(chosen, windows, jnp.zeros((), windows.dtype)), axis, dtype=windows.dtype)
 
 
-def _total(slices: tuple[Array, ...]) -> Array:
-    return sum(slices[1:], slices[0])
-
-
 def _total_along(windows: Array, axis: int) -> Array:
     return jnp.sum(windows, axis, dtype=windows.dtype)
 
@@ -79,7 +75,7 @@ def _pool(
     strides: Sequence[int] | None,
     padding: Padding,
     fill: Any,
-    combine: Callable[[tuple[Array, ...]], Array],
+    combine: Callable[..., Array],
     along: Callable[[Array, int], Array],
 ) -> Array:
     window = tuple(int(w) for w in window)
@@ -166,8 +162,10 @@ def avg_pool(
     Raises:
       ValueError: the window does not fit.
     """
+    if inputs.dtype == bool:
+        inputs = inputs.astype(jnp.int32)
     total = partial(
-        _pool, window=window_shape, strides=strides, padding=padding, fill=0, combine=_total, along=_total_along
+        _pool, window=window_shape, strides=strides, padding=padding, fill=0, combine=sum, along=_total_along
     )
     if count_include_pad:
         return total(inputs) / math.prod(window_shape)

@@ -8,12 +8,12 @@ from cnnjax.runs.checkpoints import kept as kept
 from cnnjax.runs.checkpoints import load as load
 from cnnjax.runs.clock import Clock as Clock
 from cnnjax.runs.difference import diff as diff
+from cnnjax.runs.entry import as_resumed as as_resumed
 from cnnjax.runs.entry import as_sweep as as_sweep
 from cnnjax.runs.entry import check as check
 from cnnjax.runs.entry import events as events
 from cnnjax.runs.entry import fit as fit
 from cnnjax.runs.entry import sweep as sweep
-from cnnjax.runs.entry import undecided as undecided
 from cnnjax.runs.events import Compiled as Compiled
 from cnnjax.runs.events import Epoch as Epoch
 from cnnjax.runs.events import Event as Event

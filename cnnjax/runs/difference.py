@@ -1,6 +1,7 @@
 """What differs between two runs."""
 
 import csv
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -41,13 +42,16 @@ def _compared(folders: Sequence[Path], configs: Sequence[Mapping[str, Any]]) -> 
     """Trials by their values and seed; where a run has not ended, by number, which tells if the sweeps are the same."""
     names = [_names(folder) for folder in folders]
     if not all(names):
-        if any(
-            configs[0].get(field) != configs[1].get(field) for field in ("axes", "zipped", "seeds", "shard", "search")
-        ):
+        if _points(configs[0]) != _points(configs[1]):
             unended = ", ".join(str(folder) for folder, found in zip(folders, names, strict=True) if not found)
             return [f"not compared: {unended} has not ended, and the two have other trials"]
         names = [{}, {}]
     return list(_results(*map(_trials, folders, names)))
+
+
+def _points(config: Mapping[str, Any]) -> str:
+    """What numbers the trials of a sweep, the order of its axes included; the same for every single run."""
+    return json.dumps({name: value for name, value in config.items() if "axes" in config and name != "base"})
 
 
 def _trials(folder: Path, names: Mapping[int, str]) -> dict[str, list[Row]]:

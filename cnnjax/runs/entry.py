@@ -33,8 +33,8 @@ def as_sweep(config: Config) -> SweepConfig:
     return config if isinstance(config, SweepConfig) else SweepConfig(config, axes=(), seeds=1)
 
 
-def undecided(execution: _Execution, store: Store | Path) -> _Execution:
-    """Without what is decided where a run is resumed, by the plan in its store, or in its folder at a path."""
+def as_resumed(execution: _Execution, store: Store | Path) -> _Execution:
+    """An execution without what the plan of a run that is resumed decides, in its store or in the folder at a path."""
     plan = (store / "plan.json").is_file() if isinstance(store, Path) else store.read_json("plan.json")
     return replace(execution, plan_from=None, lanes="auto") if plan else execution
 
@@ -213,7 +213,7 @@ def _carried_out(
     data = load(base.data) if data is None else data
     how = Execution(**execution)
     if resume and store is not None:
-        how = undecided(how, store)
+        how = as_resumed(how, store)
     happening = events(
         config,
         data,

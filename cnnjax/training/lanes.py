@@ -50,7 +50,7 @@ class Lanes:
         return self.devices * self.split
 
     def on(self, count: int) -> "Lanes":
-        """The same on at most so many devices, none of which share a batch unless all do as before."""
+        """These lanes, or where they need more than so many devices, on those and with each batch on one."""
         return self if self.all_devices <= count else Lanes(self.width, min(self.devices, count))
 
     @property
