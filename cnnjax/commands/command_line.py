@@ -16,7 +16,7 @@ from typing import Any
 
 import jax
 
-from cnnjax.commands import terminal
+from cnnjax.commands import shell, terminal
 from cnnjax.commands.arguments import Parsed
 from cnnjax.commands.errors import reported, usage
 from cnnjax.commands.options import Options
@@ -35,6 +35,7 @@ from cnnjax.runs import (
     as_resumed,
     as_sweep,
     events,
+    waiting,
 )
 from cnnjax.sweeps import batch_split, search, structure
 
@@ -78,6 +79,11 @@ def run_command(main: Callable[[Any, Any, Any], None], read: Callable[[list[str]
     argv = sys.argv[1:]
     signals.listen()
     terminal.use()
+    with log.copying():
+        _run(main, read, argv)
+
+
+def _run(main: Callable[[Any, Any, Any], None], read: Callable[[list[str]], Parsed], argv: list[str]) -> None:
     try:
         with reported("--debug" in argv):
             parsed = read(argv)
@@ -124,7 +130,7 @@ class Interrupted(BaseException):
 
     def __init__(self, number: int, where: str = ""):
         super().__init__(f"interrupted{where and ': ' + where}")
-        self.code = 128 + number
+        self.number, self.where, self.code = number, where, 128 + number
 
 
 class Signals:
@@ -145,6 +151,7 @@ class Signals:
 
 
 signals = Signals()
+log = terminal.Log()
 
 
 # ------------------------------------------------------------------------- a run
@@ -159,7 +166,8 @@ def carried_out(
       Interrupted: a signal came, and the state is saved.
     """
     sweep = as_sweep(config)
-    data = preset.dataset(sweep.base.data, options.data_dir)
+    with waiting(f"loading {sweep.base.data}", visible=not options.quiet):
+        data = preset.dataset(sweep.base.data, options.data_dir)
     runs_dir = options.runs_dir.expanduser()
     if options.resume:
         options = as_resumed(options, runs_dir / (options.name or ""))
@@ -177,35 +185,46 @@ def carried_out(
         stop=lambda: bool(signals.pending),
         started=STARTED,
     )
-    with usage(options.debug), contextlib.closing(happening):
-        progress = None if options.quiet else Progress(sweep, data)
+    showing = Progress(sweep, data, visible=not options.quiet, log=log)
+    with usage(options.debug), contextlib.closing(happening), contextlib.closing(showing) as progress:
+        opened = next(happening)
+        assert isinstance(opened, Opened)
+        assert isinstance(opened.store, RunFolder)
+        folder = opened.store
+        if opened.complete:
+            print(f"{folder.path} is complete")
+            exit_if_all_diverged(folder)
+            raise SystemExit(0)
+        folder.append("command", shell.line())
+        log.follow(folder.path / "log.txt", f"$ {shell.line()}")
+        progress(opened)
         try:
-            return _followed(happening, progress)
+            return _followed(happening, progress), folder
+        except Interrupted as interrupted:
+            where = f"{folder.path}: {interrupted.where}continue with: {shell.continuing(folder.path)}"
+            raise Interrupted(interrupted.number, where) from None
         finally:
             signals.held = False
-            if progress:
-                progress.close()
 
 
-def _followed(happening: Iterator[Event], progress: Progress | None) -> tuple[Swept, RunFolder]:
-    folder, last = None, None
+def _followed(happening: Iterator[Event], progress: Progress) -> Swept:
+    step = 0
     for event in happening:
         signals.held = isinstance(event, Compiled) or (signals.held and not (isinstance(event, Saved) and event.ended))
-        last = event
-        if progress:
-            progress(event)
-        if isinstance(event, Opened):
-            assert isinstance(event.store, RunFolder)
-            folder = event.store
-            if event.complete:
-                print(f"{folder.path} is complete")
-                raise SystemExit(0)
-        elif isinstance(event, Finished):
-            assert folder
-            return event.swept, folder
-    assert folder
-    assert isinstance(last, Saved)
-    raise Interrupted(signals.pending, f"{folder.path}: saved at step {last.step}: the same command with --resume")
+        progress(event)
+        if isinstance(event, Saved):
+            step = event.step
+        if isinstance(event, Finished):
+            return event.swept
+    raise Interrupted(signals.pending, f"saved at step {step}: ")
+
+
+def exit_if_all_diverged(folder: RunFolder) -> None:
+    """Ends the process with code 1 where every trial of a run has diverged, by its summary."""
+    summary = folder.read_json("summary.json")
+    counts = summary["trials"] if "trials" in summary else {summary["status"]: 1}
+    if not any(count for status, count in counts.items() if status != "diverged"):
+        raise SystemExit(1)
 
 
 def times(folder: RunFolder) -> str:

@@ -31,7 +31,6 @@ def main(arguments: Arguments) -> None:
             print(f"{title}: {'the same' if not lines else ''}".rstrip())
             for line in lines:
                 print(f"  {line}")
-        sys.stdout.flush()
 
 
 def command() -> None:

@@ -7,6 +7,7 @@ from typing import NoReturn
 
 import jax
 
+from cnnjax.commands.terminal import piped
 from cnnjax.data import DataError
 from cnnjax.runs import CheckpointError, RecordError
 
@@ -32,10 +33,8 @@ def usage(debug: bool = False) -> Iterator[None]:
 def reported(debug: bool = False) -> Iterator[None]:
     """Where what cannot be read, written or computed ends the process with one line."""
     try:
-        yield
-    except BrokenPipeError:  # the reader of standard output left, as `head` does
-        sys.stderr.close()
-        raise SystemExit(1) from None
+        with piped():
+            yield
     except (DataError, RecordError, CheckpointError, OSError, MemoryError, jax.errors.JaxRuntimeError) as error:
         if debug:
             raise

@@ -8,7 +8,7 @@ from typing import Annotated
 import tyro
 
 from cnnjax.commands.arguments import Parsed
-from cnnjax.commands.command_line import carried_out, run_command
+from cnnjax.commands.command_line import carried_out, exit_if_all_diverged, run_command
 from cnnjax.commands.errors import usage
 from cnnjax.commands.options import Options
 from cnnjax.commands.sweep import report
@@ -66,7 +66,9 @@ def _read(argv: list[str]) -> Parsed:
 
 def main(config: SweepConfig, options: Options, preset: Preset) -> None:
     """Joins, and prints what came of it."""
-    report(*carried_out(config, options, preset, only_extend=True))
+    swept, folder = carried_out(config, options, preset, only_extend=True)
+    report(swept, folder)
+    exit_if_all_diverged(folder)
 
 
 def command() -> None:

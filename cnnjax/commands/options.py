@@ -32,7 +32,7 @@ class Options(Execution):
     extend: tuple[Path, ...] = ()
     """take over what these finished runs of the same kind have trained already, and train what is missing"""
     tensorboard: bool = False
-    """of a sweep: a TensorBoard run for each trial, with its HParams page"""
+    """write a TensorBoard run for each trial, with the HParams page"""
     plan: bool = False
     """only print what would be trained: trials, programs, lanes, memory, and the predicted time"""
     debug: bool = False

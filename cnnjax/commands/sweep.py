@@ -8,14 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from cnnjax.commands.arguments import parse
-from cnnjax.commands.command_line import carried_out, run_command, times
+from cnnjax.commands.command_line import carried_out, exit_if_all_diverged, run_command, times
 from cnnjax.commands.options import Options
 from cnnjax.commands.plan import show_plan
 from cnnjax.commands.tables import aligned
 from cnnjax.config import Range, SweepConfig
 from cnnjax.options import text
 from cnnjax.presets import Preset
-from cnnjax.runs import RunFolder, Swept
+from cnnjax.runs import RunFolder, Swept, counted
 from cnnjax.sweeps import Ranked, edges, shown, summarize, ties, variance_shares
 
 
@@ -24,7 +24,9 @@ def main(config: SweepConfig, options: Options, preset: Preset) -> None:
     if options.plan:
         show_plan(config, options, preset)
         return
-    report(*carried_out(config, options, preset))
+    swept, folder = carried_out(config, options, preset)
+    report(swept, folder)
+    exit_if_all_diverged(folder)
 
 
 def report(swept: Swept, folder: RunFolder) -> None:
@@ -32,9 +34,8 @@ def report(swept: Swept, folder: RunFolder) -> None:
     print(table(swept))
     for line in judged(swept, folder):
         print(line)
-    statuses = [result.status for result in swept.results]
-    counts = ", ".join(f"{statuses.count(status)} {status}" for status in ("complete", "stopped", "diverged"))
-    print(f"{len(statuses)} trials: {counts}; {times(folder)}")
+    counts = counted(result.status for result in swept.results)
+    print(f"{len(swept.results)} trials: {counts}; {times(folder)}")
     print(folder.path)
 
 

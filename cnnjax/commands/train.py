@@ -3,7 +3,7 @@
 from functools import partial
 
 from cnnjax.commands.arguments import parse
-from cnnjax.commands.command_line import carried_out, run_command, times
+from cnnjax.commands.command_line import carried_out, exit_if_all_diverged, run_command, times
 from cnnjax.commands.options import Options
 from cnnjax.commands.plan import show_plan
 from cnnjax.config import TrainConfig
@@ -30,6 +30,7 @@ def main(config: TrainConfig, options: Options, preset: Preset) -> None:
         print(f"test {name} {digits(tested, metric)}{unit}, loss {loss:.4f} ({examples} examples)")
     print(f"{swept.parameters:,} parameters; {times(folder)}")
     print(folder.path)
+    exit_if_all_diverged(folder)
 
 
 def command() -> None:

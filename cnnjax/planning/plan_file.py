@@ -34,12 +34,19 @@ _STRETCH = ("after", "until", "spare")
 def _described(program: Program) -> dict[str, Any]:
     wide = program.wide
     return {
+        "network": str(wide or program.config.network),
         "lanes": str(program.lanes),
         "micro_batch": program.micro_batch,
         "trials": [trial.number for trial in program.trials],
+        "values": {str(trial.number): _values(trial) for trial in program.trials},
         **({"widths": {name: list(getattr(wide, name)) for name in wide.widths}} if wide else {}),
         **{name: value for name in _STRETCH if (value := getattr(program, name))},
     }
+
+
+def _values(trial: Trial) -> dict[str, Any]:
+    """What a trial's swept values are, for a reader: a plan that is followed goes by numbers."""
+    return {**dict(trial.values), "seed": trial.config.seed}
 
 
 def parse_lanes(words: str) -> Lanes:

@@ -15,6 +15,7 @@ from cnnjax.runs.entry import events as events
 from cnnjax.runs.entry import fit as fit
 from cnnjax.runs.entry import sweep as sweep
 from cnnjax.runs.events import Compiled as Compiled
+from cnnjax.runs.events import Compiling as Compiling
 from cnnjax.runs.events import Epoch as Epoch
 from cnnjax.runs.events import Event as Event
 from cnnjax.runs.events import Finished as Finished
@@ -23,10 +24,13 @@ from cnnjax.runs.events import Opened as Opened
 from cnnjax.runs.events import Planned as Planned
 from cnnjax.runs.events import Resumed as Resumed
 from cnnjax.runs.events import Saved as Saved
+from cnnjax.runs.events import Within as Within
 from cnnjax.runs.progress import Progress as Progress
+from cnnjax.runs.progress import waiting as waiting
 from cnnjax.runs.records import FORMAT as FORMAT
 from cnnjax.runs.records import RecordError as RecordError
 from cnnjax.runs.records import Row as Row
+from cnnjax.runs.records import counted as counted
 from cnnjax.runs.records import describe_data as describe_data
 from cnnjax.runs.records import differences as differences
 from cnnjax.runs.records import digest as digest

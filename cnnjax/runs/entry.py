@@ -15,7 +15,7 @@ from cnnjax.runs.clock import Clock
 from cnnjax.runs.events import Event, Finished, Noted, Opened
 from cnnjax.runs.extend import check_shards, extendable
 from cnnjax.runs.extend import extend as extended
-from cnnjax.runs.progress import Progress
+from cnnjax.runs.progress import Progress, waiting
 from cnnjax.runs.runner import Stop, run
 from cnnjax.runs.store import InMemory, RunFolder, Store
 from cnnjax.runs.summary import summarize_run, write_tensorboard
@@ -66,7 +66,7 @@ def events(
       allow_changes: whether a run that is resumed, or extended, may have begun with other settings.
       classes: your own that the configurations of these folders may name.
       code: facts of the code that defines them, for `env.json`.
-      tensorboard: whether a run folder of a sweep ends with a TensorBoard run for each trial.
+      tensorboard: whether a run folder ends with a TensorBoard run for each trial.
       stop: see `run`.
       started: `time.perf_counter()` when the process began, for the times in `summary.json`.
 
@@ -89,7 +89,7 @@ def events(
                 accept(store, begun)
                 begun = begun._replace(replaced={})
             if isinstance(event, Finished) and isinstance(store, RunFolder) and not begun.complete:
-                if tensorboard and isinstance(config, SweepConfig):
+                if tensorboard:
                     write_tensorboard(store, event.swept)
                 summarize_run(store, config, event.swept, data, clock.seconds())
             yield event
@@ -210,7 +210,9 @@ def _carried_out(
     _check_arguments(data, store, {"resume": resume, "allow_changes": allow_changes}, progress, stop)
     store = Path(store).expanduser() if isinstance(store, str) else store
     base = config.base if isinstance(config, SweepConfig) else config
-    data = load(base.data) if data is None else data
+    if data is None:
+        with waiting(f"loading {base.data}", visible=progress is True):
+            data = load(base.data)
     how = Execution(**execution)
     if resume and store is not None:
         how = as_resumed(how, store)

@@ -32,11 +32,29 @@ class Resumed(NamedTuple):
     rows: list[Row]
 
 
+class Compiling(NamedTuple):
+    """Nothing trains before a program is compiled."""
+
+    place: int
+    """Of the program among those of its stage, counted from 1."""
+    programs: int
+    """Programs of the stage, those that are finished included."""
+
+
 class Compiled(NamedTuple):
     """A program is ready, and is trained next."""
 
     program: Program
     run: Run
+
+
+class Within(NamedTuple):
+    """A program has trained steps that end within an epoch."""
+
+    program: Program
+    step: int
+    share: float
+    """Of the epoch that is trained."""
 
 
 class Epoch(NamedTuple):
@@ -68,4 +86,4 @@ class Finished(NamedTuple):
     swept: Swept
 
 
-Event = Opened | Planned | Resumed | Compiled | Epoch | Saved | Noted | Finished
+Event = Opened | Planned | Resumed | Compiling | Compiled | Within | Epoch | Saved | Noted | Finished

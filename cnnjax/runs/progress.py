@@ -1,16 +1,39 @@
 """The progress of a run as it is shown: a bar on a terminal or in a notebook, plain lines elsewhere."""
 
+import contextlib
+import shutil
 import sys
 import time
 import warnings
+from collections.abc import Callable, Iterable, Iterator
 
 from cnnjax.config import SweepConfig
 from cnnjax.data import Dataset
-from cnnjax.runs.events import Epoch, Event, Noted, Opened, Planned, Resumed, Saved
+from cnnjax.runs.events import Compiled, Compiling, Epoch, Event, Noted, Opened, Planned, Resumed, Saved, Within
 from cnnjax.runs.records import Row, has_diverged, result_of
 from cnnjax.sweeps import Result, Stage, rank, shown, work
 
-LINE_SECONDS, BAR_SECONDS = 10.0, 0.5
+LINE_SECONDS, BAR_SECONDS = 10.0, 0.2
+_BAR = 18  # columns of the shortest bar, with its percentage
+
+
+def in_lines() -> bool:
+    """Whether there is neither a terminal nor a notebook, so that progress is shown as plain lines."""
+    return not sys.stderr.isatty() and "ipykernel" not in sys.modules
+
+
+@contextlib.contextmanager
+def waiting(words: str, *, visible: bool = True) -> Iterator[None]:
+    """Says what is waited for: until it is over on a terminal or in a notebook, as a line elsewhere."""
+    if visible and in_lines():
+        print(words, flush=True)
+    elif visible:
+        print(f"{words}\r", end="", file=sys.stderr, flush=True)
+    try:
+        yield
+    finally:
+        if visible and not in_lines():
+            print(f"{' ' * len(words)}\r", end="", file=sys.stderr, flush=True)
 
 
 class Progress:
@@ -19,26 +42,35 @@ class Progress:
     Args:
       sweep: what is trained.
       data: on which.
+      visible: whether anything is shown.
+      log: gets the lines that are not printed, since there is a bar or nothing is visible.
     """
 
-    def __init__(self, sweep: SweepConfig, data: Dataset):
+    def __init__(
+        self,
+        sweep: SweepConfig,
+        data: Dataset,
+        *,
+        visible: bool = True,
+        log: Callable[[str], None] = lambda line: None,
+    ):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of notebooks without widgets, where a plain bar serves
             from tqdm.auto import tqdm
-        self._lines = not sys.stderr.isatty() and "ipykernel" not in sys.modules
+        self._prints, self._log = visible and in_lines(), log
         self._alone = len(sweep.axes) == 0 and sweep.seeds == 1
-        self._examples, self._metric = len(data.train.labels), sweep.base.metric
-        self._total, self._done, self._before = work(sweep) * self._examples, 0, 0
-        self._start = self._last = time.perf_counter()
+        self._examples, self._metric, self._epochs = len(data.train.labels), sweep.base.metric, sweep.base.epochs
+        self._total, self._whole, self._part = work(sweep) * self._examples, 0, 0.0
+        self._start, self._before = time.perf_counter(), 0.0  # when the first program was compiled, and what was done
+        self._last = self._start
         self._bar = tqdm(
             total=self._total,
-            unit=" examples",
-            unit_scale=True,
-            disable=self._lines,
+            bar_format="{percentage:3.0f}%|{bar}| {desc}",
+            disable=not visible or self._prints,
             dynamic_ncols=True,
             leave=False,
         )
-        self._name = ""
+        self._name = self._waits = ""
         self._stage: Stage | None = None
         self._rows: dict[int, Row] = {}  # the last of each trial
 
@@ -47,66 +79,119 @@ class Progress:
         match event:
             case Opened(store):
                 self._name = store.name
+                self._bar.set_description_str("planning")
             case Planned(stage, _, why):
                 self._stage = stage
                 self._line(why)
             case Resumed(rows):
                 self._rows.update((row["trial"], row) for row in rows)
                 self._line(f"{self._name}: continues after {len(rows)} lines of metrics.jsonl")
-                self._advance(len(rows), spent=False)
-            case Epoch(program, epoch, rows):
-                self._rows.update((row["trial"], row) for row in rows)
-                self._advance(len(program.trials))
-                if self._alone:
-                    self._line(f"epoch {epoch}/{program.config.epochs}: {self.standing()}")
+                self._whole += len(rows) * self._examples
+            case Compiling(place, count):
+                self._compiling(f"compiling {place} of {count}" if count > 1 else "compiling")
+            case Compiled():
+                if self._before == 0:  # speed is that of training
+                    self._start, self._before = time.perf_counter(), self._done
+            case Within() | Epoch():
+                self._trained(event)
             case Saved(ended=True):
                 if not self._alone:
-                    self._line(f"{len(self._rows)} trials so far; {self.standing()}")
+                    self._line(self.standing())
             case Noted(message):
                 self._line(message)
 
+    def _trained(self, event: Within | Epoch) -> None:
+        examples = len(event.program.trials) * self._examples
+        if isinstance(event, Within):
+            self._part = event.share * examples
+        else:
+            self._whole, self._part = self._whole + examples, 0.0
+            self._rows.update((row["trial"], row) for row in event.rows)
+        self._advance()
+        if isinstance(event, Epoch) and self._alone:
+            self._line(f"epoch {event.epoch}/{event.program.config.epochs}: {self.standing()}")
+
+    @property
+    def _done(self) -> float:
+        """Examples that were trained, by all trials together."""
+        return self._whole + self._part
+
     def standing(self) -> str:
-        """The trials by status, and the best point so far."""
-        if self._stage is None or not self._rows:
-            return ""
-        trials, metric = self._stage.trials, self._metric
+        """What is so far, in a line."""
+        return ", ".join(self._facts())
+
+    def _facts(self) -> list[str]:
+        """The best point so far, and the trials by status; counts that are zero are left out."""
+        trials = self._stage.trials if self._stage else ()
         results: list[Result] = [
             result_of(trial, self._rows[trial.number], self._examples) for trial in trials if trial.number in self._rows
         ]
         if not results:
-            return ""
-        best = rank(results, metric)[0]
-        valid = f"valid {metric.kind()} {shown(best.valid_metric, metric)} {best.name}".strip()
+            return []
+        best = rank(results, self._metric)[0]
+        valid = f"valid {self._metric.kind()} {shown(best.valid_metric, self._metric)}"
         if self._alone:
-            return f"train loss {results[0].train_loss:.4f}, {valid}"
+            return [valid, f"train loss {results[0].train_loss:.4f}"]
         diverged = sum(map(has_diverged, self._rows.values()))
-        alive = len(trials) - sum(result.status == "diverged" for result in results)
-        others = len(self._rows.keys() - {trial.number for trial in trials})
-        stopped = others - diverged + len(trials) - alive if self._stage.after else 0
-        return f"{alive} alive, {stopped} stopped, {diverged} diverged; best {valid}"
+        left = self._rows.keys() - {trial.number for trial in trials}  # of an earlier stage
+        stopped = (
+            sum(not has_diverged(self._rows[number]) for number in left) if self._stage and self._stage.after else 0
+        )
+        counts = {"trials": len(self._rows), "stopped": stopped, "diverged": diverged}
+        return [f"best {valid}", *(f"{count} {name}" for name, count in counts.items() if count), best.name]
 
-    def _advance(self, epochs: int, *, spent: bool = True) -> None:
-        """Counts epochs of trials; without `spent` they were trained before."""
+    def _remaining(self) -> list[str]:
         now = time.perf_counter()
-        before, self._done = self._done, self._done + epochs * self._examples
-        if not spent or before == 0:  # before the first, programs were compiled
-            self._start, self._before = now, self._done
-        if not self._lines and now - self._last > BAR_SECONDS:
-            self._bar.set_postfix_str(self.standing(), refresh=False)
-            self._last = now
-        self._bar.update(self._done - before)
-        if self._lines and now - self._last > LINE_SECONDS and self._done > self._before:
+        if self._done <= self._before or now <= self._start:
+            return []
+        return [_duration((self._total - self._done) * (now - self._start) / (self._done - self._before)) + " left"]
+
+    def _compiling(self, words: str) -> None:
+        if words != self._waits:
+            self._line(words)
+        self._waits = words
+        self._bar.set_description_str(words)
+
+    def _advance(self) -> None:
+        """Shows how much is done, every so often."""
+        now = time.perf_counter()
+        if now - self._last < (LINE_SECONDS if self._prints else BAR_SECONDS):
+            return
+        self._last = now
+        if self._prints:
             speed = (self._done - self._before) / (now - self._start)
-            left = (self._total - self._done) / speed
-            share = self._done / self._total
-            self._line(f"{share:.0%} done, {left:.0f} s left, {speed:,.0f} examples/s; {self.standing()}")
-            self._last = now
+            rest = [*self._remaining(), f"{speed:,.0f} examples/s", *self._facts()]
+            self._line(", ".join([f"{self._done / self._total:.0%} done", *rest]))
+        elif not self._bar.disable:
+            epoch = min(1 + int(self._done / self._examples), self._epochs)
+            pieces = [f"epoch {epoch}/{self._epochs}"] if self._alone else []
+            columns = shutil.get_terminal_size().columns if "ipykernel" not in sys.modules else sys.maxsize
+            self._bar.n = self._done
+            self._bar.set_description_str(_fitted([*pieces, *self._remaining(), *self._facts()], columns - _BAR))
 
     def _line(self, message: str) -> None:
-        """A line where there is no bar."""
-        if self._lines and message:
+        """A line where there is no bar; it is logged in any case."""
+        if message and self._prints:
             print(message, flush=True)
+        elif message:
+            self._log(message)
 
     def close(self) -> None:
         """Takes the bar away."""
         self._bar.close()
+
+
+def _fitted(pieces: Iterable[str], room: int) -> str:
+    """Those of the pieces that fit, the first ones first."""
+    words = ""
+    for piece in pieces:
+        longer = f"{words}, {piece}" if words else piece
+        words = longer if len(longer) <= room else words
+    return words
+
+
+def _duration(seconds: float) -> str:
+    """A time to two digits or so, as `48 s`, `12 min`, `3.4 h`."""
+    if seconds < 99.5:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 99.5 * 60 else f"{seconds / 3600:.1f} h"

@@ -6,6 +6,7 @@ import json
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -101,6 +102,18 @@ def plain(value: Any) -> Any:
     return text(value) if isinstance(value, enum.Enum) or callable(value) else value
 
 
+def readable(value: Any, indent: str = "") -> str:
+    """A plain value as JSON with a line for each entry, but one line for what holds plain values only."""
+    entries = list(value.values() if isinstance(value, Mapping) else value if isinstance(value, list) else ())
+    if not any(isinstance(entry, Mapping | list) for entry in entries) and (indent or not entries):
+        return json.dumps(value)
+    deeper = indent + "  "
+    names = [f"{json.dumps(name)}: " for name in value] if isinstance(value, Mapping) else [""] * len(entries)
+    lines = [f"{deeper}{name}{readable(entry, deeper)}" for name, entry in zip(names, entries, strict=True)]
+    start, end = "{}" if isinstance(value, Mapping) else "[]"
+    return "\n".join([start, ",\n".join(lines), indent + end])
+
+
 def describe_data(data: Dataset) -> dict[str, Any]:
     """What a network needs to know of its data, and a digest of all of it."""
     splits = {"train": data.train, "valid": data.valid, "test": data.test}
@@ -149,6 +162,13 @@ def result_of(trial: Trial, row: Mapping[str, Any], examples: int) -> Result:
     return Result(trial, status, step, epochs, *numbers)
 
 
+def counted(statuses: Iterable[str]) -> str:
+    """How many trials have each status, as `8 complete, 4 diverged`."""
+    found = list(statuses)
+    counts = {status: found.count(status) for status in ("complete", "stopped", "diverged")}
+    return ", ".join(f"{count} {status}" for status, count in counts.items() if count)
+
+
 def has_diverged(row: Mapping[str, Any] | None) -> bool:
     """Whether a trial has diverged, by its last line."""
     return row is not None and row["valid_loss"] is None
@@ -170,7 +190,12 @@ def ended(row: Mapping[str, Any] | None, trial: Trial, until: int = 0) -> bool:
 
 
 def trial_rows(
-    results: Sequence[Result], tests: Mapping[int, tuple[float, float]], metric: Metric, axes: Sequence[str] = ()
+    results: Sequence[Result],
+    tests: Mapping[int, tuple[float, float]],
+    metric: Metric,
+    axes: Sequence[str] = (),
+    rows: Iterable[Mapping[str, Any]] = (),
+    parameters: Mapping[int, int] = MappingProxyType({}),
 ) -> list[dict[str, Any]]:
     """The table of a sweep, a row for each trial: what it was, and what it came to.
 
@@ -179,8 +204,12 @@ def trial_rows(
       tests: test metric and loss of those that were tested, by number.
       metric: whose values they are.
       axes: names of the swept values; NaN where a trial has none, since its parts lack the field.
+      rows: lines of `metrics.jsonl`, of which a trial's last has its metric in training: the mean over
+        the batches of the epoch, each under the parameters of its time.
+      parameters: trainable numbers of the trials' networks, by number.
     """
     nothing = (math.nan, math.nan)
+    last = {row["trial"]: row for row in rows}
     return [
         {
             "trial": result.trial.number,
@@ -190,7 +219,9 @@ def trial_rows(
             **{name: "none" if value is None else value for name, value in result.trial.values},
             "epochs": result.epochs,
             "steps": result.step,
+            "parameters": parameters.get(result.trial.number, math.nan),
             "train_loss": result.train_loss,
+            f"train_{metric.name}": last.get(result.trial.number, {}).get(f"train_{metric.name}", math.nan),
             "valid_loss": result.valid_loss,
             f"valid_{metric.name}": result.valid_metric,
             "test_loss": tests.get(result.trial.number, nothing)[1],

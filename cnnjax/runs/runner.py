@@ -31,7 +31,7 @@ from cnnjax.planning import (
     tune,
 )
 from cnnjax.runs.checkpoints import Checkpoint, CheckpointError
-from cnnjax.runs.events import Compiled, Epoch, Event, Finished, Noted, Planned, Resumed, Saved
+from cnnjax.runs.events import Compiled, Compiling, Epoch, Event, Finished, Noted, Planned, Resumed, Saved, Within
 from cnnjax.runs.records import Row, epoch_rows, has_diverged, plain, result_of
 from cnnjax.runs.resume import last_state, lines_up_to, reached
 from cnnjax.runs.store import States, Store
@@ -199,12 +199,14 @@ class _Runner:
             if self.execution.lanes == "auto" and not self.execution.plan_from and "timed" not in self.notes:
                 largest = largest_of(programs)
                 started = {program: start(program) for program in programs[:ahead] if program is not largest}
+                yield Compiling(1, len(programs))
                 programs, timed = tune(programs, self.data, tuple(started.values()), available)
                 self.notes["timed"] = describe_timed(timed)
             self._write_plan(programs)
             yield Planned(stage, tuple(programs))
             waiting = deque((program, started.pop(program, None)) for program in programs)
             started.clear()
+            count = len(waiting)
             try:
                 while waiting:
                     for i in range(min(ahead, len(waiting))):
@@ -212,6 +214,8 @@ class _Runner:
                         waiting[i] = program, future or start(program)
                     program, future = waiting.popleft()
                     assert future is not None
+                    if not future.done():
+                        yield Compiling(count - len(waiting), count)
                     run = future.result()
                     chunks = (
                         (program,) if begun else in_chunks(program, run.memory, available(program.lanes.all_devices))
@@ -220,6 +224,7 @@ class _Runner:
                     if chunks == (program,):
                         yield Compiled(program, run)
                         continue
+                    count += len(chunks) - 1
                     waiting.extendleft((chunk, None) for chunk in reversed(chunks))
                     rest = tuple(program for program, _ in waiting)
                     self._write_plan(rest)
@@ -255,6 +260,8 @@ class _Runner:
                     epoch = self._recorded(program, run, step, state)
                     yield epoch
                     metric = self._best(epoch.rows)
+                else:
+                    yield Within(program, step, step % run.steps / run.steps)
                 ended = whole and (step == program.end * run.steps or self._all_diverged(program))
                 every = self.execution.save_seconds
                 due = time.monotonic() - saved >= every and (whole or every > 0)
@@ -317,7 +324,7 @@ class _Runner:
         complete = [result.trial for result in tested if result.status == "complete"]
         tests = measure_test_of(complete, states.of(trial.number for trial in complete), self.data)
         alone = count_parameters(state_of(Program((best[0].trial,), Lanes()), self.data.spec))
-        return Swept(points, self.rows, states, tests, alone, self.sweep, self.data.spec)
+        return Swept(points, self.rows, states, tests, alone, self.sweep, self.data.spec, self.store.name)
 
 
 def _why(program: Program, run: Run, chunks: Sequence[Program]) -> str:

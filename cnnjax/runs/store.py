@@ -19,7 +19,7 @@ import numpy as np
 from jaxtyping import PyTree
 
 from cnnjax.runs.checkpoints import Checkpoint, Checkpoints, alike, preload
-from cnnjax.runs.records import FORMAT, Row, digest, plain, read_metrics, read_record
+from cnnjax.runs.records import FORMAT, Row, digest, plain, read_metrics, read_record, readable
 
 
 class States(Protocol):
@@ -242,7 +242,7 @@ class RunFolder:
 
     def write_json(self, name: str, value: Mapping[str, Any], *, again: bool = False) -> None:
         """Writes a new file, or with `again` replaces it; numbers that are not finite become null."""
-        self._write(name, json.dumps({"format": FORMAT, **plain(value)}, indent=2) + "\n", again)
+        self._write(name, readable({"format": FORMAT, **plain(value)}) + "\n", again)
 
     def write_csv(self, name: str, rows: Iterable[Mapping[str, Any]], *, again: bool = False) -> None:
         """Writes a new file with a header; what does not exist is empty."""
@@ -262,6 +262,11 @@ class RunFolder:
             unfinished.replace(path)  # whole or not there
         except OSError as error:
             raise OSError(error.errno, error.strerror, str(path)) from None
+
+    def append(self, name: str, line: str) -> None:
+        """Adds a line to a file of plain text."""
+        with (self.path / name).open("a", encoding="utf-8", errors="surrogateescape") as file:
+            file.write(line + "\n")
 
     def append_metrics(self, rows: Iterable[Mapping[str, Any]]) -> None:
         """Adds lines to `metrics.jsonl`."""

@@ -89,7 +89,7 @@ def _draw(folder: RunFolder, swept: Swept) -> None:
 
 
 def write_tensorboard(folder: RunFolder, swept: Swept) -> None:
-    """A TensorBoard run for each trial of a sweep, in `tensorboard/`."""
+    """A TensorBoard run for each trial, in `tensorboard/`."""
     values = {r.trial.number: {**dict(r.trial.values), "seed": r.trial.config.seed} for r in swept.results}
     tensorboard.write(folder.path / "tensorboard", values, swept.rows, swept.metric)
 

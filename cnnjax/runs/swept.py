@@ -4,16 +4,18 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from typing import Any, NamedTuple
 
+import jax
 import numpy as np
 from jaxtyping import Float
 
 from cnnjax.config import SweepConfig
 from cnnjax.data import Spec
 from cnnjax.metrics import Metric
-from cnnjax.runs.records import Row, trial_rows
+from cnnjax.runs.printed import describe_inputs, printed
+from cnnjax.runs.records import Row, counted, trial_rows
 from cnnjax.runs.trained import Trained, trained
-from cnnjax.sweeps import Program, Ranked, Result, homes, states_of
-from cnnjax.training import TrainState
+from cnnjax.sweeps import Program, Ranked, Result, homes, shown, state_of, states_of, summarize
+from cnnjax.training import Lanes, TrainState, count_parameters
 
 
 class LastStates(Mapping[int, TrainState]):
@@ -64,6 +66,8 @@ class Swept(NamedTuple):
     """Trainable numbers of the winner's network."""
     config: SweepConfig
     spec: Spec
+    where: str = ""
+    """The run folder, or `memory`."""
 
     @property
     def metric(self) -> Metric:
@@ -86,8 +90,28 @@ class Swept(NamedTuple):
         return [name for name, _ in self.config.axes]
 
     def table(self) -> list[dict[str, Any]]:
-        """A row for each trial, for `pandas.DataFrame`: its values, status, losses and metrics."""
-        return trial_rows(self.results, self.tests, self.metric, self.axes)
+        """A row for each trial, for `pandas.DataFrame`: its values, status, parameters, losses and metrics."""
+        sizes: dict[Any, int] = {}
+        parameters = {}
+        for trial in (result.trial for result in self.results):
+            network = jax.tree.structure(trial.config.network)
+            if network not in sizes:
+                sizes[network] = count_parameters(state_of(Program((trial,), Lanes()), self.spec))
+            parameters[trial.number] = sizes[network]
+        return trial_rows(self.results, self.tests, self.metric, self.axes, self.rows, parameters)
+
+    def __repr__(self) -> str:
+        best, tested = self.winner, summarize([score for score, _ in self.tests.values()])
+        points = f"{len(self.points)} points" + (f" of {', '.join(self.axes)}" if self.axes else "")
+        facts = {
+            "trials": f"{points}, {self.config.seeds} seeds: {counted(result.status for result in self.results)}",
+            "data": describe_inputs(self.config.base.data, self.spec),
+            "best": best.name or str(best.results[0].trial.config.network),
+            "parameters": f"{self.parameters:,}",
+            self.metric.name: f"valid {shown(best.valid_metric, self.metric)}, test {shown(tested, self.metric)}",
+            "where": self.where,
+        }
+        return printed("Swept", facts)
 
     def curves(self, quantity: str = "valid_loss") -> Float[np.ndarray, "trials epochs"]:
         """A quantity of `rows` over epochs, trials as in `results`; NaN where a trial had ended or diverged.
@@ -118,5 +142,5 @@ class Swept(NamedTuple):
         found = by_number[trial]
         rows = [row for row in self.rows if row["trial"] == trial]
         return trained(found.trial.config, self.spec, self.states[trial], rows)._replace(
-            result=found, test=self.tests.get(trial)
+            result=found, test=self.tests.get(trial), where=self.where
         )

@@ -17,10 +17,11 @@ from cnnjax.data import Spec
 from cnnjax.data.cache import read_spec
 from cnnjax.networks import Variables
 from cnnjax.planning import read_program
+from cnnjax.runs.printed import describe_inputs, printed
 from cnnjax.runs.records import RecordError, Row, read_metrics, read_record, replayed
 from cnnjax.runs.resume import configuration_of
 from cnnjax.runs.store import checkpoints_of
-from cnnjax.sweeps import Program, Result, Trial, state_of, states_of
+from cnnjax.sweeps import Program, Result, Trial, digits, state_of, states_of
 from cnnjax.training import Task, TrainState, as_arrays, make_task
 
 
@@ -38,11 +39,27 @@ class Trained(NamedTuple):
     """What training came to, where this comes from `fit` or `sweep`."""
     test: tuple[float, float] | None = None
     """Metric and loss on the test split, where `fit` or `sweep` measured them."""
+    where: str = ""
+    """The run folder, or `memory`."""
 
     @property
     def classes(self) -> tuple[str, ...]:
         """Names of the columns of `logits`, where they are classes."""
         return self.spec.classes
+
+    def __repr__(self) -> str:
+        metric, last = self.config.metric, self.rows[-1] if self.rows else {}
+        known = {"valid": last.get(f"valid_{metric.name}"), "test": self.test[0] if self.test else None}
+        unit = " %" if metric.percent else ""
+        values = [f"{split} {digits(value, metric)}{unit}" for split, value in known.items() if value is not None]
+        facts = {
+            "network": str(self.config.network),
+            "parameters": f"{sum(leaf.size for leaf in jax.tree.leaves(self.variables.params)):,}",
+            "data": describe_inputs(self.config.data, self.spec),
+            metric.name: ", ".join([*values, f"{last.get('epoch', 0)} epochs"]),
+            "where": self.where,
+        }
+        return printed("Trained", facts)
 
 
 def trained(config: TrainConfig, spec: Spec, state: TrainState, rows: Sequence[Row] = ()) -> Trained:
@@ -114,7 +131,7 @@ def load_run(folder: str | Path, trial: int | None = None, classes: Iterable[Any
         raise ValueError(f"trial: {trial}: has no checkpoint in {store.folder}: has it been trained?")
     state = states_of(program, checkpoint.state, [planned[trial]], spec)[trial]
     rows = [row for row in read_metrics(folder / "metrics.jsonl") if row["trial"] == trial]
-    return trained(planned[trial].config, spec, state, rows)
+    return trained(planned[trial].config, spec, state, rows)._replace(where=str(folder))
 
 
 def _valid(path: Path, read: Callable[[], Any]) -> Any:
