@@ -13,6 +13,7 @@ import tyro
 
 from cnnjax.commands.errors import usage
 from cnnjax.commands.options import Options
+from cnnjax.commands.parser import parse_words
 from cnnjax.config import NOT_SWEPT, SEARCHES, Range, SweepConfig, TrainConfig, alternatives
 from cnnjax.descriptions import PARTS
 from cnnjax.options import (
@@ -73,12 +74,8 @@ def parse(doc: str, argv: Sequence[str], several: bool) -> Parsed:
         chosen = _Parts.chosen(base, preset, argv[1:], several)
         form = _Form(chosen, preset.sweep if several else None)
         words = form.spelled(argv[1:])
-    arguments: Any = tyro.cli(
-        form.type,
-        prog=f"{script} {argv[0]}",
-        description=(preset.doc or "").strip().split("\n")[0],
-        args=words,
-        config=(tyro.conf.OmitArgPrefixes,),
+    arguments: Any = parse_words(
+        form.type, (preset.doc or "").strip().split("\n")[0], words, prog=f"{script} {argv[0]}"
     )
     run_options, folder = arguments.execution, Path(argv[0])
     if run_options.resume and run_options.name is None and (folder / "config.json").is_file():
@@ -194,10 +191,16 @@ class _Parts(NamedTuple):
 
 
 def _primitive(read: Callable[[str], Any], metavar: str) -> Any:
+    def value(words: list[str]) -> Any:
+        try:
+            return read(words[0])
+        except (ValueError, KeyError):
+            raise ValueError(repr(words[0])) from None
+
     return tyro.constructors.PrimitiveConstructorSpec(
         nargs=1,
         metavar=metavar,
-        instance_from_str=lambda words: read(words[0]),
+        instance_from_str=value,
         is_instance=lambda value: True,
         str_from_instance=lambda value: [text(value)],
     )
@@ -264,7 +267,11 @@ def _names(word: str) -> tuple[str, ...]:
     return tuple(name.strip().replace("-", "_") for name in word.split(","))
 
 
-_GROUPS = ("network", "optimizer", "loss", "metric", "augment")
+_GROUPS = {"network": "network", "optimizer": "optimizer", "loss": "loss", "metric": "loss"}  # else data
+
+
+def _group(path: Path_) -> str:
+    return _GROUPS.get(path[0], "data")
 
 
 class _Form:
@@ -280,10 +287,12 @@ class _Form:
             else {}
         )
         self.shown: dict[Path_, Any] = {}
-        groups: dict[str, list[tuple[str, Any, Any]]] = {name: [] for name in (*_GROUPS, "run", "search")}
+        groups: dict[str, list[tuple[str, Any, Any]]] = {
+            name: [] for name in ("network", "optimizer", "loss", "data", "search")
+        }
         for option in self.known.values():
             if field := self._field(option):
-                groups[option.path[0] if option.path[0] in _GROUPS else "run"].append(field)
+                groups[_group(option.path)].append(field)
         groups["search"] = self._search_fields() if sweep else []
         made = {name: dataclasses.make_dataclass(name, fields, frozen=True) for name, fields in groups.items()}
         members = [(name, cls, dataclasses.field(default=cls())) for name, cls in made.items()]
@@ -355,8 +364,7 @@ class _Form:
         """What was parsed, by path, where it differs from what was shown."""
         found = {}
         for path, shown in self.shown.items():
-            group = getattr(arguments, path[0] if path[0] in _GROUPS else "run")
-            value = getattr(group, "__".join(path).replace("-", "_"))
+            value = getattr(getattr(arguments, _group(path)), "__".join(path).replace("-", "_"))
             if value != shown:
                 found[path] = value
         return found

@@ -79,6 +79,7 @@ def run_command(main: Callable[[Any, Any, Any], None], read: Callable[[list[str]
     argv = sys.argv[1:]
     signals.listen()
     terminal.use()
+    log(f"$ {shell.line()}")
     with log.copying():
         _run(main, read, argv)
 
@@ -196,7 +197,7 @@ def carried_out(
             exit_if_all_diverged(folder)
             raise SystemExit(0)
         folder.append("command", shell.line())
-        log.follow(folder.path / "log.txt", f"$ {shell.line()}")
+        log.follow(folder.path / "log.txt")
         progress(opened)
         try:
             return _followed(happening, progress), folder

@@ -1,6 +1,5 @@
 """Compares two runs: configuration, environment, data, and results."""
 
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -9,6 +8,7 @@ import tyro
 
 from cnnjax.commands import terminal
 from cnnjax.commands.errors import reported
+from cnnjax.commands.parser import parse_words
 from cnnjax.runs import diff
 
 
@@ -36,4 +36,5 @@ def main(arguments: Arguments) -> None:
 def command() -> None:
     """`cnnjax diff`."""
     terminal.use()
-    main(tyro.cli(Arguments, prog=Path(sys.argv[0]).name, description=__doc__))
+    with terminal.piped():
+        main(parse_words(Arguments, __doc__ or ""))

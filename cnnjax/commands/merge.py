@@ -1,7 +1,6 @@
 """Joins the shards of a sweep: their trials as one run, ranked, and its winner tested."""
 
 import dataclasses
-import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -11,6 +10,7 @@ from cnnjax.commands.arguments import Parsed
 from cnnjax.commands.command_line import carried_out, exit_if_all_diverged, run_command
 from cnnjax.commands.errors import usage
 from cnnjax.commands.options import Options
+from cnnjax.commands.parser import parse_words
 from cnnjax.commands.sweep import report
 from cnnjax.config import SweepConfig
 from cnnjax.presets import Preset, load_preset
@@ -44,7 +44,7 @@ class Arguments:
 
 
 def _read(argv: list[str]) -> Parsed:
-    given = tyro.cli(Arguments, prog=Path(sys.argv[0]).name, description=__doc__, args=argv)
+    given = parse_words(Arguments, __doc__ or "", argv)
     with usage(given.debug):
         if not given.runs:
             raise ValueError("merge: name the run folders of the shards")

@@ -4,7 +4,6 @@ Needs a network and the extra `prepare` (TensorFlow).
 """
 
 import importlib.util
-import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
@@ -13,6 +12,7 @@ import tyro
 
 from cnnjax.commands import terminal
 from cnnjax.commands.errors import fail
+from cnnjax.commands.parser import parse_words
 from cnnjax.data.tfds import default_directory
 
 
@@ -47,4 +47,5 @@ def main(arguments: Arguments) -> None:
 def command() -> None:
     """`cnnjax prepare`."""
     terminal.use()
-    main(tyro.cli(Arguments, prog=Path(sys.argv[0]).name, description=__doc__))
+    with terminal.piped():
+        main(parse_words(Arguments, __doc__ or ""))

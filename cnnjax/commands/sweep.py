@@ -1,19 +1,20 @@
 """Trains the points of a sweep under several seeds, ranks them, and reports how far the ranking can be trusted."""
 
+import contextlib
 import shlex
 import sys
 from collections.abc import Iterator, Mapping
 from functools import partial
-from pathlib import Path
 from typing import Any
 
+from cnnjax.commands import shell
 from cnnjax.commands.arguments import parse
 from cnnjax.commands.command_line import carried_out, exit_if_all_diverged, run_command, times
 from cnnjax.commands.options import Options
 from cnnjax.commands.plan import show_plan
 from cnnjax.commands.tables import aligned
 from cnnjax.config import Range, SweepConfig
-from cnnjax.options import text
+from cnnjax.options import resolve, text
 from cnnjax.presets import Preset
 from cnnjax.runs import RunFolder, Swept, counted
 from cnnjax.sweeps import Ranked, edges, shown, summarize, ties, variance_shares
@@ -77,29 +78,28 @@ def judged(swept: Swept, folder: RunFolder) -> Iterator[str]:
         which = ", ".join(f"{edge.name} {text(edge.value)} is the {edge.side}" for edge in ends)
         grid = {edge.name: edge.proposed for edge in ends}
         known = config.search == "all" and not config.points  # so that points come again
-        command = next_command(grid, folder) + (f" --extend {shlex.quote(str(folder.path))}" if known else "")
+        command = next_command(grid, folder, config) + (f" --extend {shlex.quote(str(folder.path))}" if known else "")
         yield f"warning: the best lies on the edge of its grid: {which}; next: {command}"
 
 
-def next_command(grid: Mapping[str, Any], folder: RunFolder) -> str:
+def next_command(grid: Mapping[str, Any], folder: RunFolder, config: SweepConfig) -> str:
     """The command of this sweep with other values; after a merge, a sweep of what was merged."""
     script, given = sys.argv[0], sys.argv[1:]
-    if Path(script).name == "cnnjax merge":
-        preset = [word for word in given if word.startswith("--preset=")]
-        preset += given[given.index("--preset") :][:2] if "--preset" in given else []
-        script, given = "cnnjax sweep", [str(folder.path), *preset]
-    words: list[str] = []
-    dropped = {"name", "resume", "extend", "plan_from", "allow_changes", *grid}
-    skipping = False
-    for word in given:
-        if word.startswith("--"):
-            skipping = word[2:].split("=")[0].replace("-", "_") in dropped
-        if not skipping:
-            words.append(shlex.quote(word))
+    if script.endswith("cnnjax merge"):
+        preset = shell.without(given, lambda name: name != "preset")[len(shell.without(given, lambda name: True)) :][:2]
+        script, given = script.replace("merge", "sweep"), [str(folder.path), *preset]
+    replaced = {config.paths[name] for name in grid}
+
+    def dropped(name: str) -> bool:
+        with contextlib.suppress(ValueError):
+            if resolve(name, config.known) in replaced:
+                return True
+        return name in ("name", "resume", "extend", "plan_from", "allow_changes")
+
+    words = shell.without(given, dropped)
     for name, values in grid.items():
         words += [f"--{name.replace('_', '-')}", *map(text, (values,) if isinstance(values, Range) else values)]
-    started = ["python", shlex.quote(script)] if script.endswith(".py") else [script]
-    return " ".join([*started, *words])
+    return shell.line(words, script)
 
 
 def command() -> None:

@@ -58,15 +58,18 @@ class Log:
     def __call__(self, line: str) -> None:
         """Adds a line. What cannot be written is left out: a run must not fail for its log."""
         self._kept.append(f"{time.strftime('%Y-%m-%d %H:%M:%S')}  {line}\n")
+        self._write()
+
+    def _write(self) -> None:
         if self._path:
             with contextlib.suppress(OSError), self._path.open("a", encoding="utf-8", errors="replace") as file:
                 file.writelines(self._kept)
             self._kept.clear()
 
-    def follow(self, path: Path, line: str) -> None:
-        """Writes to a file from now on, after what was kept back a line."""
+    def follow(self, path: Path) -> None:
+        """Writes to a file from now on, after what was kept back."""
         self._path = path
-        self(line)
+        self._write()
 
     @contextlib.contextmanager
     def copying(self) -> Iterator[None]:

@@ -79,7 +79,7 @@ class Progress:
         match event:
             case Opened(store):
                 self._name = store.name
-                self._bar.set_description_str("planning")
+                self._waiting("planning")
             case Planned(stage, _, why):
                 self._stage = stage
                 self._line(why)
@@ -88,10 +88,11 @@ class Progress:
                 self._line(f"{self._name}: continues after {len(rows)} lines of metrics.jsonl")
                 self._whole += len(rows) * self._examples
             case Compiling(place, count):
-                self._compiling(f"compiling {place} of {count}" if count > 1 else "compiling")
+                self._waiting(f"compiling {place} of {count}" if count > 1 else "compiling")
             case Compiled():
                 if self._before == 0:  # speed is that of training
-                    self._start, self._before = time.perf_counter(), self._done
+                    self._start = self._last = time.perf_counter()
+                    self._before = self._done
             case Within() | Epoch():
                 self._trained(event)
             case Saved(ended=True):
@@ -117,28 +118,31 @@ class Progress:
         return self._whole + self._part
 
     def standing(self) -> str:
-        """What is so far, in a line."""
-        return ", ".join(self._facts())
+        """What is so far, in a line; empty before the first epoch has ended."""
+        best, name, counts = self._facts()
+        if self._alone:
+            return ", ".join([best, *counts])
+        return f"{', '.join(counts)}; {best}{name and f' ({name})'}" if counts else ""
 
-    def _facts(self) -> list[str]:
-        """The best point so far, and the trials by status; counts that are zero are left out."""
+    def _facts(self) -> tuple[str, str, list[str]]:
+        """The best metric so far, the name of its point, and the trials by status but for counts that are zero."""
         trials = self._stage.trials if self._stage else ()
         results: list[Result] = [
             result_of(trial, self._rows[trial.number], self._examples) for trial in trials if trial.number in self._rows
         ]
         if not results:
-            return []
+            return "", "", []
         best = rank(results, self._metric)[0]
         valid = f"valid {self._metric.kind()} {shown(best.valid_metric, self._metric)}"
         if self._alone:
-            return [valid, f"train loss {results[0].train_loss:.4f}"]
+            return valid, "", [f"train loss {results[0].train_loss:.4f}"]
         diverged = sum(map(has_diverged, self._rows.values()))
         left = self._rows.keys() - {trial.number for trial in trials}  # of an earlier stage
         stopped = (
             sum(not has_diverged(self._rows[number]) for number in left) if self._stage and self._stage.after else 0
         )
         counts = {"trials": len(self._rows), "stopped": stopped, "diverged": diverged}
-        return [f"best {valid}", *(f"{count} {name}" for name, count in counts.items() if count), best.name]
+        return f"best {valid}", best.name, [f"{count} {name}" for name, count in counts.items() if count]
 
     def _remaining(self) -> list[str]:
         now = time.perf_counter()
@@ -146,7 +150,7 @@ class Progress:
             return []
         return [_duration((self._total - self._done) * (now - self._start) / (self._done - self._before)) + " left"]
 
-    def _compiling(self, words: str) -> None:
+    def _waiting(self, words: str) -> None:
         if words != self._waits:
             self._line(words)
         self._waits = words
@@ -160,14 +164,17 @@ class Progress:
         self._last = now
         if self._prints:
             speed = (self._done - self._before) / (now - self._start)
-            rest = [*self._remaining(), f"{speed:,.0f} examples/s", *self._facts()]
-            self._line(", ".join([f"{self._done / self._total:.0%} done", *rest]))
+            rest = [*self._remaining(), f"{speed:,.0f} examples/s"]
+            words = ", ".join([f"{self._done / self._total:.0%} done", *rest])
+            self._line("; ".join([words, *filter(None, [self.standing()])]))
         elif not self._bar.disable:
             epoch = min(1 + int(self._done / self._examples), self._epochs)
             pieces = [f"epoch {epoch}/{self._epochs}"] if self._alone else []
             columns = shutil.get_terminal_size().columns if "ipykernel" not in sys.modules else sys.maxsize
             self._bar.n = self._done
-            self._bar.set_description_str(_fitted([*pieces, *self._remaining(), *self._facts()], columns - _BAR))
+            best, name, counts = self._facts()
+            pieces += [*self._remaining(), best, *counts, name]
+            self._bar.set_description_str(_fitted(filter(None, pieces), columns - _BAR))
 
     def _line(self, message: str) -> None:
         """A line where there is no bar; it is logged in any case."""

@@ -50,13 +50,14 @@ class Trained(NamedTuple):
     def __repr__(self) -> str:
         metric, last = self.config.metric, self.rows[-1] if self.rows else {}
         known = {"valid": last.get(f"valid_{metric.name}"), "test": self.test[0] if self.test else None}
+        epochs = last.get("epoch", 0)
         unit = " %" if metric.percent else ""
         values = [f"{split} {digits(value, metric)}{unit}" for split, value in known.items() if value is not None]
         facts = {
             "network": str(self.config.network),
             "parameters": f"{sum(leaf.size for leaf in jax.tree.leaves(self.variables.params)):,}",
             "data": describe_inputs(self.config.data, self.spec),
-            metric.name: ", ".join([*values, f"{last.get('epoch', 0)} epochs"]),
+            metric.name: ", ".join(values) + f" after {epochs} epoch{'s' if epochs != 1 else ''}" if values else "",
             "where": self.where,
         }
         return printed("Trained", facts)

@@ -1,0 +1,81 @@
+"""tyro as the commands use it: `none` for what is optional, and mistakes in one line."""
+
+import contextlib
+import dataclasses
+import io
+import re
+import sys
+import types
+import typing
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import tyro
+from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec, PrimitiveTypeInfo
+
+from cnnjax.commands.errors import fail
+
+T = TypeVar("T")
+
+_registry = ConstructorRegistry()
+
+
+def parse_words(form: type[T], description: str, words: Sequence[str] | None = None, prog: str | None = None) -> T:
+    """The dataclass that a command line stands for, by default that of the process; a mistake ends it with code 2."""
+    said = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(said):
+            return tyro.cli(
+                form,
+                prog=prog or Path(sys.argv[0]).name,
+                description=description,
+                args=words,
+                config=(tyro.conf.OmitArgPrefixes,),
+                registry=_registry,
+            )
+    except SystemExit as ended:
+        if not said.getvalue():  # of --help
+            raise
+        fail(_one_line(said.getvalue()), 2)
+        raise ended from None
+
+
+def _one_line(box: str) -> str:
+    """A mistake as tyro draws it, without its frame: what is wrong, and what was perhaps meant."""
+    lines = [line.strip("│ ") for line in re.sub(r"\x1b\[[\d;]*m", "", box).splitlines()]
+    framed = lines[0].startswith("╭")  # else the first part is the title, above a rule
+    parts: list[list[str]] = [[]]
+    for line in lines[1:-1] if framed else lines:
+        if line and not line.strip("─-"):
+            parts.append([])
+        elif line:
+            parts[-1].append(line)
+    mistake, *rest = parts if framed else parts[1:]
+    words = " ".join(mistake).removeprefix("Error parsing ").rstrip(".")
+    for title, *found in filter(None, rest):
+        if found and title.startswith("Perhaps you meant"):
+            words += f": did you mean {found[0].split()[0]}?"
+        elif found and title.startswith("Argument helptext"):
+            words += f": give {found[0]}"
+    return words
+
+
+@_registry.primitive_rule
+def _optional(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec[Any] | None:
+    """A type or None: its words, or `none`."""
+    plain = [entry for entry in typing.get_args(info.type) if entry is not type(None)]
+    union = info.type_origin in (typing.Union, types.UnionType)
+    if not union or len(plain) != 1 or type(None) not in typing.get_args(info.type):
+        return None
+    inner = ConstructorRegistry.get_primitive_spec(PrimitiveTypeInfo.make(plain[0], info.markers))
+    if not isinstance(inner, PrimitiveConstructorSpec):
+        return None
+    return dataclasses.replace(
+        inner,
+        instance_from_str=lambda words: None if words == ["none"] else inner.instance_from_str(words),
+        is_instance=lambda value: value is None or inner.is_instance(value),
+        str_from_instance=lambda value: ["none"] if value is None else inner.str_from_instance(value),
+        choices=(*inner.choices, "none") if inner.choices else None,
+        metavar=f"{{{','.join(inner.choices)},none}}" if inner.choices else inner.metavar,
+    )
