@@ -1,55 +1,103 @@
 """cnnjax: train families of convolutional networks as one XLA program."""
 
-from importlib import metadata as _metadata
+import importlib
+import sys
+import types
+from importlib import metadata, util
+from typing import TYPE_CHECKING, Any
 
-from cnnjax.augmentation import Augmentation as Augmentation
-from cnnjax.augmentation import Flip as Flip
-from cnnjax.augmentation import Shift as Shift
-from cnnjax.config import Range as Range
-from cnnjax.config import SweepConfig as SweepConfig
-from cnnjax.config import TrainConfig as TrainConfig
-from cnnjax.data import Dataset as Dataset
-from cnnjax.data import Spec as Spec
-from cnnjax.data import Split as Split
-from cnnjax.data import load as load
-from cnnjax.losses import CrossEntropy as CrossEntropy
-from cnnjax.losses import Loss as Loss
-from cnnjax.losses import SquaredError as SquaredError
-from cnnjax.metrics import Accuracy as Accuracy
-from cnnjax.metrics import Metric as Metric
-from cnnjax.networks import CNN as CNN
-from cnnjax.networks import MLP as MLP
-from cnnjax.networks import CNNConfig as CNNConfig
-from cnnjax.networks import Dropout as Dropout
-from cnnjax.networks import LeNet5 as LeNet5
-from cnnjax.networks import LeNet5Config as LeNet5Config
-from cnnjax.networks import MLPConfig as MLPConfig
-from cnnjax.networks import NetworkConfig as NetworkConfig
-from cnnjax.networks import ResNet as ResNet
-from cnnjax.networks import ResNetConfig as ResNetConfig
-from cnnjax.networks import functional as functional
-from cnnjax.operations import avg_pool as avg_pool
-from cnnjax.operations import conv_general_dilated as conv_general_dilated
-from cnnjax.operations import max_pool as max_pool
-from cnnjax.optimizers import SGD as SGD
-from cnnjax.optimizers import Adam as Adam
-from cnnjax.optimizers import AdamW as AdamW
-from cnnjax.optimizers import Optimizer as Optimizer
-from cnnjax.options import config as config
-from cnnjax.options import number as number
-from cnnjax.options import part as part
-from cnnjax.options import static as static
-from cnnjax.presets import Preset as Preset
-from cnnjax.presets import load_preset as load_preset
-from cnnjax.runs import InMemory as InMemory
-from cnnjax.runs import RunFolder as RunFolder
-from cnnjax.runs import fit as fit
-from cnnjax.runs import load_run as load_run
-from cnnjax.runs import sweep as sweep
-from cnnjax.schedules import Constant as Constant
-from cnnjax.schedules import Cosine as Cosine
-from cnnjax.schedules import Schedule as Schedule
-from cnnjax.schedules import Step as Step
-from cnnjax.training import make_task as make_task
+if TYPE_CHECKING:
+    from cnnjax.augmentation import Augmentation as Augmentation
+    from cnnjax.augmentation import Flip as Flip
+    from cnnjax.augmentation import Shift as Shift
+    from cnnjax.config import Range as Range
+    from cnnjax.config import SweepConfig as SweepConfig
+    from cnnjax.config import TrainConfig as TrainConfig
+    from cnnjax.data import Dataset as Dataset
+    from cnnjax.data import Spec as Spec
+    from cnnjax.data import Split as Split
+    from cnnjax.data import load as load
+    from cnnjax.losses import CrossEntropy as CrossEntropy
+    from cnnjax.losses import Loss as Loss
+    from cnnjax.losses import SquaredError as SquaredError
+    from cnnjax.metrics import Accuracy as Accuracy
+    from cnnjax.metrics import Metric as Metric
+    from cnnjax.networks import CNN as CNN
+    from cnnjax.networks import MLP as MLP
+    from cnnjax.networks import CNNConfig as CNNConfig
+    from cnnjax.networks import Dropout as Dropout
+    from cnnjax.networks import LeNet5 as LeNet5
+    from cnnjax.networks import LeNet5Config as LeNet5Config
+    from cnnjax.networks import MLPConfig as MLPConfig
+    from cnnjax.networks import NetworkConfig as NetworkConfig
+    from cnnjax.networks import ResNet as ResNet
+    from cnnjax.networks import ResNetConfig as ResNetConfig
+    from cnnjax.networks import functional as functional
+    from cnnjax.operations import avg_pool as avg_pool
+    from cnnjax.operations import conv_general_dilated as conv_general_dilated
+    from cnnjax.operations import max_pool as max_pool
+    from cnnjax.optimizers import SGD as SGD
+    from cnnjax.optimizers import Adam as Adam
+    from cnnjax.optimizers import AdamW as AdamW
+    from cnnjax.optimizers import Optimizer as Optimizer
+    from cnnjax.options import config as config
+    from cnnjax.options import number as number
+    from cnnjax.options import part as part
+    from cnnjax.options import static as static
+    from cnnjax.presets import Preset as Preset
+    from cnnjax.presets import load_preset as load_preset
+    from cnnjax.runs import InMemory as InMemory
+    from cnnjax.runs import RunFolder as RunFolder
+    from cnnjax.runs import fit as fit
+    from cnnjax.runs import load_run as load_run
+    from cnnjax.runs import sweep as sweep
+    from cnnjax.schedules import Constant as Constant
+    from cnnjax.schedules import Cosine as Cosine
+    from cnnjax.schedules import Schedule as Schedule
+    from cnnjax.schedules import Step as Step
+    from cnnjax.training import make_task as make_task
 
-__version__ = _metadata.version("cnnjax")
+_HOMES = {
+    "cnnjax.augmentation": "Augmentation Flip Shift",
+    "cnnjax.config": "Range SweepConfig TrainConfig",
+    "cnnjax.data": "Dataset Spec Split load",
+    "cnnjax.losses": "CrossEntropy Loss SquaredError",
+    "cnnjax.metrics": "Accuracy Metric",
+    "cnnjax.networks": "CNN LeNet5 MLP ResNet "
+    "CNNConfig LeNet5Config MLPConfig NetworkConfig ResNetConfig Dropout functional",
+    "cnnjax.operations": "avg_pool conv_general_dilated max_pool",
+    "cnnjax.optimizers": "SGD Adam AdamW Optimizer",
+    "cnnjax.options": "config number part static",
+    "cnnjax.presets": "Preset load_preset",
+    "cnnjax.runs": "InMemory RunFolder fit load_run sweep",
+    "cnnjax.schedules": "Constant Cosine Schedule Step",
+    "cnnjax.training": "make_task",
+}
+__all__ = sorted(name for names in _HOMES.values() for name in names.split())
+__version__ = metadata.version("cnnjax")
+
+
+class _Package(types.ModuleType):
+    """Has `cnnjax.config` stay the decorator when the module of that name is imported."""
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if not (name == "config" and isinstance(value, types.ModuleType)):
+            super().__setattr__(name, value)
+
+
+sys.modules[__name__].__class__ = _Package
+
+
+def __getattr__(name: str) -> Any:
+    """What is asked for, imported then: `cnnjax --help` and an interrupt do not wait for JAX and Flax."""
+    home = next((home for home, names in _HOMES.items() if name in names.split()), None)
+    if home:
+        globals()[name] = found = getattr(importlib.import_module(home), name)
+        return found
+    if not name.startswith("_") and util.find_spec(f"cnnjax.{name}"):
+        return importlib.import_module(f"cnnjax.{name}")
+    raise AttributeError(f"module 'cnnjax' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

@@ -1,9 +1,13 @@
 """The command `cnnjax`, and `python -m cnnjax`."""
 
+import ast
+import importlib
 import signal
 import sys
-import types
 from importlib import metadata
+from pathlib import Path
+
+from cnnjax.commands.terminal import piped
 
 COMMANDS = ("train", "sweep", "merge", "diff", "prepare")
 
@@ -11,6 +15,7 @@ COMMANDS = ("train", "sweep", "merge", "diff", "prepare")
 def main() -> None:
     """Runs the command that the first word names."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # which would end in a traceback while the imports last
+    program = "python -m cnnjax" if Path(sys.argv[0]).name == "__main__.py" else "cnnjax"
     words = sys.argv[1:]
     if words[:1] in (["--version"], ["-V"]):
         print(f"cnnjax {metadata.version('cnnjax')}")
@@ -22,22 +27,19 @@ def main() -> None:
             from cnnjax.options import suggest
 
             fail(f"{words[0]}: no such command: {suggest(words[0], COMMANDS)}there are {', '.join(COMMANDS)}", 2)
-        lines = ["usage: cnnjax COMMAND ...", "", "commands (each has --help):"]
+        lines = [f"usage: {program} COMMAND ...", "", "commands (each has --help):"]
         lines += [f"  {name:8s} {_summary(name)}" for name in COMMANDS]
-        print("\n".join(lines), file=sys.stdout if helped else sys.stderr)
+        with piped():
+            print("\n".join(lines), file=sys.stdout if helped else sys.stderr)
         raise SystemExit(0 if helped else 2)
-    sys.argv = [f"cnnjax {words[0]}", *words[1:]]
-    _module(words[0]).command()
-
-
-def _module(name: str) -> types.ModuleType:
-    from cnnjax.commands import diff, merge, prepare, sweep, train
-
-    return {"train": train, "sweep": sweep, "merge": merge, "diff": diff, "prepare": prepare}[name]
+    sys.argv = [f"{program} {words[0]}", *words[1:]]
+    importlib.import_module(f"cnnjax.commands.{words[0]}").command()
 
 
 def _summary(name: str) -> str:
-    return (_module(name).__doc__ or "").strip().splitlines()[0]
+    """The first line of a command's docstring, read without importing it, which takes a second."""
+    source = Path(__file__).with_name("commands") / f"{name}.py"
+    return (ast.get_docstring(ast.parse(source.read_text(encoding="utf-8"))) or "").splitlines()[0]
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ class Options(Execution):
     data_dir: Path | None = None
     """where TensorFlow Datasets keeps prepared data; by default TFDS_DATA_DIR or ~/tensorflow_datasets"""
     device: Literal["cpu", "gpu", "tpu"] | None = None
-    """by default the best there is"""
+    """kind of device; by default the best there is"""
     resume: bool = False
     """continue the run --name where it stopped, or start it if there is none"""
     allow_changes: bool = False

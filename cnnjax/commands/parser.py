@@ -79,3 +79,29 @@ def _optional(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec[Any] | None:
         choices=(*inner.choices, "none") if inner.choices else None,
         metavar=f"{{{','.join(inner.choices)},none}}" if inner.choices else inner.metavar,
     )
+
+
+@_registry.primitive_rule
+def _several(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec[Any] | None:
+    """Any number of words of a type, as `FLOAT ...`."""
+    if info.type_origin is not tuple or typing.get_args(info.type)[1:] != (...,):
+        return None
+    inner = ConstructorRegistry.get_primitive_spec(PrimitiveTypeInfo.make(typing.get_args(info.type)[0], info.markers))
+    if not isinstance(inner, PrimitiveConstructorSpec):
+        return None
+
+    def read(words: list[str]) -> tuple[Any, ...]:
+        for word in words:
+            if inner.choices and word not in inner.choices:
+                raise ValueError(repr(word))
+        return tuple(inner.instance_from_str([word]) for word in words)
+
+    return PrimitiveConstructorSpec(
+        nargs="*",
+        metavar=f"{inner.metavar} ...",
+        instance_from_str=read,
+        is_instance=lambda value: isinstance(value, tuple),
+        str_from_instance=lambda value: (
+            [word for entry in value for word in inner.str_from_instance(entry)] or ["none"]
+        ),
+    )

@@ -21,11 +21,9 @@ class Execution:
     """How trials are carried out; nothing here changes a result but by rounding."""
 
     lanes: str = "auto"
-    """how trials share a program: auto (measured where it pays), or lanes side by side (0: all) and devices, as 1:2,
-    and devices that share a batch, as 1:1:2"""
+    """auto, or lanes side by side (0: all), devices, and devices that share a batch, as 1:2 or 1:1:2"""
     pack: Literal["shapes", "buckets", "one", "auto"] = "auto"
-    """which widths share a program, narrow networks embedded in wide ones by zeros: none (shapes), those with the same
-    powers of two above them (buckets), all (one), or what is predicted to take the least time"""
+    """which widths share a program, padded by zeros: none, those of one power of two, all, or what should be fastest"""
     plan_from: Path | None = None
     """run the trials as this plan.json of an earlier run says"""
     save_seconds: float = 30.0
@@ -33,7 +31,7 @@ class Execution:
     keep_latest: int = 2
     """how many of the last checkpoints of a program are kept"""
     keep_best: int = 1
-    """and how many of those with the best validation metric"""
+    """how many checkpoints with the best validation metric are kept as well"""
     memory: float | None = None
     """GiB that training may take in all; by default most of what is free"""
 
