@@ -112,8 +112,10 @@ class SweepConfig:
     def __post_init__(self) -> None:
         if not isinstance(self.base, TrainConfig):
             raise ValueError(f"base: {self.base!r}: must be a TrainConfig")
+        self._check_types()
         axes = ((name, values if isinstance(values, Range) else as_tuples(tuple(values))) for name, values in self.axes)
         object.__setattr__(self, "axes", tuple(axes))
+        object.__setattr__(self, "zipped", as_tuples(self.zipped))
         check(self.base)
         for name, least in (("seeds", 1), ("points", 0), ("batch_points", 1), ("factor", 2)):
             if getattr(self, name) < least:
@@ -132,6 +134,30 @@ class SweepConfig:
         if self.shard is not None and self.search != "all":
             raise ValueError(f"shard: {self.shard}: {self.search} compares points with each other: use --search all")
         _ = self.part  # checks it
+
+    def _check_types(self) -> None:
+        pairs = 'must be pairs of a name and its values, as (("learning_rate", (0.01, 0.1)),)'
+        if not isinstance(self.axes, list | tuple):
+            raise ValueError(f"axes: {self.axes!r}: {pairs}")
+        for axis in self.axes:
+            named = isinstance(axis, list | tuple) and len(axis) == 2 and isinstance(axis[0], str)
+            if not named or isinstance(axis[1], str) or not isinstance(axis[1], Iterable | Range):
+                raise ValueError(f"axes: {axis!r}: {pairs}")
+        for name in ("seeds", "points", "batch_points", "factor"):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int):
+                raise ValueError(f"{name}: {value!r}: must be an integer")
+        if not isinstance(self.search, str):
+            raise ValueError(f"search: {self.search!r}: must be a string, as 'all'")
+        if not (self.shard is None or isinstance(self.shard, str)):
+            raise ValueError(f"shard: {self.shard!r}: give a part and how many there are, as '2/8'")
+        groups = self.zipped if isinstance(self.zipped, list | tuple) else [None]
+        if not all(
+            isinstance(group, list | tuple) and all(isinstance(name, str) for name in group) for group in groups
+        ):
+            raise ValueError(
+                f"zipped: {self.zipped!r}: must be groups of names of axes, as (('learning_rate', 'momentum'),)"
+            )
 
     @property
     def part(self) -> tuple[int, int]:
@@ -189,7 +215,8 @@ class SweepConfig:
         for group in self.zipped:
             for name in group:
                 if name not in values or isinstance(values[name], Range):
-                    hint = suggest(name, flat_names(self.known))
+                    names = flat_names(self.known)
+                    hint = "" if name in names else suggest(name, names)
                     raise ValueError(f"zip: {name}: {hint}must be an axis with a list of values")
                 if grouped.count(name) > 1:
                     raise ValueError(f"zip: {name}: occurs twice")

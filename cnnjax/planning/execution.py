@@ -38,6 +38,8 @@ class Execution:
     def __post_init__(self) -> None:
         if isinstance(self.plan_from, str):
             object.__setattr__(self, "plan_from", Path(self.plan_from))
+        if not (self.plan_from is None or isinstance(self.plan_from, Path)):
+            raise ValueError(f"plan_from: {self.plan_from!r}: must be the path of a plan.json")
 
     def check(self) -> None:
         """ValueError where a value is of another type or out of range."""
@@ -49,6 +51,8 @@ class Execution:
                 raise ValueError(f"{name}: {value!r}: must be a {'whole ' if whole else ''}number")
         if not isinstance(self.lanes, str):
             raise ValueError(f"lanes: {self.lanes!r}: must be a string, as 'auto' or '1:2'")
+        if not isinstance(self.pack, str):
+            raise ValueError(f"pack: {self.pack!r}: must be a string, as 'one'")
         choose("pack", self.pack, {**PACKS, "auto": None})
         if self.memory is not None and not 0 < self.memory * 2**30 < math.inf:
             raise ValueError(f"memory: {self.memory}: must be above 0 and finite")

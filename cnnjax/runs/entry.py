@@ -1,14 +1,16 @@
 """Where runs begin: `sweep` and `fit` for code and notebooks, `events` for whoever shows them as they happen."""
 
+import sys
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, closing, nullcontext
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
 from cnnjax.config import SweepConfig, TrainConfig
 from cnnjax.data import Dataset, load
 from cnnjax.descriptions import given_by
+from cnnjax.options import suggest
 from cnnjax.planning import Execution, Packing, check_sweep, choose_packing, describe_plan, planned, read_plan
 from cnnjax.runs.begin import accept, begin
 from cnnjax.runs.clock import Clock
@@ -208,11 +210,14 @@ def _carried_out(
 ) -> Swept:
     sources = [extend] if isinstance(extend, str | Path) else extend
     _check_arguments(data, store, {"resume": resume, "allow_changes": allow_changes}, progress, stop)
+    _check_execution(execution)
+    if not (isinstance(sources, Sequence) and all(isinstance(source, str | Path) for source in sources)):
+        raise TypeError(f"extend: {extend!r}: must be the path of a run folder, or a list of them")
     store = Path(store).expanduser() if isinstance(store, str) else store
     base = config.base if isinstance(config, SweepConfig) else config
     if data is None:
         with waiting(f"loading {base.data}", visible=progress is True):
-            data = load(base.data)
+            data = _loaded(base.data)
     how = Execution(**execution)
     if resume and store is not None:
         how = as_resumed(how, store)
@@ -258,6 +263,24 @@ def _check_arguments(data: Any, store: Any, switches: Mapping[str, Any], progres
         raise TypeError(f"progress: {progress!r}: must be True, False, or a function of an event")
     if not callable(stop):
         raise TypeError(f"stop: {stop!r}: must be a function without arguments that returns whether to stop")
+
+
+def _check_execution(execution: Mapping[str, Any]) -> None:
+    """TypeError where a keyword is no field of `Execution`."""
+    known = [field.name for field in fields(Execution)]
+    for name in execution:
+        if name not in known:
+            raise TypeError(
+                f"{name}: no such argument; {suggest(name, known)}there are {', '.join(known)}"
+            )
+
+
+def _loaded(name: str) -> Dataset:
+    """Data by its name; ValueError where it is a preset's own, which only the preset can give."""
+    own = getattr(sys.modules.get(f"preset.{name}"), "data", None)  # as `load_preset` names the module
+    if isinstance(own, Dataset) or (callable(own) and not isinstance(own, type)):
+        raise ValueError(f"data: {name!r} is a preset's own: give preset.dataset() as `data`")
+    return load(name)
 
 
 def _opened(store: Store | Path | None, resume: bool) -> AbstractContextManager[Store]:

@@ -108,7 +108,15 @@ def load_run(folder: str | Path, trial: int | None = None, classes: Iterable[Any
       RecordError: a record is damaged, of another format, or names a class that is not among `classes`.
       CheckpointError: no checkpoint is valid.
       ValueError: there is no such trial, or none has won so far.
+      TypeError: an argument is of another kind.
     """
+    if not isinstance(folder, str | Path):
+        raise TypeError(f"folder: {folder!r}: must be the path of a run folder")
+    if not isinstance(classes, Iterable) or isinstance(classes, str):
+        raise TypeError(f"classes: {classes!r}: must be a list, as classes=[Net]")
+    classes = list(classes)
+    if unnamed := [value for value in classes if not hasattr(value, "__qualname__")]:
+        raise TypeError(f"classes: {unnamed[0]!r}: must be a class, an enumeration or a function")
     folder = Path(folder).expanduser()
     described, data, plan = (read_record(folder / f"{name}.json") for name in ("config", "data", "plan"))
     config = configuration_of(folder, classes)
@@ -120,7 +128,7 @@ def load_run(folder: str | Path, trial: int | None = None, classes: Iterable[Any
     if trial is None:
         raise ValueError(f"trial: say which: {folder} has no winner, since it has not ended or all diverged")
     if trial not in planned:
-        raise ValueError(f"trial: {trial}: {folder} has trials {min(planned)} to {max(planned)}")
+        raise ValueError(f"trial: {trial!r}: {folder} has trials {min(planned)} to {max(planned)}")
     checkpoint = None
     for place, program in reversed(_valid(folder / "plan.json", lambda: _places(plan, planned, trial))):
         like = _valid(folder / "data.json", partial(state_of, program, spec))
