@@ -4,6 +4,8 @@ import csv
 import importlib.util
 import json
 import os
+import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -60,6 +62,8 @@ def test_every_preset_trains(preset: str, tfds_dir: Path, tmp_path: Path) -> Non
         "metrics.jsonl",
         "summary.json",
         "figures",
+        "command",
+        "log.txt",
     }
     assert (folder / "figures" / "curves.png").stat().st_size > 5000
     [row] = lines(folder)
@@ -79,15 +83,15 @@ def test_a_sweep_ranks_records_and_draws(tmp_path: Path) -> None:
     assert table[8].startswith("warning: the best lies on the edge of its grid: filters ")
     assert "experiments/sweep.py digits --epochs 2 " in table[8]
     assert table[8].endswith(" --extend runs/s")
-    assert table[9].startswith("12 trials: 8 complete, 0 stopped, 4 diverged; compile ")
+    assert table[9].startswith("12 trials: 8 complete, 4 diverged; compile ")
     assert [row.split()[-1] for row in table[1:7]] == ["2/2"] * 4 + ["0/2"] * 2
     assert table[1].split()[1] == "0.1"
     assert all(row.split()[1] == "1e+30" for row in table[5:7])
     folder = tmp_path / "runs" / "s"
     rows = list(csv.DictReader((folder / "trials.csv").read_text().splitlines()))
     names = (
-        "trial,status,seed,learning_rate,filters,epochs,steps,train_loss,valid_loss,valid_accuracy,test_loss,"
-        "test_accuracy"
+        "trial,status,seed,learning_rate,filters,epochs,steps,parameters,train_loss,train_accuracy,valid_loss,"
+        "valid_accuracy,test_loss,test_accuracy"
     )
     assert list(rows[0]) == names.split(",")
     assert [row["trial"] for row in rows] == [str(i) for i in range(12)]
@@ -100,6 +104,10 @@ def test_a_sweep_ranks_records_and_draws(tmp_path: Path) -> None:
     best = [float(row["valid_accuracy"]) for row in rows if row["test_accuracy"]]
     assert found["best"]["valid_accuracy"]["mean"] == pytest.approx(sum(best) / 2)
     assert [len(program["trials"]) for program in programs_of(folder)] == [6, 6]
+    for program in programs_of(folder):  # whose reader needs no other file
+        for trial in program["trials"]:
+            there = program["values"][str(trial)]
+            assert {name: rows[trial][name] for name in there} == {name: str(value) for name, value in there.items()}
     assert len(lines(folder)) == 8 * 2 + 4
     assert {path.name for path in (folder / "figures").iterdir()} == {
         "curves.png",
@@ -125,17 +133,27 @@ def test_the_same_sweep_gives_the_same_numbers_and_a_wild_rate_changes_none(tmp_
 
 
 def test_a_diverged_run_says_so(tmp_path: Path) -> None:
-    done = script(
-        "train", "digits", "--filters", "2", "--learning-rate", "1e30", "--epochs", "2", "--name", "r", cwd=tmp_path
-    )
+    words = ["train", "digits", "--filters", "2", "--learning-rate", "1e30", "--epochs", "2", "--name", "r", "--resume"]
+    done = script(*words, cwd=tmp_path, check=False)
+    assert done.returncode == 1
     assert "diverged after 1 steps: try a lower --learning-rate than 1e+30" in done.stdout
-    assert summary(tmp_path / "runs" / "r")["status"] == "diverged"
-    assert summary(tmp_path / "runs" / "r")["test_accuracy"] is None
+    folder = tmp_path / "runs" / "r"
+    assert summary(folder)["status"] == "diverged"
+    assert summary(folder)["test_accuracy"] is None
+    command = shlex.join(["python", str(ROOT / "experiments" / "train.py"), *words[1:]])
+    assert (folder / "command").read_text() == f"{command}\n"
+    log = (folder / "log.txt").read_text()
+    assert all(re.match(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d  ", line) for line in log.splitlines())
+    assert [line[21:] for line in log.splitlines()] == [f"$ {command}", *done.stdout.splitlines()]
+    again = script(*words, cwd=tmp_path, check=False)
+    assert (again.returncode, again.stdout.splitlines()[-1]) == (1, "runs/r is complete")
+    assert (folder / "log.txt").read_text() == log
 
 
 @pytest.mark.slow
 def test_a_sweep_in_which_everything_diverges_keeps_its_records(tmp_path: Path) -> None:
-    script("sweep", "digits", "--learning-rate", "1e30", "--filters", "4", "--seeds", "2", "--name", "s", cwd=tmp_path)
+    words = ["--learning-rate", "1e30", "--filters", "4", "--seeds", "2", "--name", "s"]
+    assert script("sweep", "digits", *words, cwd=tmp_path, check=False).returncode == 1
     found = summary(tmp_path / "runs" / "s")
     assert found["trials"] == {"complete": 0, "stopped": 0, "diverged": 2}
     assert found["best"]["test_accuracy"] == {"mean": None, "std": None, "n": 0}
@@ -338,11 +356,11 @@ def test_trials_that_need_more_memory_train_in_chunks(digits: Dataset, tmp_path:
     [program] = plan(trials(SweepConfig(base, axes=(("learning_rate", (0.01, 0.1)),))), Lanes(0, 1))
     some = str(0.6 * compile_program(program, digits).memory / 2**30)
     done = script(*SWEEP, "--lanes", "0:1", "--memory", some, "--name", "s", cwd=tmp_path)
-    assert done.stdout.startswith("memory: 6 trials at once take ")
+    assert "\nmemory: 6 trials at once take " in done.stdout
     chunks = [entry["trials"] for entry in programs_of(tmp_path / "runs" / "s")]
     assert len(chunks) > 1
     assert [number for chunk in chunks for number in chunk] == list(range(6))
-    assert done.stdout.count(" trials so far; ") == len(chunks)
+    assert done.stdout.count(" trials; best valid accuracy ") == len(chunks)
     assert summary(tmp_path / "runs" / "s")["trials"]["complete"] == 6
     assert summary(tmp_path / "runs" / "s")["best"]["test_accuracy"]["n"] == 3
 

@@ -23,6 +23,7 @@ from cnnjax.runs import (
     trial_rows,
 )
 from cnnjax.runs.environment import environment
+from cnnjax.runs.records import readable
 from cnnjax.sweeps import Result, trials
 
 TRAIN = TrainConfig(CNNConfig(filters=(8, 16)), SGD(learning_rate=0.03))
@@ -237,6 +238,14 @@ def test_a_record_of_another_format_is_refused(tmp_path: Path, content: str, mes
         read_record(path)
     assert str(error.value).startswith(f"{path}: ")
     assert "\n" not in str(error.value)
+
+
+def test_records_are_json_with_a_line_for_each_entry_that_holds_no_other() -> None:
+    value = {"a": [], "b": {"c": [1, 2, 3], "d": [{"e": "[x]", "f": None}, {"g": [[4, 5]]}]}, "h": {}}
+    assert json.loads(readable(value)) == value
+    assert json.loads(readable({})) == {}
+    lines = [line.strip().rstrip(",") for line in readable(value).splitlines()]
+    assert {'"a": []', '"c": [1, 2, 3]', '{"e": "[x]", "f": null}', "[4, 5]"} <= set(lines)
 
 
 @config

@@ -9,7 +9,7 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -28,6 +28,7 @@ from cnnjax.planning import Execution
 from cnnjax.runs import (
     CheckpointError,
     Compiled,
+    Compiling,
     Epoch,
     Event,
     Finished,
@@ -37,6 +38,7 @@ from cnnjax.runs import (
     RunFolder,
     Saved,
     Swept,
+    Within,
     diff,
     events,
 )
@@ -58,12 +60,73 @@ def happening(config: Any, data: Dataset, store: Any, **options: Any) -> Any:
     return events(config, data, lambda: nullcontext(store), Execution(**HOW, save_seconds=0), **options)
 
 
+def timeless(events: Iterable[Any]) -> list[type]:
+    """The kinds of events but for those that come by the clock."""
+    return [type(event) for event in events if not isinstance(event, Compiling | Within)]
+
+
 def test_events_say_what_happens_in_order(small: Dataset) -> None:
-    kinds = [type(event) for event in happening(ONE, small, InMemory())]
-    assert kinds == [Opened, Planned, Compiled, *[Epoch, Saved] * 3, Finished]
-    *_, saved, _ = happening(ONE, small, InMemory())
+    *before, saved, finished = happening(ONE, small, InMemory())
+    assert timeless([*before, saved, finished]) == [Opened, Planned, Compiled, *[Epoch, Saved] * 3, Finished]
     assert saved.ended
     assert saved.step == 3 * 5
+    within = [event for event in before if isinstance(event, Within)]
+    assert within[0].step == 1  # so that an epoch that takes long is seen to proceed
+    assert [event.share for event in within] == [event.step % 5 / 5 for event in within]
+
+
+def test_results_print_in_a_few_lines_without_their_arrays(small: Dataset) -> None:
+    swept = list(happening(SWEEP, small, InMemory()))[-1].swept
+    lines = str(swept).splitlines()
+    assert len(lines) <= 7
+    assert lines[1].endswith("6 points of learning_rate, hidden, 2 seeds: 8 complete, 4 diverged")
+    assert lines[-1].split() == ["where", "memory"]
+    trained = swept.trained()
+    lines = str(trained).splitlines()
+    assert lines[0] == "Trained"
+    assert [line.split()[0] for line in lines[1:]] == ["network", "parameters", "data", "accuracy", "where"]
+    assert lines[2].split()[1] == f"{swept.parameters}"
+    assert lines[4].endswith(f"test {100 * trained.test[0]:.2f} % after 3 epochs")
+    last = {row["trial"]: row["train_accuracy"] for row in swept.rows}  # None where it diverged
+    for row in swept.table():
+        hidden = row["hidden"][0]
+        assert row["parameters"] == 64 * hidden + hidden + hidden * 10 + 10
+        assert row["train_accuracy"] == last[row["trial"]]
+        assert (row["train_accuracy"] is None) is (row["status"] == "diverged")
+
+
+WRONG: dict[str, Callable[[], Any]] = {
+    "axes": lambda: SweepConfig(ONE, axes={"learning_rate": (0.1,)}),  # type: ignore[arg-type]
+    "axes: ('learning_rate', 0.1)": lambda: SweepConfig(ONE, (("learning_rate", 0.1),)),  # type: ignore[arg-type]
+    "seeds": lambda: replace(SWEEP, seeds="3"),  # type: ignore[arg-type]
+    "seeds: 1.5": lambda: replace(SWEEP, seeds=1.5),  # type: ignore[arg-type]
+    "shard": lambda: replace(SWEEP, shard=3),  # type: ignore[arg-type]
+    "search": lambda: replace(SWEEP, search=["all"]),  # type: ignore[arg-type]
+    "zipped": lambda: replace(SWEEP, zipped=None),  # type: ignore[arg-type]
+    "zip: momentum: must be an axis": lambda: replace(SWEEP, zipped=(("learning_rate", "momentum"),)),
+    "pack": lambda: cnnjax.fit(ONE, pack=["one"]),
+    "plan_from": lambda: cnnjax.fit(ONE, plan_from=3),
+    "foo: no such argument": lambda: cnnjax.fit(ONE, foo=1),
+    "save_second: no such argument; did you mean 'save_seconds'": lambda: cnnjax.fit(ONE, save_second=1),
+    "extend: None": lambda: cnnjax.sweep(SWEEP, extend=None),  # type: ignore[arg-type]
+    "extend: 3": lambda: cnnjax.sweep(SWEEP, extend=3),  # type: ignore[arg-type]
+    "classes": lambda: cnnjax.load_run("nowhere", classes=MLPConfig),  # type: ignore[arg-type]
+    "folder": lambda: cnnjax.load_run(3),  # type: ignore[arg-type]
+}
+
+
+@pytest.mark.parametrize("field", WRONG)
+def test_a_wrong_type_is_named_with_its_field(field: str) -> None:
+    with pytest.raises((TypeError, ValueError), match=f"^{re.escape(field)}") as error:
+        WRONG[field]()
+    assert "\n" not in str(error.value)
+
+
+def test_a_single_run_is_written_for_tensorboard(small: Dataset, tmp_path: Path) -> None:
+    pytest.importorskip("tensorboardX")
+    list(events(ONE, small, lambda: RunFolder(tmp_path / "r"), Execution(**HOW), tensorboard=True))
+    [run] = (tmp_path / "r" / "tensorboard").iterdir()
+    assert next(run.iterdir()).stat().st_size > 500
 
 
 @pytest.mark.slow
@@ -76,7 +139,8 @@ def test_wherever_a_run_is_dropped_it_ends_the_same(config: SweepConfig, small: 
     for count in range(1, len(before), 3):
         store = InMemory()
         dropped = happening(config, small, store)
-        assert [type(next(dropped)) for _ in range(count)] == [type(event) for event in before[:count]]
+        told = timeless(next(dropped) for _ in range(count))
+        assert told == timeless(before)[: len(told)]
         dropped.close()
         *_, again = happening(config, small, store)
         assert same(again.swept, finished.swept)

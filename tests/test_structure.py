@@ -12,6 +12,7 @@ import pytest
 import reading
 from conftest import script
 
+import cnnjax
 from cnnjax import load
 
 ROOT = Path(__file__).parents[1]
@@ -132,6 +133,8 @@ def test_no_code_comes_from_data() -> None:
 def test_importing_costs_jax_flax_and_optax_only() -> None:
     code = (
         "import cnnjax, sys\n"
+        "assert not {'jax', 'flax', 'numpy'} & set(sys.modules)\n"
+        "assert all(hasattr(cnnjax, name) for name in cnnjax.__all__)\n"
         "heavy = ['tensorflow_datasets', 'orbax.checkpoint', 'matplotlib', 'tensorflow', 'sklearn', 'PIL', 'tyro']\n"
         "print([name for name in heavy if name in sys.modules])"
     )
@@ -139,6 +142,21 @@ def test_importing_costs_jax_flax_and_optax_only() -> None:
         [sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, check=True, timeout=120
     )
     assert done.stdout.strip() == "[]"
+
+
+def test_names_are_imported_from_where_type_checkers_look() -> None:
+    tree = ast.parse((ROOT / "cnnjax" / "__init__.py").read_text())
+    [typed] = [node for node in tree.body if isinstance(node, ast.If)]
+    named = [
+        (node.module, alias.name) for node in typed.body if isinstance(node, ast.ImportFrom) for alias in node.names
+    ]
+    assert sorted(named) == sorted((home, name) for home, names in cnnjax._HOMES.items() for name in names.split())
+
+
+def test_the_decorator_is_not_the_module_of_its_name() -> None:
+    code = "from cnnjax.config import Range\nfrom cnnjax import config\nimport cnnjax\nprint(config is cnnjax.config, config)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=120)
+    assert done.stdout.startswith("True <function config")
 
 
 def public(module: object) -> list[object]:

@@ -270,9 +270,7 @@ def _check_execution(execution: Mapping[str, Any]) -> None:
     known = [field.name for field in fields(Execution)]
     for name in execution:
         if name not in known:
-            raise TypeError(
-                f"{name}: no such argument; {suggest(name, known)}there are {', '.join(known)}"
-            )
+            raise TypeError(f"{name}: no such argument; {suggest(name, known)}there are {', '.join(known)}")
 
 
 def _loaded(name: str) -> Dataset:
