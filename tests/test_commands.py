@@ -103,12 +103,12 @@ def test_a_reader_that_leaves_and_an_interrupt_end_without_a_traceback(tmp_path:
     assert (done.stdout[:6], done.stderr) == ("usage:", "")
 
 
-def screen(columns: int, command: list[str], cwd: Path) -> str:
+def screen(columns: int, command: list[str], cwd: Path, **more: str) -> str:
     """What a command writes on a terminal of so many columns."""
     ours, theirs = pty.openpty()
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 30, columns, 0, 0))
-    env = {name: value for name, value in os.environ.items() if name not in ("COLUMNS", "LINES")}
-    process = subprocess.Popen(command, cwd=cwd, env=env, stdin=theirs, stdout=theirs, stderr=theirs)
+    env = {name: value for name, value in os.environ.items() if name not in ("COLUMNS", "LINES", "NO_COLOR")}
+    process = subprocess.Popen(command, cwd=cwd, env={**env, **more}, stdin=theirs, stdout=theirs, stderr=theirs)
     os.close(theirs)
     said = b""
     try:
@@ -119,6 +119,13 @@ def screen(columns: int, command: list[str], cwd: Path) -> str:
     os.close(ours)
     assert process.wait() == 0
     return said.decode()
+
+
+@pytest.mark.slow
+def test_help_has_no_colors_where_none_are_wanted(tmp_path: Path) -> None:
+    command = [sys.executable, f"{ROOT}/experiments/train.py", "digits", "--help"]
+    assert "\x1b" not in screen(80, command, tmp_path, TERM="xterm", NO_COLOR="1")
+    assert "\x1b" in screen(80, command, tmp_path, TERM="xterm")
 
 
 @pytest.mark.slow

@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import io
+import os
 import re
 import sys
 import types
@@ -25,7 +26,7 @@ def parse_words(form: type[T], description: str, words: Sequence[str] | None = N
     """The dataclass that a command line stands for, by default that of the process; a mistake ends it with code 2."""
     said = io.StringIO()
     try:
-        with contextlib.redirect_stderr(said):
+        with contextlib.redirect_stderr(said), _uncolored() if os.environ.get("NO_COLOR") else contextlib.nullcontext():
             return tyro.cli(
                 form,
                 prog=prog or Path(sys.argv[0]).name,
@@ -39,6 +40,13 @@ def parse_words(form: type[T], description: str, words: Sequence[str] | None = N
             raise
         fail(_one_line(said.getvalue()), 2)
         raise ended from None
+
+
+def _uncolored() -> contextlib.AbstractContextManager[Any]:
+    """Has tyro, which does not know NO_COLOR, take standard output for a file."""
+    plain = types.SimpleNamespace(write=sys.stdout.write, flush=sys.stdout.flush, encoding=sys.stdout.encoding)
+    plain.isatty = lambda: False
+    return contextlib.redirect_stdout(plain)
 
 
 def _one_line(box: str) -> str:
