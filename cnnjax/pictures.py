@@ -16,6 +16,17 @@ from cnnjax.sweeps import Summary
 
 CURVES = 6
 COMBINATIONS = 8
+STYLES: tuple[tuple[str, Any, str], ...] = (
+    ("#0072B2", "-", "o"),
+    ("#E69F00", "--", "s"),
+    ("#009E73", "-.", "^"),
+    ("#D55E00", ":", "D"),
+    ("#56B4E9", (0, (8, 2)), "v"),
+    ("#CC79A7", (0, (3, 1, 1, 1)), "P"),
+    ("#000000", (0, (1, 1)), "*"),
+    ("#7F7F7F", (0, (8, 2, 2, 2)), "h"),
+)
+"""Color, line style and marker of each series: the colors of Okabe and Ito (2008), and gray for their yellow."""
 SPAN = 5.0
 _FEW = 8  # values of a number that all have a label
 _LINE = 40  # characters of a line in a legend
@@ -110,10 +121,10 @@ def learning_curves(rows: Sequence[Mapping[str, Any]], path: Path, metric: Metri
     """
     figure, axes = _subplots(2)
     for axis, quantity in zip(axes, ("loss", metric.name), strict=True):
-        for split in ("train", "valid"):
-            _curve(axis, [[row[f"{split}_{quantity}"] for row in rows]], split)
+        for number, split in enumerate(("train", "valid")):
+            _curve(axis, [[row[f"{split}_{quantity}"] for row in rows]], split, number)
         axis.set(xlabel="epoch", ylabel=_name(quantity))
-    axes[1].legend()
+    figure.legend(*axes[1].get_legend_handles_labels(), loc="outside right upper")
     figure.savefig(path, dpi=120)
 
 
@@ -130,23 +141,28 @@ def compare_curves(
     """
     figure, axes = _subplots(2)
     for axis, quantity in zip(axes, ("loss", metric.name), strict=True):
-        for name, trials in list(points.items())[:CURVES]:
-            _curve(axis, [[row[f"valid_{quantity}"] for row in rows if row["trial"] == t] for t in trials], name)
+        for number, (name, trials) in enumerate(list(points.items())[:CURVES]):
+            runs = [[row[f"valid_{quantity}"] for row in rows if row["trial"] == trial] for trial in trials]
+            _curve(axis, runs, name, number)
         axis.set(xlabel="epoch", ylabel=f"validation {_name(quantity)}")
     if len(points) > 1:
-        axes[1].legend(fontsize="small", title=f"best {CURVES} of {len(points)}" if len(points) > CURVES else None)
+        title = f"best {CURVES} of {len(points)}" if len(points) > CURVES else None
+        figure.set_figheight(figure.get_figheight() + 0.2 * (min(len(points), CURVES) + 1))
+        figure.legend(*axes[1].get_legend_handles_labels(), loc="outside lower left", fontsize="small", title=title)
     figure.savefig(path, dpi=120)
 
 
-def _curve(axis: Any, runs: Sequence[Sequence[float | None]], label: str) -> None:
-    """A mean over runs, which may end early, with one standard deviation around it."""
+def _curve(axis: Any, runs: Sequence[Sequence[float | None]], label: str, number: int) -> None:
+    """A mean over runs, which may end early, with one standard deviation around it, in the style of a number."""
     length = max(map(len, runs))
     values = np.array([[*run, *[None] * (length - len(run))] for run in runs], float)
     epochs, mean = np.arange(1, length + 1), values.mean(0)
-    axis.plot(epochs, mean, label=label, linewidth=1.2, marker="o" if length == 1 else None)
+    color, line, marker = STYLES[number]
+    style = {"linestyle": line, "marker": marker, "markersize": 4, "markevery": math.ceil(length / 10)}
+    axis.plot(epochs, mean, label=label, linewidth=1.2, color=color, **style)
     if len(runs) > 1:
         std = values.std(0, ddof=1)
-        axis.fill_between(epochs, mean - std, mean + std, alpha=0.15, linewidth=0)
+        axis.fill_between(epochs, mean - std, mean + std, alpha=0.15, linewidth=0, color=color)
     axis.grid(alpha=0.3)
 
 
@@ -227,8 +243,9 @@ def rate_curves(points: Points, path: Path) -> None:
     across, ticks = _places(fields[rate], 0.09, log=rate.endswith("learning_rate") or None)
     if not alone:
         groups = [sorted(group, key=lambda i: across[i]) for group in groups[:COMBINATIONS]]
-        for group in groups:
-            axis.plot(across[group], [points[i][1].mean for i in group], color=colours[group[0]], linewidth=1.2)
+        for group, (color, line, _) in zip(groups, STYLES, strict=False):
+            losses = [points[i][1].mean for i in group]
+            axis.plot(across[group], losses, color=color, linestyle=line, linewidth=1.2)
     shown = [i for group in groups for i in group]
     _losses(axis, across[shown], [points[i][1] for i in shown], colours[shown])
     axis.set_xticks(*zip(*ticks, strict=True))
@@ -270,8 +287,9 @@ def _kinds(axis: Any, fields: Mapping[str, Sequence[Any]], groups: Sequence[Sequ
     colours = np.tile(to_rgba("0.8"), (1 + max(map(max, groups)), 1))
     handles, labels = [], []
     for number, group in enumerate(groups[:COMBINATIONS]):
-        colours[group] = to_rgba(f"C{number}")
-        handles.append(Line2D([], [], color=f"C{number}", marker="o", markersize=4))
+        color, line, _ = STYLES[number]
+        colours[group] = to_rgba(color)
+        handles.append(Line2D([], [], color=color, linestyle=line, marker="o", markersize=4))
         label = " / ".join(_label(column[group[0]], max(16, _LINE // len(fields))) for column in fields.values())
         labels.append(textwrap.fill(label, _LINE))
     if fields:

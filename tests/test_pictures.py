@@ -96,6 +96,22 @@ def test_curves_are_those_of_the_metric(tmp_path: Path, figures: list[Any], metr
     assert [line.get_ydata().tolist() for line in many.lines] == [[0.1] * 4] * 2
 
 
+def test_no_picture_needs_color_to_tell_series_apart(tmp_path: Path, figures: list[Any]) -> None:
+    """Line style and marker differ as well, and the legend, which names every series, lies beside the axes."""
+    pictures.learning_curves(rows(1, 3), tmp_path / "one.png")
+    pictures.compare_curves(rows(7, 3), {f"point {i}": [i] for i in range(7)}, tmp_path / "many.png")
+    for figure in figures:
+        [legend] = figure.legends
+        for axis in figure.axes:
+            assert not axis.get_window_extent().overlaps(legend.get_window_extent())
+            for look in ("get_color", "get_linestyle", "get_marker"):
+                assert len({getattr(line, look)() for line in axis.lines}) > 1, look
+            styles = {(line.get_color(), str(line._dash_pattern)) for line in axis.lines}
+            assert len(styles) == len({line.get_marker() for line in axis.lines}) == len(axis.lines)
+            assert len(legend.get_texts()) == len(axis.lines)
+    assert len(set(pictures.STYLES)) == len({color for color, *_ in pictures.STYLES}) == pictures.COMBINATIONS
+
+
 @pytest.mark.parametrize("names", [(), ("rate",), ("rate", "filters"), ("rate", "filters", "loss")])
 def test_a_grid_of_any_number_of_fields(tmp_path: Path, names: tuple[str, ...]) -> None:
     points = [
@@ -236,30 +252,28 @@ def measured(chosen: list[dict[str, Any]], diverged: Callable[[int], bool]) -> l
 
 @pytest.fixture
 def figures(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
-    """Every figure that was saved."""
+    """Every figure that was saved, at few pixels, with `written`: the words that were drawn and their boxes."""
     from matplotlib.figure import Figure
-
-    found: list[Any] = []
-    save = Figure.savefig
-    monkeypatch.setattr(
-        Figure, "savefig", lambda figure, *rest, **more: (found.append(figure), save(figure, *rest, **more))
-    )
-    return found
-
-
-def written(figure: Any) -> list[tuple[str, Any]]:
-    """The words that are drawn, with their boxes."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.text import Text
 
-    found, draw = [], Text.draw
-    renderer = FigureCanvasAgg(figure).get_renderer()
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Text, "draw", lambda text, *rest, **more: (found.append(text), draw(text, *rest, **more)))
-        figure.draw(renderer)
-    return [
-        (text.get_text(), text.get_window_extent(renderer)) for text in found if text.get_text() and text.get_visible()
-    ]
+    found: list[Any] = []
+    save, draw = Figure.savefig, Text.draw
+
+    def drawing(text: Any, renderer: Any, *rest: Any, **more: Any) -> None:
+        draw(text, renderer, *rest, **more)
+        if text.get_text() and text.get_visible():
+            figure = text.get_figure(root=True)
+            figure.written[text] = text.get_window_extent(renderer), figure.bbox.frozen()
+
+    def saving(figure: Any, path: Path, dpi: float) -> None:
+        assert dpi > 60
+        figure.written = {}
+        found.append(figure)
+        save(figure, path, dpi=60)
+
+    monkeypatch.setattr(Text, "draw", drawing)
+    monkeypatch.setattr(Figure, "savefig", saving)
+    return found
 
 
 CASES = {
@@ -313,10 +327,11 @@ def test_whatever_metric_can_be_read(tmp_path: Path, figures: list[Any], case: s
 
 def assert_read(figure: Any) -> None:
     """Every word lies inside of the picture, and on no other."""
-    words = written(figure)
-    for word, box in words:
-        assert 0 <= box.x0 < box.x1 <= figure.bbox.width, f"{word!r} is cut"
-        assert 0 <= box.y0 < box.y1 <= figure.bbox.height, f"{word!r} is cut"
+    words = [(text.get_text(), box) for text, (box, _) in figure.written.items()]
+    assert words
+    for text, (box, page) in figure.written.items():
+        assert 0 <= box.x0 < box.x1 <= page.width, f"{text.get_text()!r} is cut"
+        assert 0 <= box.y0 < box.y1 <= page.height, f"{text.get_text()!r} is cut"
     for (one, first), (other, second) in combinations(words, 2):
         assert not first.padded(-1).overlaps(second.padded(-1)), f"{one!r} lies on {other!r}"
 
