@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jaxlib
 import numpy as np
 
 _SHARE = 0.8  # of free memory that a program may take
@@ -29,15 +30,21 @@ def compiler_options(*, once: bool, devices: int) -> dict[str, str | int]:
     What runs once, as initialisation, is not optimised: drawing numbers compiles slowly. Steps of a
     program that has the processor to itself keep their convolutions from YNNPACK, which computes
     them on one thread (jaxlib 0.10); Eigen uses all. Lanes that occupy a core each want no other.
+    In jaxlib 0.10.2 YNNPACK's fusions around a sum give wrong numbers
+    (https://github.com/jax-ml/jax/issues/39103): there it computes single products, and on several
+    devices single convolutions, and no fusion.
     """
     if jax.default_backend() != "cpu":
         return {}
+    faulty = jaxlib.__version__ == "0.10.2"
+    options: dict[str, str | int] = {}
+    if faulty or (devices == 1 and not once):
+        kinds = ["INDIVIDUAL_DOT", "INDIVIDUAL_CONVOLUTION" if devices > 1 else "", "" if faulty else "REDUCE"]
+        types = ",".join(f"LIBRARY_FUSION_TYPE_{kind}" for kind in kinds if kind)
+        options = {"xla_cpu_experimental_ynn_fusion_type": types}
     if once:
-        return {"xla_backend_optimization_level": 0, "xla_cpu_use_fusion_emitters": False}
-    if devices > 1:
-        return {}
-    kinds = ("INDIVIDUAL_DOT", "REDUCE")
-    return {"xla_cpu_experimental_ynn_fusion_type": ",".join(f"LIBRARY_FUSION_TYPE_{kind}" for kind in kinds)}
+        options |= {"xla_backend_optimization_level": 0, "xla_cpu_use_fusion_emitters": False}
+    return options
 
 
 def compiled(lowered: jax.stages.Lowered, options: dict[str, str | int]) -> jax.stages.Compiled:

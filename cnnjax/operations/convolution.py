@@ -38,6 +38,11 @@ def _vmapped(function: Callable[..., Array], lanes: _Lanes) -> Callable[..., Arr
     return jax.vmap(function, in_axes=tuple(0 if lane else None for lane in lanes))
 
 
+def _sized(*operands: Array) -> bool:
+    """Whether every size is a number: `jax.export` also has symbols for them."""
+    return all(isinstance(size, int) for operand in operands for size in operand.shape)
+
+
 def _looped(function: Callable[..., Array], lanes: _Lanes) -> Callable[..., Array]:
     if all(lanes):
         return lambda a, b: lax.map(lambda pair: function(*pair), (a, b))
@@ -61,7 +66,10 @@ def _primitive(name: str, plain: _Form, cpu: _Form, images_first: bool) -> Primi
     With `images_first` the first operand holds images, so that a batch of it alone is more images.
     """
     primitive = Primitive(name)
-    default, on_cpu = partial(_over_lanes, plain, _vmapped), partial(_over_lanes, cpu, _looped)
+    default, fast = partial(_over_lanes, plain, _vmapped), partial(_over_lanes, cpu, _looped)
+
+    def on_cpu(a: Array, b: Array, **parameters: Any) -> Array:
+        return (fast if _sized(a, b) else default)(a, b, **parameters)
 
     @primitive.def_abstract_eval  # type: ignore[untyped-decorator]
     def _(a: Any, b: Any, **parameters: Any) -> jax.core.ShapedArray:
@@ -136,10 +144,6 @@ def _explicit(operand: Array) -> bool:
     return AxisType.Explicit in jax.typeof(operand).sharding.mesh.axis_types
 
 
-def _hashable(precision: Any) -> Any:
-    return tuple(precision) if isinstance(precision, list) else precision
-
-
 def conv_general_dilated(
     lhs: Array,
     rhs: Array,
@@ -186,6 +190,7 @@ def conv_general_dilated(
     ours = (
         1 <= spatial <= 3
         and lhs.ndim == rhs.ndim
+        and _sized(lhs, rhs)
         and lhs.dtype == rhs.dtype
         and jnp.issubdtype(lhs.dtype, jnp.floating)
         and lhs.size > 0
@@ -198,7 +203,7 @@ def conv_general_dilated(
         # mesh with explicit axes, where the result lies.
         and not any(jax.typeof(operand).manual_axis_type.varying or _explicit(operand) for operand in (lhs, rhs))
     )
-    # Abstract evaluation raises lax's own errors, and gives the shape.
+    # Tracing it raises lax's own errors, and gives the shape and the precision that is in force.
     reference = partial(
         lax.conv_general_dilated,
         window_strides=window_strides,
@@ -212,7 +217,10 @@ def conv_general_dilated(
         preferred_element_type=preferred_element_type,
         out_sharding=out_sharding,
     )
-    if not ours or jax.eval_shape(reference, lhs, rhs).size == 0:
+    if not ours:
+        return reference(lhs, rhs)
+    equation = jax.make_jaxpr(reference)(lhs, rhs).eqns[-1]
+    if equation.outvars[0].aval.size == 0:
         return reference(lhs, rhs)
     lhs_spec, rhs_spec, out_spec = lax.conv_dimension_numbers(lhs.shape, rhs.shape, dimension_numbers)
     x = lhs.transpose(lhs_spec[0], *lhs_spec[2:], lhs_spec[1])
@@ -225,7 +233,7 @@ def conv_general_dilated(
         strides, dilation, pairs = (1, *strides), (1, *dilation), ((0, 0), *pairs)
     sizes, window = x.shape[1:-1], kernel.shape[:-2]
     output = tuple(map(output_size, sizes, window, strides, pairs, dilation))
-    geometry = Geometry(sizes, window, output, strides, dilation, pairs, feature_group_count, _hashable(precision))
+    geometry = Geometry(sizes, window, output, strides, dilation, pairs, feature_group_count, equation.params["precision"])
     y = _output_p.bind(x, kernel, geometry=geometry, lanes=(False, False))
     if spatial == 1:
         y = y[:, 0]

@@ -12,6 +12,9 @@
 - `shifts`: for kernel gradients of 5 to 32 channels on maps of 256 cells and more, one product of
   inputs shifted along the width with cotangents shifted along the height.
 
+`native` sums the products of each window alone, as `jax.lax` does; `toeplitz`, `winograd` and `shifts`
+bring other cells in as well, times zero or to cancel. With a precision of `highest` all is `native`.
+
 All take x [images, *spatial, channels], kernel [*window, channels / groups, filters] and y, the
 output or its cotangent, [images, *spatial, filters]. `docs/convolution.md` has the measurements.
 """
@@ -95,6 +98,7 @@ def _few_channels(kernel_shape: Sizes, geometry: Geometry) -> bool:
         len(geometry.kernel) == 2
         and geometry.groups == 1
         and set(geometry.dilation) == {1}
+        and not geometry.exact
         and (channels <= _FEW_CHANNELS or (channels <= _FEW_CHANNELS_WIDE and width >= _WIDE_KERNEL))
     )
 
@@ -138,7 +142,7 @@ def cpu_kernel(x: Array, y: Array, geometry: Geometry) -> Array:
         return _in_chunks(partial(winograd.winograd_kernel, geometry=geometry), x, y, _winograd_images(shape, geometry))
     large = math.prod(geometry.input) >= _SHIFTS_CELLS
     channels = shape[-2:]
-    if geometry.plain and large and min(channels) > _FEW_CHANNELS and max(channels) <= _SHIFTS_CHANNELS:
+    if geometry.plain and large and not geometry.exact and min(channels) > _FEW_CHANNELS and max(channels) <= _SHIFTS_CHANNELS:
         (kh, kw), (height, width) = geometry.kernel, geometry.input
         image = height * width * (kw * channels[0] + kh * channels[1])
         return _in_chunks(partial(_shifts_kernel, geometry=geometry), x, y, max(1, _SHIFTS_ELEMENTS // image))
@@ -209,7 +213,7 @@ def _native_kernel(x: Array, y: Array, geometry: Geometry) -> Array:
 
 
 def _fewer_products(dtype: Any, kernel_shape: Sizes, geometry: Geometry) -> bool:
-    if jnp.dtype(dtype).itemsize < 4 or not winograd.takes(geometry):
+    if jnp.dtype(dtype).itemsize < 4 or geometry.exact or not winograd.takes(geometry):
         return False
     least = _WINOGRAD_REDUCTION_ONE if winograd.tile_count(geometry) == 1 else _WINOGRAD_REDUCTION
     return winograd.reduction(kernel_shape[-2], kernel_shape[-1], geometry) >= least

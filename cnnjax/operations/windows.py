@@ -49,6 +49,14 @@ class Geometry(NamedTuple):
     padding: Pairs
     groups: int
     precision: Any
+    """Of `jax.lax`, in its canonical form: None, a pair of `lax.Precision`, or an algorithm."""
+
+    @property
+    def exact(self) -> bool:
+        """Whether each output sums the products of its own window alone: `highest` for an operand, or an algorithm."""
+        if isinstance(self.precision, tuple):
+            return lax.Precision.HIGHEST in self.precision
+        return self.precision is not None
 
     @property
     def spans(self) -> Sizes:
