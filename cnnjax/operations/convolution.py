@@ -233,7 +233,9 @@ def conv_general_dilated(
         strides, dilation, pairs = (1, *strides), (1, *dilation), ((0, 0), *pairs)
     sizes, window = x.shape[1:-1], kernel.shape[:-2]
     output = tuple(map(output_size, sizes, window, strides, pairs, dilation))
-    geometry = Geometry(sizes, window, output, strides, dilation, pairs, feature_group_count, equation.params["precision"])
+    geometry = Geometry(
+        sizes, window, output, strides, dilation, pairs, feature_group_count, equation.params["precision"]
+    )
     y = _output_p.bind(x, kernel, geometry=geometry, lanes=(False, False))
     if spatial == 1:
         y = y[:, 0]

@@ -142,7 +142,13 @@ def cpu_kernel(x: Array, y: Array, geometry: Geometry) -> Array:
         return _in_chunks(partial(winograd.winograd_kernel, geometry=geometry), x, y, _winograd_images(shape, geometry))
     large = math.prod(geometry.input) >= _SHIFTS_CELLS
     channels = shape[-2:]
-    if geometry.plain and large and not geometry.exact and min(channels) > _FEW_CHANNELS and max(channels) <= _SHIFTS_CHANNELS:
+    if (
+        geometry.plain
+        and large
+        and not geometry.exact
+        and min(channels) > _FEW_CHANNELS
+        and max(channels) <= _SHIFTS_CHANNELS
+    ):
         (kh, kw), (height, width) = geometry.kernel, geometry.input
         image = height * width * (kw * channels[0] + kh * channels[1])
         return _in_chunks(partial(_shifts_kernel, geometry=geometry), x, y, max(1, _SHIFTS_ELEMENTS // image))
