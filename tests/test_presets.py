@@ -161,6 +161,12 @@ def test_a_sweep_of_one_s_own_is_extended_and_its_winner_continued(swept: Path, 
     assert [json.loads(line)["epoch"] for line in lines] == [1, 2, 3]
 
 
+def test_data_of_a_preset_s_own_is_asked_for(own: Path) -> None:
+    preset = cnnjax.load_preset(str(own / "squeeze.py"))
+    with pytest.raises(ValueError, match=r"^data: 'squeeze' is a preset's own: give preset.dataset\(\)"):
+        cnnjax.fit(preset.train)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["squeeze.py", "cells.py"])
 def test_a_preset_that_changed_is_noticed_and_one_that_moved_is_not(name: str, swept: Path, tmp_path: Path) -> None:
