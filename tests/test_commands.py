@@ -51,7 +51,8 @@ def test_the_next_command_has_each_option_once(name: str, tmp_path: Path, monkey
 def test_progress_has_what_fits_the_first_first() -> None:
     pieces = ["epoch 3/10", "14 s left", "valid accuracy 94.17 %", "train loss 0.1"]
     assert _fitted(pieces, 0) == ""
-    assert _fitted(pieces, 22) == "epoch 3/10, 14 s left"
+    assert _fitted(pieces, 20) == "epoch 3/10"
+    assert _fitted(pieces, 21) == "epoch 3/10, 14 s left"
     assert _fitted(pieces, 40) == "epoch 3/10, 14 s left, train loss 0.1"
     assert _fitted(pieces, 80) == ", ".join(pieces)
     assert [_duration(s) for s in (0.2, 48, 130, 5940, 12_000)] == ["0 s", "48 s", "2 min", "99 min", "3.3 h"]
@@ -64,9 +65,13 @@ def test_a_log_has_what_stays_on_the_screen(tmp_path: Path) -> None:
         log.follow(path)
         sys.stderr.write("a bar \ra longer bar\r")
         sys.stderr.write("     \rof standard ")
-        sys.stderr.write("error\n")
+        sys.stderr.write("error\nbar\rdone\n")
     sys.stdout.write("after\n")
-    assert [line[21:] for line in path.read_text().splitlines()] == ["before there is a file", "of standard error"]
+    assert [line[21:] for line in path.read_text().splitlines()] == [
+        "before there is a file",
+        "of standard error",
+        "done",
+    ]
 
 
 @pytest.mark.parametrize(
@@ -97,10 +102,10 @@ def test_help_comes_in_groups_that_fit_the_width(name: str, tmp_path: Path) -> N
     assert "--device {cpu,gpu,tpu,none}" in said
 
 
-def test_a_reader_that_leaves_and_an_interrupt_end_without_a_traceback(tmp_path: Path) -> None:
-    command = f"{sys.executable} {ROOT}/experiments/sweep.py digits --help | head -1"
+def test_a_reader_that_leaves_ends_a_command_without_a_word(tmp_path: Path) -> None:
+    command = f"{sys.executable} {ROOT}/experiments/sweep.py digits --help | true"  # which ends before the first word
     done = subprocess.run(command, shell=True, cwd=tmp_path, capture_output=True, text=True, timeout=120, check=True)
-    assert (done.stdout[:6], done.stderr) == ("usage:", "")
+    assert (done.stdout, done.stderr) == ("", "")
 
 
 def screen(columns: int, command: list[str], cwd: Path, **more: str) -> str:

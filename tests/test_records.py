@@ -243,7 +243,7 @@ def test_a_record_of_another_format_is_refused(tmp_path: Path, content: str, mes
 def test_records_are_json_with_a_line_for_each_entry_that_holds_no_other() -> None:
     value = {"a": [], "b": {"c": [1, 2, 3], "d": [{"e": "[x]", "f": None}, {"g": [[4, 5]]}]}, "h": {}}
     assert json.loads(readable(value)) == value
-    assert json.loads(readable({})) == {}
+    assert readable({}) == "{}"
     lines = [line.strip().rstrip(",") for line in readable(value).splitlines()]
     assert {'"a": []', '"c": [1, 2, 3]', '{"e": "[x]", "f": null}', "[4, 5]"} <= set(lines)
 
