@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jaxlib
+import jaxlib.version
 import numpy as np
 
 _SHARE = 0.8  # of free memory that a program may take
@@ -36,7 +36,7 @@ def compiler_options(*, once: bool, devices: int) -> dict[str, str | int]:
     """
     if jax.default_backend() != "cpu":
         return {}
-    faulty = jaxlib.__version__ == "0.10.2"
+    faulty = jaxlib.version.__version__ == "0.10.2"
     options: dict[str, str | int] = {}
     if faulty or (devices == 1 and not once):
         kinds = ["INDIVIDUAL_DOT", "INDIVIDUAL_CONVOLUTION" if devices > 1 else "", "" if faulty else "REDUCE"]
