@@ -25,7 +25,9 @@ from cnnjax.training import programs  # noqa: E402 - the number of devices is se
 
 @pytest.fixture(autouse=True)
 def _cache_in_tmp(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("CNNJAX_CACHE_DIR", str(tmp_path_factory.getbasetemp() / "cache"))
+    base = tmp_path_factory.getbasetemp()
+    shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base  # workers compile a program once
+    monkeypatch.setenv("CNNJAX_CACHE_DIR", str(shared / "cache"))
 
 
 @pytest.fixture(autouse=True)
