@@ -6,6 +6,7 @@ from functools import partial
 from typing import Any, NamedTuple
 
 import jax
+import jax.export
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from flax import nnx
 from jax import lax
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
+from cnnjax import devices
 from cnnjax.operations import avg_pool, conv_general_dilated, max_pool, output_size
 
 
@@ -381,6 +383,94 @@ def test_without_jit_the_numbers_are_the_same(shape: tuple, window: tuple) -> No
     with jax.disable_jit():
         agree(function(x, kernel), expected)
         agree(jax.vmap(function, (0, None))(x[:, None], kernel)[1][1].mean(0), expected[1][1])
+
+
+WINOGRAD = [(4, 3, 16, 32), (16, 3, 64, 64), (8, 3, 128, 128), (13, 4, 96, 80), (8, 5, 128, 144)]
+OTHERS = [(9, 5, 6, 4), (16, 3, 8, 8)]  # by Toeplitz matrices, and kernel gradients by shifts
+SQUARE = {"window_strides": (1, 1), "padding": "SAME", "dimension_numbers": ("NHWC", "HWIO", "NHWC")}
+
+
+def square(size: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
+    """Images and a kernel of (cells, taps, channels, filters)."""
+    cells, taps, channels, filters = size
+    rng = np.random.default_rng(0)
+    shapes = (2, cells, cells, channels), (taps, taps, channels, filters)
+    return tuple(rng.normal(size=shape).astype(np.float32) for shape in shapes)  # type: ignore[return-value]
+
+
+def magnitude(x: np.ndarray, kernel: np.ndarray) -> np.ndarray:
+    return np.asarray(lax.conv_general_dilated(abs(x), abs(kernel), **SQUARE))
+
+
+@pytest.mark.parametrize("size", WINOGRAD, ids=str)
+@pytest.mark.parametrize(("large", "units"), [(1, 8), (1e6, 32)], ids=["even", "one large cell"])
+def test_the_error_of_few_products_is_bounded(size: tuple[int, ...], large: float, units: int) -> None:
+    """In units in the last place of the largest sum of magnitudes of an image, as the documentation says."""
+    x, kernel = square(size)
+    x[:, 1, 1] *= large
+    with jax.enable_x64(True):
+        exact = np.asarray(lax.conv_general_dilated(x.astype(np.float64), kernel.astype(np.float64), **SQUARE))
+    error = abs(np.asarray(conv_general_dilated(x, kernel, **SQUARE)) - exact)
+    bound = 2.0**-23 * magnitude(x, kernel).max((1, 2, 3))
+    assert (error.max((1, 2, 3)) <= units * bound).all()
+
+
+@pytest.mark.parametrize("precision", ["highest", lax.Precision.HIGHEST, ("default", "highest"), "in force"], ids=str)
+@pytest.mark.parametrize("size", [WINOGRAD[0], WINOGRAD[1], *OTHERS], ids=str)
+def test_with_the_highest_precision_an_output_is_of_its_own_window(size: tuple[int, ...], precision: Any) -> None:
+    """Signs, zeros, infinity and NaN are those of `lax`, and so are the cells that gradients reach."""
+    x, kernel = square(size)
+    positive = np.maximum(kernel, 0)
+    broken = x.copy()
+    broken[:, 1, 1, 0] = np.nan
+    in_force = jax.default_matmul_precision("highest" if precision == "in force" else None)
+
+    def found(conv: Any) -> list[np.ndarray]:
+        with in_force:
+            if precision != "in force":
+                conv = partial(conv, precision=precision)
+            conv = jax.jit(partial(conv, **SQUARE))
+            y = conv(np.maximum(x - 2, 0), positive)
+            infinite = conv(np.full_like(x, np.inf), positive + 1e-3)
+            reached = jax.grad(lambda x: conv(x, kernel)[0, 1, 1].sum())(x)
+            learned = jax.grad(lambda kernel: conv(broken, kernel)[..., 0].sum())(kernel)
+            return [*map(np.asarray, (y < 0, y == 0, infinite, np.isnan(conv(broken, kernel)), reached != 0, learned))]
+
+    ours, theirs = found(conv_general_dilated), found(lax.conv_general_dilated)
+    for a, b in zip(ours[:-1], theirs[:-1], strict=True):
+        np.testing.assert_array_equal(a, b)
+    np.testing.assert_array_equal(np.isnan(ours[-1]), np.isnan(theirs[-1]))
+
+
+@pytest.mark.parametrize("name", ["groups", "one-channel", "few-channels-wide", "shifts", "winograd", "1-d", "3-d"])
+def test_it_is_exported_for_any_number_of_images(name: str) -> None:
+    case = CASES[name]
+    x, kernel = map(jnp.asarray, operands(case, np.float32))
+    convolution = partial(conv_general_dilated, **arguments(case))
+
+    def outputs(x: jax.Array, kernel: jax.Array) -> tuple[jax.Array, ...]:
+        y, pull = jax.vjp(convolution, x, kernel)
+        window = (2,) * (x.ndim - 2)
+        return (y, max_pool(y, window), avg_pool(y, window), *pull(jnp.ones_like(y)))
+
+    [images] = jax.export.symbolic_shape("images")
+    shapes = (jax.ShapeDtypeStruct((images, *x.shape[1:]), x.dtype), jax.ShapeDtypeStruct(kernel.shape, kernel.dtype))
+    exported = jax.export.export(jax.jit(outputs))(*shapes)
+    for found, expected in zip(exported.call(x, kernel), jax.jit(outputs)(x, kernel), strict=True):
+        np.testing.assert_allclose(found, expected, atol=1e-5 * float(abs(expected).max()))
+
+
+@pytest.mark.parametrize("once", [False, True])
+@pytest.mark.parametrize("count", [1, 2])
+def test_programs_are_compiled_without_a_fusion_that_gives_wrong_sums(once: bool, count: int) -> None:
+    """https://github.com/jax-ml/jax/issues/39103: jaxlib 0.10.2 is off by 0.2 % in the last row."""
+    rows = jnp.stack([jnp.arange(32_769, dtype=jnp.float32), jnp.zeros(32_769), jnp.zeros(32_769)], 1)
+
+    def energy(rows: jax.Array) -> jax.Array:
+        return jax.vmap(lambda row: jnp.square(jnp.eye(3) @ row).sum())(rows)
+
+    program = devices.compiled(jax.jit(energy).lower(rows), devices.compiler_options(once=once, devices=count))
+    np.testing.assert_allclose(program(rows)[-1], 32_768.0**2, rtol=1e-6)
 
 
 # ------------------------------------------------------------------------- pooling

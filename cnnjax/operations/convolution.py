@@ -180,7 +180,11 @@ def conv_general_dilated(
       rhs_dilation: spacing of the kernel's taps.
       dimension_numbers: layouts of lhs, rhs and the result.
       feature_group_count: number of channel groups; a filter sees only the channels of its own.
-      batch_group_count, precision, preferred_element_type, out_sharding: see `jax.lax`.
+      batch_group_count, preferred_element_type, out_sharding: see `jax.lax`.
+      precision: see `jax.lax`. With `highest`, for either operand or in force as the default precision, each output
+        is the sum of the products of its own window, as in `jax.lax`. Otherwise Winograd's forms and Toeplitz
+        matrices may be used on CPU, with the error that `docs/convolution.md` states: a result that is zero or
+        positive by a direct sum may be slightly negative, and infinity and NaN also reach neighboring windows.
 
     Returns:
       The feature maps, by default [batch, filters, *spatial].
