@@ -33,7 +33,7 @@ def test_a_sweep_in_memory_has_a_table_curves_and_states(small: Dataset) -> None
     rows = swept.table()
     assert [row["trial"] for row in rows] == list(range(16))
     assert [row["status"] for row in rows] == ["complete"] * 12 + ["diverged"] * 4
-    assert {len(row) for row in rows} == {12}
+    assert {len(row) for row in rows} == {14}
     curves = swept.curves("valid_accuracy")
     assert curves.shape == (16, 4)
     assert np.isfinite(curves[:12]).all()
