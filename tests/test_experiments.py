@@ -78,8 +78,8 @@ def test_a_sweep_ranks_records_and_draws(tmp_path: Path) -> None:
     arguments = ["--epochs", "2", "--learning-rate", "0.001", "0.1", "1e30", "--filters", "4,8", "6,8", "--seeds", "2"]
     done = script("sweep", "digits", *arguments, "--pack", "shapes", "--name", "s", "--quiet", cwd=tmp_path)
     table = done.stdout.splitlines()
-    assert table[7].startswith("not significantly different from the best (2 seeds, ")
-    assert "learning_rate 0.1 filters 4,8" in table[7]
+    assert "undecided" in table[2]
+    assert table[7].startswith("2 seeds do not separate from the best: learning_rate 0.1 filters 4,8")
     assert table[8].startswith("warning: the best lies on the edge of its grid: filters ")
     assert "experiments/sweep.py digits --epochs 2 " in table[8]
     assert table[8].endswith(" --extend runs/s")

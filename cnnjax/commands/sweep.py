@@ -1,9 +1,10 @@
 """Trains the points of a sweep under several seeds, ranks them, and reports how far the ranking can be trusted."""
 
 import contextlib
+import math
 import shlex
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -14,10 +15,11 @@ from cnnjax.commands.options import Options
 from cnnjax.commands.plan import show_plan
 from cnnjax.commands.tables import aligned
 from cnnjax.config import Range, SweepConfig
+from cnnjax.metrics import Metric
 from cnnjax.options import resolve, text
 from cnnjax.presets import Preset
 from cnnjax.runs import RunFolder, Swept, counted
-from cnnjax.sweeps import Ranked, edges, shown, summarize, ties, variance_shares
+from cnnjax.sweeps import Compared, Ranked, compare, digits, edges, shown, summarize, variance_shares
 
 
 def main(config: SweepConfig, options: Options, preset: Preset) -> None:
@@ -44,15 +46,26 @@ def table(swept: Swept) -> str:
     """The points, best first, as aligned columns: mean and standard deviation over seeds."""
     metric, tested = swept.metric, summarize([score for score, _ in swept.tests.values()])
     name = metric.kind().replace("-", " ")
-    rows = [["rank", *swept.axes, f"valid {name}", f"test {name}", "seeds"]]
-    for rank, point in enumerate(swept.points, 1):
+    rows = [["rank", *swept.axes, f"valid {name}", "behind the best", f"test {name}", "seeds"]]
+    for rank, compared in enumerate(compare(swept.points, metric), 1):
+        point = compared.point
         healthy = sum(result.status != "diverged" for result in point.results)
         ended = max(result.epochs for result in point.results)
         seeds = f"{healthy}/{len(point.results)}" + (f", stopped after {ended} epochs" if _stopped(point) else "")
         test = shown(tested, metric) if rank == 1 else ""
         values = [text(point.values[axis]) if axis in point.values else "-" for axis in swept.axes]
-        rows.append([str(rank), *values, shown(point.valid_metric, metric), test, seeds])
+        rows.append([str(rank), *values, shown(point.valid_metric, metric), _behind(compared, metric), test, seeds])
     return aligned(rows)
+
+
+def _behind(compared: Compared, metric: Metric) -> str:
+    """The gap to the best and its simultaneous interval, with the verdict."""
+    if compared.verdict in ("best", "incomplete"):
+        return ""
+    if math.isinf(compared.high) or math.isnan(compared.gap):
+        return compared.verdict
+    gap, low, high = (digits(value, metric) for value in compared[1:4])
+    return f"{gap} [{low}, {high}] {compared.verdict}"
 
 
 def _stopped(point: Ranked) -> bool:
@@ -60,14 +73,16 @@ def _stopped(point: Ranked) -> bool:
 
 
 def judged(swept: Swept, folder: RunFolder) -> Iterator[str]:
-    """What the table does not say: ties, effects, and where to look next."""
+    """What the table does not say: what is undecided, effects, and where to look next."""
     config, seeds = swept.config, len(swept.winner.results)
-    equal, ends, parts = ties(swept.points), edges(swept.config, swept.winner), variance_shares(swept.points)
-    if equal and seeds == 1:
+    compared = compare(swept.points, swept.metric)
+    ends, parts = edges(swept.config, swept.winner), variance_shares(swept.points)
+    if seeds == 1 and len(swept.points) > 1:
         yield "one seed separates no point from the best: give more --seeds"
-    elif equal:
-        names = "; ".join(point.name for point in equal)
-        yield f"not significantly different from the best ({seeds} seeds, paired t-tests at 5 % by Holm): {names}"
+    elif undecided := [each.point for each in compared if each.verdict == "undecided"]:
+        yield f"{seeds} seeds do not separate from the best: {_some(undecided)}"
+    if unstable := [each.point for each in compared if each.verdict == "unstable"]:
+        yield f"unstable over seeds (more than five times the usual spread), not compared: {_some(unstable)}"
     if parts:
         yield "variance: " + ", ".join(f"{name} {share:.0%}" for name, share in parts.items())
     if not swept.winner.complete:
@@ -80,6 +95,12 @@ def judged(swept: Swept, folder: RunFolder) -> Iterator[str]:
         known = config.search == "all" and not config.points  # so that points come again
         command = next_command(grid, folder, config) + (f" --extend {shlex.quote(str(folder.path))}" if known else "")
         yield f"warning: the best lies on the edge of its grid: {which}; next: {command}"
+
+
+def _some(points: Sequence[Ranked], most: int = 5) -> str:
+    """The names of the first few."""
+    names = "; ".join(point.name for point in points[:most])
+    return names + (f"; and {len(points) - most} more" if len(points) > most else "")
 
 
 def next_command(grid: Mapping[str, Any], folder: RunFolder, config: SweepConfig) -> str:

@@ -1,5 +1,7 @@
 """Families of runs: trials, the programs that they share, what is searched, and how points are ranked."""
 
+from cnnjax.sweeps.comparison import Compared as Compared
+from cnnjax.sweeps.comparison import compare as compare
 from cnnjax.sweeps.embedding import OPTIMIZERS as OPTIMIZERS
 from cnnjax.sweeps.embedding import embed as embed
 from cnnjax.sweeps.embedding import extract as extract
@@ -25,7 +27,6 @@ from cnnjax.sweeps.ranking import effects as effects
 from cnnjax.sweeps.ranking import rank as rank
 from cnnjax.sweeps.ranking import shown as shown
 from cnnjax.sweeps.ranking import summarize as summarize
-from cnnjax.sweeps.ranking import ties as ties
 from cnnjax.sweeps.ranking import variance_shares as variance_shares
 from cnnjax.sweeps.search import Stage as Stage
 from cnnjax.sweeps.search import programs_of as programs_of

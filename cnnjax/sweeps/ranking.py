@@ -73,40 +73,6 @@ def rank(results: Sequence[Result], metric: Metric = Accuracy()) -> list[Ranked]
     return sorted(ranked, key=badness)
 
 
-def ties(points: Sequence[Ranked], level: float = 0.05) -> list[Ranked]:
-    """The complete points that do not differ significantly from the best; `points` best first, as `rank` gives them.
-
-    Each is compared with the best by the differences in the validation metric under the seeds that both
-    have: two-sided paired t-test (Student 1908), p-values corrected for the number of comparisons
-    (Holm 1979). It is a tie where the corrected p is at least `level`. A single seed tells nothing
-    apart; differences that are all the same do, unless they are zero. The best was chosen by these
-    same numbers, which overstates its lead somewhat.
-    """
-    others = [point for point in points[1:] if point.complete]
-    if not others or not points[0].complete:
-        return []
-    p = np.array([_paired_p(points[0], point) for point in others])
-    order = np.argsort(p)
-    corrected = np.empty_like(p)
-    corrected[order] = np.maximum.accumulate(p[order] * np.arange(len(p), 0, -1))
-    return [point for point, p in zip(others, corrected, strict=True) if p >= level]
-
-
-def _paired_p(a: Ranked, b: Ranked) -> float:
-    from scipy.special import stdtr  # type: ignore[import-untyped]
-
-    first, second = ({r.trial.config.seed: r.valid_metric for r in point.results} for point in (a, b))
-    # Rounded as in `rank`, so that equal differences of counts are equal.
-    differences = [round(first[seed] - second[seed], 9) for seed in first.keys() & second.keys()]
-    n = len(differences)
-    if n < 2 or not any(differences):
-        return 1.0
-    if len(set(differences)) == 1:
-        return 0.0
-    t = np.mean(differences) / (np.std(differences, ddof=1) / math.sqrt(n))
-    return float(2 * stdtr(n - 1, -abs(t)))
-
-
 class Edge(NamedTuple):
     """An axis that ends at its best value, so that a better one may lie beyond."""
 
