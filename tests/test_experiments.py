@@ -312,7 +312,10 @@ def test_a_plan_carried_out_again_gives_the_same_bits(lanes: str, tmp_path: Path
         assert (first / name).read_text() == (again / name).read_text()
     assert programs_of(first) == programs_of(again)
     if lanes != "auto":
-        assert programs_of(first) == [{"lanes": lanes, "micro_batch": 0, "trials": list(range(6))}]
+        [program] = programs_of(first)
+        assert (program["lanes"], program["micro_batch"], program["trials"]) == (lanes, 0, list(range(6)))
+        assert program["network"] == "cnn filters=4"
+        assert program["values"]["3"] == {"learning_rate": 0.1, "filters": "4", "seed": 0}
 
 
 @pytest.mark.slow
