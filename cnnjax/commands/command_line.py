@@ -27,6 +27,7 @@ from cnnjax.runs import (
     Compiled,
     Event,
     Finished,
+    Noted,
     Opened,
     Progress,
     RunFolder,
@@ -196,11 +197,9 @@ def carried_out(
             print(f"{folder.path} is complete")
             exit_if_all_diverged(folder)
             raise SystemExit(0)
-        folder.append("command", shell.line())
-        log.follow(folder.path / "log.txt")
         progress(opened)
         try:
-            return _followed(happening, progress), folder
+            return _followed(happening, progress, folder), folder
         except Interrupted as interrupted:
             where = f"{folder.path}: {interrupted.where}continue with: {shell.continuing(folder.path)}"
             raise Interrupted(interrupted.number, where) from None
@@ -208,9 +207,13 @@ def carried_out(
             signals.held = False
 
 
-def _followed(happening: Iterator[Event], progress: Progress) -> Swept:
-    step = 0
+def _followed(happening: Iterator[Event], progress: Progress, folder: RunFolder) -> Swept:
+    step, accepted = 0, False
     for event in happening:
+        if not (accepted or isinstance(event, Noted)):  # a run that is refused is left as it was
+            folder.append("command", shell.line())
+            log.follow(folder.path / "log.txt")
+            accepted = True
         signals.held = isinstance(event, Compiled) or (signals.held and not (isinstance(event, Saved) and event.ended))
         progress(event)
         if isinstance(event, Saved):
