@@ -344,7 +344,7 @@ DAMAGED: dict[str, tuple[Callable[[Path], object], list[str], int, str]] = {
     "another source": (edited("env.json", source="0" * 64), [], 2, "source 000000000000... there"),
     "another device": (edited("env.json", device="gpu: A100"), [], 2, "device gpu: A100 there"),
     "other data": (edited("data.json", sha256="0" * 64), [], 2, "sha256 000000000000... there"),
-    "no name": (nothing, ["--name", "None"], 2, "resume: give --name"),
+    "no name": (nothing, ["--name", "none"], 2, "resume: give --name"),
     "torn config": (written("config.json", b'{"data": "di'), [], 1, "runs/r/config.json: damaged"),
     "config of bytes": (written("config.json", PICKLE), [], 1, "runs/r/config.json: damaged"),
     "config too deep": (written("config.json", NESTED), [], 1, "runs/r/config.json: damaged"),
