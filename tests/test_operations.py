@@ -1,7 +1,9 @@
 """Convolution and pooling against NumPy, SciPy and lax."""
 
+import copy
 import inspect
 import itertools
+import pickle
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -15,7 +17,7 @@ from flax import nnx
 from jax import lax
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
-from cnnjax import devices
+from cnnjax import CNN, MLP, LeNet5, ResNet, devices
 from cnnjax.operations import avg_pool, conv_general_dilated, max_pool, output_size
 
 
@@ -608,3 +610,84 @@ def test_pooling_refuses_what_does_not_fit(pool: Any) -> None:
         pool(jnp.zeros((1, 4, 4, 1)), (5, 2))
     with pytest.raises(ValueError, match=r"strides \(0, 1\)"):
         pool(jnp.zeros((1, 4, 4, 1)), (2, 2), (0, 1))
+
+
+# ------------------------------------------------------------------------- a citizen of JAX
+
+
+@pytest.mark.parametrize("pool", [max_pool, avg_pool])
+@pytest.mark.parametrize(
+    "name", ["2x2", "odd-tail", "overlap-same", "padded", pytest.param("wide", marks=pytest.mark.slow), "1-d"]
+)
+def test_pooling_exports_with_symbolic_sizes(name: str, pool: Any) -> None:
+    size, *how = POOLS[name]
+    x = jnp.asarray(np.random.default_rng(0).normal(size=(2, *size, 3)), jnp.float32)
+    gradient = jax.grad(lambda x: jnp.square(pool(x, *how)).sum())
+    for function, sizes in (
+        (lambda x: pool(x, *how), "hw"[: len(size)]),
+        (gradient, "hw"[: len(size)]),
+        (gradient, map(str, size)),
+    ):
+        shape = jax.ShapeDtypeStruct(jax.export.symbolic_shape(f"b,{','.join(sizes)},3"), x.dtype)
+        np.testing.assert_allclose(jax.export.export(jax.jit(function))(shape).call(x), function(x), atol=1e-5)
+
+
+MODULES: dict[str, Any] = {
+    "nnx.Conv": lambda r: nnx.Conv(1, 4, (3, 3), conv_general_dilated=conv_general_dilated, rngs=r),
+    "CNN": lambda r: CNN((8, 8, 1), 10, filters=(4, 8), rngs=r),
+    "batch_norm": lambda r: CNN((8, 8, 1), 10, filters=(4, 8), batch_norm=True, rngs=r),
+    "dropout": lambda r: CNN((8, 8, 1), 10, filters=(4, 8), dropout=0.5, rngs=r),
+    "LeNet5": lambda r: LeNet5((28, 28, 1), 10, rngs=r),
+    "MLP": lambda r: MLP((8, 8, 1), 10, rngs=r),
+    "ResNet": lambda r: ResNet((8, 8, 1), 10, filters=(4, 8), blocks=1, rngs=r),
+}
+
+
+@pytest.mark.parametrize(
+    "name", [n if n in ("nnx.Conv", "MLP", "batch_norm") else pytest.param(n, marks=pytest.mark.slow) for n in MODULES]
+)
+def test_modules_of_one_configuration_are_equal_and_can_be_copied(name: str) -> None:
+    one, two = (MODULES[name](nnx.Rngs(params=seed, dropout=seed)) for seed in range(2))
+    assert nnx.graphdef(one) == nnx.graphdef(two)
+    jax.tree.map(lambda a, b: a, one, two)
+    traces = []
+
+    @nnx.jit
+    def count(module: nnx.Module) -> jax.Array:
+        traces.append(module)
+        return jnp.zeros(())
+
+    for module in (one, two, copy.deepcopy(one), pickle.loads(pickle.dumps(one))):
+        count(module)
+        assert nnx.graphdef(module) == nnx.graphdef(one)
+    assert len(traces) == 1
+
+
+@pytest.mark.parametrize(
+    "setting",
+    [
+        lambda: jax.enable_x64(True),
+        lambda: jax.numpy_rank_promotion("raise"),
+        lambda: jax.numpy_dtype_promotion("strict"),
+    ],
+    ids=["x64", "rank", "strict"],
+)
+@pytest.mark.parametrize("name", ["one-channel", "few-filters", "shifts", "chunks", "winograd-one-tile", "groups"])
+def test_the_numbers_are_the_same_under_settings_of_jax(name: str, setting: Any) -> None:
+    case = CASES[name]
+    x, kernel = operands(case, jnp.float32)
+
+    def all_of(x: jax.Array, kernel: jax.Array) -> Any:
+        def loss(x: jax.Array, kernel: jax.Array) -> jax.Array:
+            y = conv_general_dilated(x, kernel, **arguments(case))
+            window = (2,) * len(case.size)
+            return jnp.square(max_pool(y, window, window)).sum() + jnp.square(avg_pool(y, window)).sum()
+
+        return jax.value_and_grad(loss, (0, 1))(x, kernel)
+
+    expected = jax.jit(all_of)(x, kernel)
+    with setting():
+        found = jax.jit(all_of)(x, kernel)
+    for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
+        assert a.dtype == b.dtype == jnp.float32
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4 * float(jnp.abs(b).max()))

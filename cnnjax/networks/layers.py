@@ -133,11 +133,14 @@ class Activation(nnx.Module):
 
     def __init__(self, function: str | Callable[[Array], Array]):
         self.name = function if isinstance(function, str) else getattr(function, "__name__", "")
-        self.function = choose("activation", function, ACTIVATIONS) if isinstance(function, str) else function
         self.known = isinstance(function, str)
+        if isinstance(function, str):
+            choose("activation", function, ACTIVATIONS)
+        self.function = function  # by its name, since functions under jit cannot be pickled
 
     def __call__(self, inputs: Array) -> Array:
-        return self.function(inputs)
+        function = ACTIVATIONS[self.function] if isinstance(self.function, str) else self.function
+        return function(inputs)
 
     @property
     def rising(self) -> bool:

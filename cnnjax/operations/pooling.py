@@ -77,6 +77,7 @@ def _pool(
     fill: Any,
     combine: Callable[..., Array],
     along: Callable[[Array, int], Array],
+    reduce: Callable[[Array, Array], Array],
 ) -> Array:
     window = tuple(int(w) for w in window)
     strides = (1,) * len(window) if strides is None else tuple(int(s) for s in strides)
@@ -89,6 +90,11 @@ def _pool(
     sizes = [x.shape[axis] for axis in axes]
     ones = (1,) * len(window)
     pairs = explicit_padding(padding, sizes, window, strides, ones)
+    if not all(isinstance(size, int) for size in sizes):  # `jax.export` also has symbols for them
+        lead = (1,) * (x.ndim - 1 - len(window))
+        whole = [(0, 0)] * len(lead) + list(pairs) + [(0, 0)]
+        start = np.asarray(fill, x.dtype)[()]
+        return lax.reduce_window(x, start, reduce, (*lead, *window, 1), (*lead, *strides, 1), whole)
     if min(map(output_size, sizes, window, strides, pairs, ones)) < 1:
         raise ValueError(f"pooling: window {window} does not fit {sizes} cells padded by {pairs}")
     if any(pair != (0, 0) for pair in pairs):
@@ -136,7 +142,7 @@ def max_pool(
     if inputs.dtype == bool:
         return max_pool(inputs.astype(jnp.int8), window_shape, strides, padding) > 0
     lowest = -jnp.inf if jnp.issubdtype(inputs.dtype, jnp.floating) else jnp.iinfo(inputs.dtype).min
-    return _pool(inputs, window_shape, strides, padding, lowest, _first_maximum, _along)
+    return _pool(inputs, window_shape, strides, padding, lowest, _first_maximum, _along, lax.max)
 
 
 def avg_pool(
@@ -165,7 +171,14 @@ def avg_pool(
     if inputs.dtype == bool:
         inputs = inputs.astype(jnp.int32)
     total = partial(
-        _pool, window=window_shape, strides=strides, padding=padding, fill=0, combine=sum, along=_total_along
+        _pool,
+        window=window_shape,
+        strides=strides,
+        padding=padding,
+        fill=0,
+        combine=sum,
+        along=_total_along,
+        reduce=lax.add,
     )
     if count_include_pad:
         return total(inputs) / math.prod(window_shape)
