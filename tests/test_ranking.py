@@ -212,10 +212,12 @@ def test_equal_is_within_the_margin_for_certain() -> None:
 
 
 def test_a_point_whose_seeds_disagree_is_unstable_and_widens_no_interval() -> None:
-    rows = [[0.97, 0.96, 0.975], [0.95, 0.94, 0.956], [0.93, 0.92, 0.934]]
+    rows = [[0.97, 0.96, 0.975], [0.95, 0.94, 0.956], [0.93, 0.92, 0.934], [0.91, 0.9, 0.917]]
     without, with_it = (compare(ranked(*some)) for some in (rows, [*rows, [0.97, 0.1, 0.1]]))
-    assert with_it[:3] == without
-    assert with_it[3].verdict == "unstable"
+    assert with_it[:4] == without
+    assert with_it[4].verdict == "unstable"
+    few = compare(ranked(*rows[:3], [0.97, 0.1, 0.1]))  # of which nothing can be called usual
+    assert "unstable" not in {each.verdict for each in few}
 
 
 def test_the_true_best_is_rarely_called_worse() -> None:

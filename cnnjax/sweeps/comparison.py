@@ -13,6 +13,7 @@ from cnnjax.sweeps.ranking import Ranked
 MARGIN = 0.005
 """Half a percentage point: gaps that are certainly smaller count as none, for metrics that are shares."""
 _UNSTABLE = 5
+_USUAL = 5
 
 
 _Verdict = Literal["best", "equal", "undecided", "worse", "unstable", "incomplete"]
@@ -39,8 +40,9 @@ def compare(
 ) -> list[Compared]:
     """Compares each point with the best, by the seeds that all stable points have.
 
-    A point is unstable where its standard deviation over seeds is above five times the median one. The others that
-    are complete are compared with the best (Hsu 1984): the spread is pooled over points, after the effect of each
+    A point is unstable where its standard deviation over seeds is above five times the median one, of at least
+    five points with three seeds each. The others that are complete are compared with the best (Hsu 1984): the
+    spread is pooled over points, after the effect of each
     seed, which all points share, is taken out (randomized blocks). With probability of at least 1 - `level`
     all intervals are right at once, under normal errors of equal spread, so that the true best is called
     worse with a probability of at most `level`. A point is `worse` where its interval begins at or above
@@ -80,10 +82,11 @@ def _by_seed(point: Ranked) -> dict[int, float]:
 
 
 def _unstable(points: Sequence[Ranked]) -> list[bool]:
-    """Which points have a spread far above the usual; of two, none is usual."""
-    spreads = [point.valid_metric.std for point in points]
-    known = [spread for spread in spreads if not math.isnan(spread)]
-    usual = float(np.median(known)) if len(known) > 2 else 0.0
+    """Which points have a spread far above the usual, which few points or two seeds do not show."""
+    spreads = [point.valid_metric.std for point in points if point.valid_metric.n > 2]
+    if len(spreads) < max(_USUAL, len(points)):
+        return [False] * len(points)
+    usual = float(np.median(spreads))
     return [spread > _UNSTABLE * usual > 0 for spread in spreads]
 
 
