@@ -34,27 +34,28 @@ def main(config: SweepConfig, options: Options, preset: Preset) -> None:
 
 def report(swept: Swept, folder: RunFolder) -> None:
     """Prints what a sweep came to."""
-    print(table(swept))
-    for line in judged(swept, folder):
+    compared = compare(swept.points, swept.metric)
+    print(table(swept, compared))
+    for line in judged(swept, compared, folder):
         print(line)
     counts = counted(result.status for result in swept.results)
     print(f"{len(swept.results)} trials: {counts}; {times(folder)}")
     print(folder.path)
 
 
-def table(swept: Swept) -> str:
+def table(swept: Swept, compared: Sequence[Compared]) -> str:
     """The points, best first, as aligned columns: mean and standard deviation over seeds."""
     metric, tested = swept.metric, summarize([score for score, _ in swept.tests.values()])
     name = metric.kind().replace("-", " ")
     rows = [["rank", *swept.axes, f"valid {name}", "behind the best", f"test {name}", "seeds"]]
-    for rank, compared in enumerate(compare(swept.points, metric), 1):
-        point = compared.point
+    for rank, each in enumerate(compared, 1):
+        point = each.point
         healthy = sum(result.status != "diverged" for result in point.results)
         ended = max(result.epochs for result in point.results)
         seeds = f"{healthy}/{len(point.results)}" + (f", stopped after {ended} epochs" if _stopped(point) else "")
         test = shown(tested, metric) if rank == 1 else ""
         values = [text(point.values[axis]) if axis in point.values else "-" for axis in swept.axes]
-        rows.append([str(rank), *values, shown(point.valid_metric, metric), _behind(compared, metric), test, seeds])
+        rows.append([str(rank), *values, shown(point.valid_metric, metric), _behind(each, metric), test, seeds])
     return aligned(rows)
 
 
@@ -72,10 +73,9 @@ def _stopped(point: Ranked) -> bool:
     return any(result.status == "stopped" for result in point.results)
 
 
-def judged(swept: Swept, folder: RunFolder) -> Iterator[str]:
+def judged(swept: Swept, compared: Sequence[Compared], folder: RunFolder) -> Iterator[str]:
     """What the table does not say: what is undecided, effects, and where to look next."""
     config, seeds = swept.config, len(swept.winner.results)
-    compared = compare(swept.points, swept.metric)
     ends, parts = edges(swept.config, swept.winner), variance_shares(swept.points)
     if seeds == 1 and len(swept.points) > 1:
         yield "one seed separates no point from the best: give more --seeds"

@@ -16,7 +16,7 @@ from jax.interpreters import ad, batching, mlir
 from jax.sharding import AxisType
 
 from cnnjax.operations.forms import cpu_input, cpu_kernel, cpu_output, lax_input, lax_kernel, lax_output
-from cnnjax.operations.windows import Geometry, Padding, explicit_padding, output_size
+from cnnjax.operations.windows import Geometry, Padding, explicit_padding, known, output_size
 
 # ------------------------------------------------------------------------- the three primitives
 #
@@ -36,11 +36,6 @@ def _over_lanes(form: _Form, mapped: _Mapped, a: Array, b: Array, *, geometry: G
 
 def _vmapped(function: Callable[..., Array], lanes: _Lanes) -> Callable[..., Array]:
     return jax.vmap(function, in_axes=tuple(0 if lane else None for lane in lanes))
-
-
-def _sized(*operands: Array) -> bool:
-    """Whether every size is a number: `jax.export` also has symbols for them."""
-    return all(isinstance(size, int) for operand in operands for size in operand.shape)
 
 
 def _looped(function: Callable[..., Array], lanes: _Lanes) -> Callable[..., Array]:
@@ -69,7 +64,7 @@ def _primitive(name: str, plain: _Form, cpu: _Form, images_first: bool) -> Primi
     default, fast = partial(_over_lanes, plain, _vmapped), partial(_over_lanes, cpu, _looped)
 
     def on_cpu(a: Array, b: Array, **parameters: Any) -> Array:
-        return (fast if _sized(a, b) else default)(a, b, **parameters)
+        return (fast if known((*a.shape, *b.shape)) else default)(a, b, **parameters)
 
     @primitive.def_abstract_eval  # type: ignore[untyped-decorator]
     def _(a: Any, b: Any, **parameters: Any) -> jax.core.ShapedArray:
@@ -194,7 +189,7 @@ def conv_general_dilated(
     ours = (
         1 <= spatial <= 3
         and lhs.ndim == rhs.ndim
-        and _sized(lhs, rhs)
+        and known((*lhs.shape, *rhs.shape))
         and lhs.dtype == rhs.dtype
         and jnp.issubdtype(lhs.dtype, jnp.floating)
         and lhs.size > 0

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 
-from cnnjax.operations.windows import Padding, Sizes, explicit_padding, output_size
+from cnnjax.operations.windows import Padding, Sizes, explicit_padding, known, output_size
 
 _MOST_SLICES = 32  # of a window, since they take long to compile
 _REGISTER = 16  # numbers of four bytes; fewer channels than that leave it partly empty
@@ -90,7 +90,7 @@ def _pool(
     sizes = [x.shape[axis] for axis in axes]
     ones = (1,) * len(window)
     pairs = explicit_padding(padding, sizes, window, strides, ones)
-    if not all(isinstance(size, int) for size in sizes):  # `jax.export` also has symbols for them
+    if not known(sizes):
         lead = (1,) * (x.ndim - 1 - len(window))
         whole = [(0, 0)] * len(lead) + list(pairs) + [(0, 0)]
         start = np.asarray(fill, x.dtype)[()]

@@ -10,6 +10,11 @@ Sizes = tuple[int, ...]
 Pairs = tuple[tuple[int, int], ...]
 
 
+def known(sizes: Sequence[Any]) -> bool:
+    """Whether every size is a number: `jax.export` also has symbols for them."""
+    return all(isinstance(size, int) for size in sizes)
+
+
 def output_size(size: int, window: int, stride: int, padding: tuple[int, int], dilation: int) -> int:
     """Positions of a window along one dimension: floor((size + lo + hi - reach) / stride) + 1.
 

@@ -15,7 +15,6 @@ MARGIN = 0.005
 _UNSTABLE = 5
 _USUAL = 5
 
-
 _Verdict = Literal["best", "equal", "undecided", "worse", "unstable", "incomplete"]
 _Judged = tuple[float, float, float, _Verdict]
 
@@ -28,7 +27,7 @@ class Compared(NamedTuple):
     """What the point's mean is behind that of the best; NaN where it was not compared."""
     low: float
     high: float
-    """Simultaneous interval of the gap; infinite where there are too few seeds."""
+    """Simultaneous interval of the gap; infinite or NaN where there are too few seeds."""
     verdict: _Verdict
 
 
@@ -42,11 +41,10 @@ def compare(
 
     A point is unstable where its standard deviation over seeds is above five times the median one, of at least
     five points with three seeds each. The others that are complete are compared with the best (Hsu 1984): the
-    spread is pooled over points, after the effect of each
-    seed, which all points share, is taken out (randomized blocks). With probability of at least 1 - `level`
-    all intervals are right at once, under normal errors of equal spread, so that the true best is called
-    worse with a probability of at most `level`. A point is `worse` where its interval begins at or above
-    zero, `equal` where it ends within the margin, and `undecided` otherwise.
+    spread is pooled over points, after the effect of each seed, which all points share, is taken out (randomized
+    blocks). With probability of at least 1 - `level` all intervals are right at once, under normal errors of
+    equal spread, so that the true best is called worse with a probability of at most `level`. A point is `worse`
+    where its interval begins at or above zero, `equal` where it ends within the margin, and `undecided` otherwise.
 
     Args:
       points: best first, as `rank` gives them.
@@ -63,18 +61,13 @@ def compare(
     stable = [point for point, unstable in zip(complete, shaky, strict=True) if not unstable]
     common = sorted(set.intersection(*(set(_by_seed(point)) for point in stable))) if stable else []
     table = np.array([[metric.cost(_by_seed(point)[seed]) for seed in common] for point in stable])
-    unknown: _Judged = (math.nan, math.nan, math.nan, "undecided")
-    judged = iter(_judged(table, level, margin) if common else [unknown] * len(stable))
-    unstable = iter(shaky)
-    found = []
-    for point in points:
-        if not point.complete:
-            found.append(Compared(point, math.nan, math.nan, math.nan, "incomplete"))
-        elif next(unstable):
-            found.append(Compared(point, math.nan, math.nan, math.nan, "unstable"))
-        else:
-            found.append(Compared(point, *next(judged)))
-    return found
+    judged = iter(_judged(table, level, margin) if common else [_unknown("undecided")] * len(stable))
+    of_complete = iter([_unknown("unstable") if unstable else next(judged) for unstable in shaky])
+    return [Compared(point, *(next(of_complete) if point.complete else _unknown("incomplete"))) for point in points]
+
+
+def _unknown(verdict: _Verdict) -> _Judged:
+    return math.nan, math.nan, math.nan, verdict
 
 
 def _by_seed(point: Ranked) -> dict[int, float]:
