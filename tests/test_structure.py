@@ -191,7 +191,9 @@ def test_the_readme_s_python_runs(
     exec(blocks[1], trained)
     assert trained["logits"].shape == (360, 10)
     exec(blocks[2], sweep)
-    assert len(capsys.readouterr().out.splitlines()) == 4
+    points, shown = capsys.readouterr().out.split("Swept\n")
+    assert len(points.splitlines()) == 4
+    assert "12 complete" in shown
     (tmp_path / "focal.py").write_text(blocks[3])
     [command] = re.findall(r"experiments/sweep.py (focal.py .*)", (ROOT / "README.md").read_text())
     done = script("sweep", *command.split(), "--epochs", "1", "--seeds", "1", cwd=tmp_path)
