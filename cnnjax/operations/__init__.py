@@ -1,12 +1,12 @@
-"""Convolution and pooling that stay fast under jit, grad, scan and vmap.
+"""Convolution and pooling that stay fast on CPU under jit, grad, scan and vmap.
 
-On CPU, XLA runs a convolution quickly when its operands lie NHWC / HWIO. At the top level of a
-program it brings other layouts into that form itself; inside a loop (`lax.scan`, `lax.map`) it
-does not, and the two gradients that `jax.lax` emits for a convolution fall to plain loops there
+On CPU, XLA computes a convolution efficiently only in the layouts NHWC and HWIO. At the top level of
+a program it converts other layouts itself. Inside a loop (`lax.scan`, `lax.map`) it does not, and the
+two gradient convolutions that `jax.lax` emits run as naive loops
 (https://github.com/jax-ml/jax/issues/12868).
 
-Here a convolution and its gradients are lowered on CPU as whichever form suits their sizes
-(`forms`), and on every other backend as what `jax.lax` itself would have emitted.
+On CPU, this package lowers a convolution and each of its gradients to the form that suits their
+sizes (see `forms`). On any other backend it emits what `jax.lax` emits.
 """
 
 from cnnjax.operations.convolution import conv_general_dilated as conv_general_dilated

@@ -1,7 +1,7 @@
-"""The drop-in for `jax.lax.conv_general_dilated`, over three bilinear primitives.
+"""A drop-in replacement for `jax.lax.conv_general_dilated`, built on three bilinear primitives.
 
-The output of a convolution and its two gradients are each the transpose of the other two, so
-derivatives of any order, forward and reverse, need no further rule.
+The primitives compute the output of a convolution and its two gradients. Each is the transpose of
+the other two, so derivatives of any order, in forward and reverse mode, need no further rules.
 """
 
 from collections.abc import Callable, Sequence
@@ -20,9 +20,9 @@ from cnnjax.operations.windows import Geometry, Padding, explicit_padding, known
 
 # ------------------------------------------------------------------------- the three primitives
 #
-# Each primitive takes `lanes`, which says for each operand whether it has a leading axis of
-# lanes: convolutions under vmap whose kernels differ. On CPU a loop over lanes beats the grouped
-# convolution that lax makes of them.
+# The parameter `lanes` says for each operand whether it has a leading lane axis, which it gets under
+# a vmap over different kernels. On CPU a loop over the lanes is faster than the grouped convolution
+# that lax emits.
 
 _Lanes = tuple[bool, bool]
 _Form = Callable[..., Array]  # form(a, b, geometry)
@@ -47,7 +47,7 @@ def _looped(function: Callable[..., Array], lanes: _Lanes) -> Callable[..., Arra
 
 
 def _merge_lanes(operand: Array, batched: bool, lane: bool, sizes: tuple[int, int]) -> Array:
-    """A new leading axis and an axis of lanes as one; an operand with neither stays as it is."""
+    """Merges a new leading axis with the lane axis; returns an operand that has neither unchanged."""
     if not (batched or lane):
         return operand
     rest = operand.shape[batched + lane :]
@@ -56,9 +56,10 @@ def _merge_lanes(operand: Array, batched: bool, lane: bool, sizes: tuple[int, in
 
 
 def _primitive(name: str, plain: _Form, cpu: _Form, images_first: bool) -> Primitive:
-    """A bilinear primitive that is `cpu` on CPU and `plain` everywhere else.
+    """Creates a bilinear primitive that lowers to `cpu` on CPU and to `plain` elsewhere.
 
-    With `images_first` the first operand holds images, so that a batch of it alone is more images.
+    With `images_first`, the first operand holds images, so a batch of that operand alone is a
+    larger number of images.
     """
     primitive = Primitive(name)
     default, fast = partial(_over_lanes, plain, _vmapped), partial(_over_lanes, cpu, _looped)
@@ -92,7 +93,7 @@ def _primitive(name: str, plain: _Form, cpu: _Form, images_first: bool) -> Primi
 
     @primitive.def_impl  # type: ignore[untyped-decorator]
     def _(a: Array, b: Array, **parameters: Any) -> Array:
-        with jax.disable_jit(False):  # one operation, as each of lax is one also without jit
+        with jax.disable_jit(False):  # without jit it is still one operation, as in lax
             return alone(a, b, **parameters)
 
     batching.primitive_batchers[primitive] = batch
@@ -107,7 +108,7 @@ _kernel_p = _primitive("convolution_kernel_gradient", lax_kernel, cpu_kernel, im
 
 
 def _transposes(primitive: Primitive, first: Callable[..., Array], second: Callable[..., Array]) -> None:
-    """Registers what each operand's gradient is; `first` and `second` bind the primitive for it."""
+    """Registers the gradients: `first` and `second` bind the primitive for that of each operand."""
 
     def rule(operand: int, bind: Callable[..., Array]) -> Callable[..., Array]:
         def gradient(cotangent: Array, *operands: Array, geometry: Geometry, lanes: _Lanes) -> Array:
@@ -153,36 +154,42 @@ def conv_general_dilated(
     preferred_element_type: Any = None,
     out_sharding: Any = None,
 ) -> Array:
-    """`jax.lax.conv_general_dilated` with gradients that stay fast in loops and under vmap on CPU.
+    """Computes `jax.lax.conv_general_dilated` with gradients that stay fast in loops and under vmap on CPU.
 
-    A drop-in: the arguments, their meaning and the errors are those of `jax.lax`, and
-    `nnx.Conv(..., conv_general_dilated=conv_general_dilated)` speeds up a Flax model. Results
-    agree with `jax.lax` to rounding. Forward mode, reverse mode and any mix of them work.
+    It takes the arguments of `jax.lax.conv_general_dilated` and raises the same errors. Results agree
+    with `jax.lax` up to rounding. Forward mode, reverse mode and any mix of them work. To use it in a
+    Flax model, pass it to the layer: `nnx.Conv(..., conv_general_dilated=conv_general_dilated)`.
 
-    Handed to `jax.lax` unchanged: `lhs_dilation` above 1, `batch_group_count` above 1, an
-    `out_sharding`, operands that lie on a mesh with explicit axes, as `jax.make_mesh` makes one, or
-    that vary over the devices of a `jax.shard_map` with `check_vma`, a
-    `preferred_element_type` other than the operands' own, operands that are not both of one
-    floating type, empty arrays, and anything but 1 to 3 spatial dimensions.
+    >>> images = jnp.ones((8, 28, 28, 1))
+    >>> kernel = jnp.ones((5, 5, 1, 6))
+    >>> conv_general_dilated(images, kernel, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")).shape
+    (8, 28, 28, 6)
+
+    It calls `jax.lax` unchanged for `lhs_dilation` above 1, `batch_group_count` above 1, an
+    `out_sharding`, a `preferred_element_type` other than the dtype of the operands, operands of
+    different or non-floating dtypes, empty arrays, and other than 1 to 3 spatial dimensions; also for
+    operands on a mesh with explicit axes (the default of `jax.make_mesh`), and for operands that vary
+    over the devices of a `jax.shard_map` with `check_vma`.
 
     Args:
-      lhs: images, by default [batch, channels, *spatial] as in `jax.lax`; [batch, *spatial,
+      lhs: the images, [batch, channels, *spatial] by default as in `jax.lax`, or [batch, *spatial,
         channels] with `dimension_numbers=("NHWC", "HWIO", "NHWC")`.
-      rhs: kernel, by default [filters, channels / groups, *window]; HWIO as above.
-      window_strides: steps between windows, in cells.
-      padding: `VALID`, `SAME`, `SAME_LOWER`, or (low, high) cells a dimension.
-      lhs_dilation: spacing of the input's cells.
-      rhs_dilation: spacing of the kernel's taps.
-      dimension_numbers: layouts of lhs, rhs and the result.
-      feature_group_count: number of channel groups; a filter sees only the channels of its own.
-      batch_group_count, preferred_element_type, out_sharding: see `jax.lax`.
-      precision: see `jax.lax`. With `highest`, for either operand or in force as the default precision, each output
-        is the sum of the products of its own window, as in `jax.lax`. Otherwise Winograd's forms and Toeplitz
-        matrices may be used on CPU, with the error that `docs/convolution.md` states: a result that is zero or
-        positive by a direct sum may be slightly negative, and infinity and NaN also reach neighboring windows.
+      rhs: the kernel, [filters, channels / groups, *window] by default, or HWIO as above.
+      window_strides: the stride along each spatial dimension.
+      padding: `VALID`, `SAME`, `SAME_LOWER`, or a (low, high) pair for each spatial dimension.
+      lhs_dilation: the dilation of the images along each spatial dimension.
+      rhs_dilation: the dilation of the kernel along each spatial dimension.
+      dimension_numbers: the layouts of `lhs`, `rhs` and the result.
+      feature_group_count: the number of channel groups; a filter sees only the channels of its group.
+      batch_group_count, preferred_element_type, out_sharding: as in `jax.lax`.
+      precision: as in `jax.lax`. With `highest` for either operand, or as the default matmul
+        precision, each output is the direct sum over its own window. With any other precision, the CPU
+        forms may use Winograd transforms and Toeplitz matrices. Their error is bounded in
+        `docs/convolution.md`: a sum that is zero or positive may come out slightly negative, and
+        infinity and NaN also spread to neighboring windows.
 
     Returns:
-      The feature maps, by default [batch, filters, *spatial].
+      The feature maps, [batch, filters, *spatial] by default.
     """
     lhs, rhs = jnp.asarray(lhs), jnp.asarray(rhs)
     spatial = lhs.ndim - 2
@@ -198,11 +205,11 @@ def conv_general_dilated(
         and batch_group_count == 1
         and (preferred_element_type is None or jnp.dtype(preferred_element_type) == lhs.dtype)
         and out_sharding is None
-        # Under a shard_map that tracks how values vary over devices, lax knows what to sum; under a
-        # mesh with explicit axes, where the result lies.
+        # Only lax knows which sums a shard_map with check_vma needs, and how the result is sharded
+        # on a mesh with explicit axes.
         and not any(jax.typeof(operand).manual_axis_type.varying or _explicit(operand) for operand in (lhs, rhs))
     )
-    # Tracing it raises lax's own errors, and gives the shape and the precision that is in force.
+    # Tracing lax raises its errors, and gives the output shape and the effective precision.
     reference = partial(
         lax.conv_general_dilated,
         window_strides=window_strides,
@@ -227,7 +234,7 @@ def conv_general_dilated(
     strides = tuple(int(s) for s in window_strides)
     dilation = (1,) * spatial if rhs_dilation is None else tuple(int(d) for d in rhs_dilation)
     pairs = explicit_padding(padding, x.shape[1:-1], kernel.shape[:-2], strides, dilation)
-    if spatial == 1:  # as a plane of height 1
+    if spatial == 1:  # treated as 2-D with height 1
         x, kernel = x[:, None], kernel[None]
         strides, dilation, pairs = (1, *strides), (1, *dilation), ((0, 0), *pairs)
     sizes, window = x.shape[1:-1], kernel.shape[:-2]

@@ -1,22 +1,23 @@
-"""The output of a convolution and its two gradients, each in the forms that are fast somewhere.
+"""Forms of a convolution and of its two gradients, each fast for some sizes.
 
-`lax_*` are what `jax.lax` itself emits. `cpu_*` choose among these:
+The `lax_*` functions emit what `jax.lax` emits. The `cpu_*` functions choose among these forms:
 
-- `native`: an NHWC / HWIO convolution, which is how XLA computes one quickly on CPU. The kernel
+- `native`: a convolution in NHWC and HWIO, the layouts that XLA computes fast on CPU. The kernel
   gradient takes a few images at a time, so that their transposed copies stay in cache.
 - `toeplitz`: for few channels, one product with a block-Toeplitz matrix.
-- `images_last`: for few channels and few filters under a wide kernel, one product with all patches,
-  in the layout [channels, height, width, images] (as in Krizhevsky's cuda-convnet): what lies
-  innermost is as long as the batch, however few the channels.
-- `winograd`: for many channels, or a map that one tile covers (see `winograd.py`).
-- `shifts`: for kernel gradients of 5 to 32 channels on maps of 256 cells and more, one product of
+- `images_last`: for few channels and few filters with a wide kernel, one product with all patches,
+  in the layout [channels, height, width, images] (as in Krizhevsky's cuda-convnet). The innermost
+  axis is then as long as the batch, no matter how few channels there are.
+- `winograd`: for many channels, or for maps that fit in one tile (see `winograd.py`).
+- `shifts`: for kernel gradients of 5 to 32 channels on maps of 256 positions or more, one product of
   inputs shifted along the width with cotangents shifted along the height.
 
-`native` sums the products of each window alone, as `jax.lax` does; `toeplitz`, `winograd` and `shifts`
-bring other cells in as well, times zero or to cancel. With a precision of `highest` all is `native`.
+Like `jax.lax`, `native` sums the products of each window only. `toeplitz`, `winograd` and `shifts`
+also read positions outside of the window, multiplied by zero or canceled later. With
+`precision="highest"` every form is `native`.
 
-All take x [images, *spatial, channels], kernel [*window, channels / groups, filters] and y, the
-output or its cotangent, [images, *spatial, filters]. `docs/convolution.md` has the measurements.
+Shapes: x is [images, *spatial, channels], kernel is [*window, channels / groups, filters], and y, the
+output or its cotangent, is [images, *spatial, filters]. `docs/convolution.md` lists the measurements.
 """
 
 import math
@@ -32,18 +33,18 @@ from cnnjax.operations import winograd
 from cnnjax.operations.windows import Geometry, Sizes
 
 # Measured on x86-64 (AVX-512, 2 cores) by `experiments/benchmark.py`.
-_FEW_CHANNELS = 4  # at most, for `toeplitz` under any kernel
-_FEW_CHANNELS_WIDE = 16  # at most, for `toeplitz` under a wide kernel
-_WIDE_KERNEL = 5  # at least
-_FEW_FILTERS = 16  # at most, for `images_last` under a wide kernel
-_NATIVE_IMAGES = 8  # images a chunk of the kernel gradient
-_PATCHES_ELEMENTS = 2**22  # of all patches together
-_WINOGRAD_REDUCTION = 1.9  # at least, of operations; where one tile covers the map,
-_WINOGRAD_REDUCTION_ONE = 0.9  # at least, as the direct form spends some on padding
-_WINOGRAD_VALUES = 2**13  # of a chunk: images times tiles times channels or filters
+_FEW_CHANNELS = 4  # maximum for `toeplitz` with any kernel
+_FEW_CHANNELS_WIDE = 16  # maximum for `toeplitz` with a wide kernel
+_WIDE_KERNEL = 5  # minimum width
+_FEW_FILTERS = 16  # maximum for `images_last` with a wide kernel
+_NATIVE_IMAGES = 8  # images per chunk of the kernel gradient
+_PATCHES_ELEMENTS = 2**22  # maximum size of all patches together
+_WINOGRAD_REDUCTION = 1.9  # minimum factor by which `winograd` reduces operations
+_WINOGRAD_REDUCTION_ONE = 0.9  # the same for a map of one tile, where the direct form also computes padding
+_WINOGRAD_VALUES = 2**13  # per chunk: images times tiles times channels or filters
 _SHIFTS_CHANNELS = 32
-_SHIFTS_CELLS = 256  # at least, of the input
-_SHIFTS_ELEMENTS = 2**19  # of the two shifted arrays of a chunk: about the second-level cache
+_SHIFTS_CELLS = 256  # minimum positions of the input
+_SHIFTS_ELEMENTS = 2**19  # per chunk, of both shifted arrays: about the size of the L2 cache
 
 
 def _dimension_numbers(spatial: int) -> tuple[str, str, str]:
@@ -52,7 +53,7 @@ def _dimension_numbers(spatial: int) -> tuple[str, str, str]:
 
 
 def lax_output(x: Array, kernel: Array, geometry: Geometry) -> Array:
-    """The output, as `jax.lax` computes it."""
+    """Returns the output of the convolution, as `jax.lax` computes it."""
     return lax.conv_general_dilated(
         x,
         kernel,
@@ -80,12 +81,12 @@ def _transposed(function: Callable[[Array], Array], shape: Sizes, cotangent: Arr
 
 
 def lax_input(y: Array, kernel: Array, geometry: Geometry) -> Array:
-    """The input gradient, as `jax.lax` computes it."""
+    """Returns the input gradient, as `jax.lax` computes it."""
     return _transposed(lambda x: lax_output(x, kernel, geometry), _input_shape(y, kernel, geometry), y)
 
 
 def lax_kernel(x: Array, y: Array, geometry: Geometry) -> Array:
-    """The kernel gradient, as `jax.lax` computes it."""
+    """Returns the kernel gradient, as `jax.lax` computes it."""
     return _transposed(lambda kernel: lax_output(x, kernel, geometry), _kernel_shape(x, y, geometry), y)
 
 
@@ -109,7 +110,7 @@ def _few_filters(images: int, kernel_shape: Sizes, geometry: Geometry) -> bool:
 
 
 def cpu_output(x: Array, kernel: Array, geometry: Geometry) -> Array:
-    """The output in the form that is fast on CPU."""
+    """Returns the output of the convolution, in the form that is fastest on CPU."""
     if _fewer_products(x.dtype, kernel.shape, geometry):
         return _winograd_output(x, kernel, geometry)
     if not _few_channels(kernel.shape, geometry):
@@ -120,7 +121,7 @@ def cpu_output(x: Array, kernel: Array, geometry: Geometry) -> Array:
 
 
 def cpu_input(y: Array, kernel: Array, geometry: Geometry) -> Array:
-    """The input gradient in the form that is fast on CPU."""
+    """Returns the input gradient, in the form that is fastest on CPU."""
     flipped = jnp.swapaxes(lax.rev(kernel, tuple(range(len(geometry.kernel)))), -1, -2)
     if winograd.takes(geometry) and _fewer_products(y.dtype, flipped.shape, _transpose(geometry)):
         return _winograd_output(y, flipped, _transpose(geometry))
@@ -134,7 +135,7 @@ def cpu_input(y: Array, kernel: Array, geometry: Geometry) -> Array:
 
 
 def cpu_kernel(x: Array, y: Array, geometry: Geometry) -> Array:
-    """The kernel gradient in the form that is fast on CPU."""
+    """Returns the kernel gradient, in the form that is fastest on CPU."""
     shape = _kernel_shape(x, y, geometry)
     if _few_channels(shape, geometry) and _few_filters(x.shape[0], shape, geometry):
         return _images_last_kernel(x, y, geometry)
@@ -156,7 +157,7 @@ def cpu_kernel(x: Array, y: Array, geometry: Geometry) -> Array:
 
 
 def _chunks(images: int, *arrays: Array) -> list[Array] | None:
-    """Arrays in chunks of at most so many images, where about that many divide them."""
+    """Reshapes arrays to chunks of at most `images`; None if no divisor of the batch is near that number."""
     count = arrays[0].shape[0]
     size = max(n for n in range(1, images + 1) if count % n == 0)
     if size == count or size < images // 2:
@@ -165,7 +166,7 @@ def _chunks(images: int, *arrays: Array) -> list[Array] | None:
 
 
 def _in_chunks(form: Callable[[Array, Array], Array], x: Array, y: Array, images: int) -> Array:
-    """A kernel gradient as a sum over chunks."""
+    """Computes a kernel gradient as a sum over chunks."""
     chunks = _chunks(images, x, y)
     if chunks is None:
         return form(x, y)
@@ -199,7 +200,7 @@ def _native_input(y: Array, kernel: Array, geometry: Geometry) -> Array:
 
 
 def _native_kernel(x: Array, y: Array, geometry: Geometry) -> Array:
-    # Images take the place of channels: the convolution's own sum runs over them.
+    # Images and channels swap places, so that the convolution sums over images.
     spatial, groups, channels = len(geometry.kernel), geometry.groups, x.shape[-1] // geometry.groups
     x = jnp.moveaxis(x.reshape(*x.shape[:-1], groups, channels), (0, -2, -1), (-1, -2, 0))
     kernel = lax.conv_general_dilated(
@@ -238,7 +239,7 @@ def _winograd_output(x: Array, kernel: Array, geometry: Geometry) -> Array:
 
 
 def _transpose(geometry: Geometry) -> Geometry:
-    """The convolution with a flipped kernel that is the transpose of one with strides of 1."""
+    """Returns the geometry of the transpose: with strides of 1, a convolution with the flipped kernel."""
     padding = tuple((span - lo, span - hi) for span, (lo, hi) in zip(geometry.spans, geometry.padding, strict=True))
     return geometry._replace(input=geometry.output, output=geometry.input, padding=padding)
 
@@ -251,11 +252,11 @@ def _pad(x: Array, *pairs: tuple[int, int]) -> Array:
 
 
 def _toeplitz_output(x: Array, kernel: Array, geometry: Geometry, columns: int) -> Array:
-    """A convolution as one product with a block-Toeplitz matrix, `columns` output columns a tile.
+    """Computes a convolution as one product with a block-Toeplitz matrix, `columns` output columns per tile.
 
     A tile covers kh rows and `reach` = (columns - 1) * stride + kw columns of the input, so the
-    matrix is [kh * reach * channels, columns * filters]: wide enough to fill the processor's
-    registers where a single output column with few channels is not.
+    matrix is [kh * reach * channels, columns * filters]. Unlike a single output column with few
+    channels, this is wide enough to fill the vector registers.
     """
     (kh, kw, channels, filters), (sh, sw), (oh, ow) = kernel.shape, geometry.strides, geometry.output
     tiles, reach = -(-ow // columns), (columns - 1) * sw + kw
@@ -273,7 +274,7 @@ def _toeplitz_output(x: Array, kernel: Array, geometry: Geometry, columns: int) 
 
 
 def _column_shifts(x: Array, geometry: Geometry) -> Iterator[Array]:
-    """For each row of the kernel, the inputs under it: [kw * channels, oh, ow * images]."""
+    """Returns the inputs under each row of the kernel, [kw * channels, oh, ow * images]."""
     (kh, kw), (sh, sw), (oh, ow) = geometry.kernel, geometry.strides, geometry.output
     x = _pad(x.transpose(3, 1, 2, 0), (0, 0), *geometry.padding, (0, 0))
     columns = jnp.stack([x[:, :, j : j + (ow - 1) * sw + 1 : sw] for j in range(kw)])
@@ -282,7 +283,7 @@ def _column_shifts(x: Array, geometry: Geometry) -> Iterator[Array]:
 
 
 def _patches(x: Array, geometry: Geometry) -> Array:
-    """[kh * kw * channels, oh * ow * images]."""
+    """Returns all patches, [kh * kw * channels, oh * ow * images]."""
     return jnp.stack(list(_column_shifts(x, geometry))).reshape(math.prod(geometry.kernel) * x.shape[-1], -1)
 
 
@@ -297,7 +298,7 @@ def _images_last_output(x: Array, kernel: Array, geometry: Geometry) -> Array:
 
 
 def _images_last_rows(x: Array, kernel: Array, geometry: Geometry) -> Array:
-    """The same as one product for each row of the kernel, whose transpose is the faster."""
+    """Computes the same with one product per row of the kernel, whose transpose is faster."""
     y = sum(
         lax.dot_general(
             row.reshape(-1, row.shape[-1]),
@@ -318,10 +319,11 @@ def _images_last_kernel(x: Array, y: Array, geometry: Geometry) -> Array:
 
 
 def _shifts_kernel(x: Array, y: Array, geometry: Geometry) -> Array:
-    """The gradient at tap (i, j) is the sum over r, c of x[r, c + j] y[r - i, c], up to padding.
+    """Computes a kernel gradient as one product of shifted inputs and shifted cotangents.
 
-    So all taps are one product: rows are the cells of x, columns its kw shifts along the width on
-    one side and the kh shifts of y along the height on the other.
+    Up to padding, the gradient at tap (i, j) is the sum over r, c of x[r, c + j] y[r - i, c]. One
+    product over all positions of x thus gives every tap: one factor holds kw shifts of x along the
+    width, the other kh shifts of y along the height.
     """
     (kh, kw), (height, _), (oh, ow) = geometry.kernel, geometry.input, geometry.output
     (top, _), across = geometry.padding

@@ -1,4 +1,4 @@
-"""Maximum and mean over windows."""
+"""Max pooling and average pooling."""
 
 import math
 import operator
@@ -13,13 +13,13 @@ from jax import Array, lax
 
 from cnnjax.operations.windows import Padding, Sizes, explicit_padding, known, output_size
 
-_MOST_SLICES = 32  # of a window, since they take long to compile
-_REGISTER = 16  # numbers of four bytes; fewer channels than that leave it partly empty
+_MOST_SLICES = 32  # largest window that is computed from slices: more would take long to compile
+_REGISTER = 16  # float32 values in a vector register; fewer channels leave it partly empty
 
 
 @jax.custom_jvp
 def _first_maximum(slices: tuple[Array, ...]) -> Array:
-    """Elementwise maximum of equal shapes; the gradient goes to the first that attains it."""
+    """Returns the elementwise maximum; the gradient goes to the first slice that attains it."""
     return _maximum_and_index(slices)[0]
 
 
@@ -38,7 +38,7 @@ def _(primals: tuple[tuple[Array, ...]], tangents: tuple[tuple[Array, ...]]) -> 
 
 
 def _along(windows: Array, axis: int) -> Array:
-    """Maximum along an axis; the gradient goes to the first that attains it."""
+    """Returns the maximum along an axis; the gradient goes to the first entry that attains it."""
     first = lax.argmax(windows, axis, jnp.int32)  # NaN counts as the highest
     chosen = lax.broadcasted_iota(jnp.int32, windows.shape, axis) == jnp.expand_dims(first, axis)
     return jnp.sum(jnp.where(chosen, windows, jnp.zeros((), windows.dtype)), axis, dtype=windows.dtype)
@@ -49,7 +49,7 @@ def _total_along(windows: Array, axis: int) -> Array:
 
 
 def _windows(x: Array, axis: int, size: int, stride: int) -> Array:
-    """The windows along an axis as two axes: where they are, and the cells of each."""
+    """Splits an axis in two: the windows along it, and the positions within each window."""
     count = output_size(x.shape[axis], size, stride, (0, 0), 1)
     cells = stride * np.arange(count)[:, None] + np.arange(size)
     if stride == size or count == 1:  # without a gather
@@ -59,7 +59,7 @@ def _windows(x: Array, axis: int, size: int, stride: int) -> Array:
 
 
 def _slices(x: Array, axes: Sequence[int], window: Sizes, strides: Sizes) -> tuple[Array, ...]:
-    """X at every offset of the window over `axes`, in row-major order."""
+    """Returns `x` at every offset of the window over `axes`, in row-major order."""
     slices: tuple[Array, ...] = (x,)
     for axis, size, stride in zip(axes, window, strides, strict=True):
         count = output_size(x.shape[axis], size, stride, (0, 0), 1)
@@ -83,8 +83,8 @@ def _pool(
     strides = (1,) * len(window) if strides is None else tuple(int(s) for s in strides)
     if not 1 <= len(window) <= x.ndim - 1 or len(strides) != len(window) or min(window + strides) < 1:
         raise ValueError(
-            f"pooling: window {window} with strides {strides} on an array {x.shape}: give one positive window size and "
-            "stride for each spatial dimension of [..., *spatial, channels]"
+            f"pooling: window {window} with strides {strides} on an array of shape {x.shape}: give a positive window "
+            "size and stride for each spatial dimension of [..., *spatial, channels]"
         )
     axes = range(x.ndim - 1 - len(window), x.ndim - 1)
     sizes = [x.shape[axis] for axis in axes]
@@ -96,7 +96,7 @@ def _pool(
         start = np.asarray(fill, x.dtype)[()]
         return lax.reduce_window(x, start, reduce, (*lead, *window, 1), (*lead, *strides, 1), whole)
     if min(map(output_size, sizes, window, strides, pairs, ones)) < 1:
-        raise ValueError(f"pooling: window {window} does not fit {sizes} cells padded by {pairs}")
+        raise ValueError(f"pooling: window {window} does not fit spatial shape {sizes} with padding {pairs}")
     if any(pair != (0, 0) for pair in pairs):
         config = [(0, 0, 0)] * x.ndim
         for axis, (lo, hi) in zip(axes, pairs, strict=True):
@@ -104,13 +104,13 @@ def _pool(
         x = lax.pad(x, jnp.asarray(fill, x.dtype), config)
     if math.prod(window) <= _MOST_SLICES and all(map(operator.ge, strides, window)):
         if x.ndim == len(window) + 2 and x.shape[-1] < _REGISTER and jax.default_backend() == "cpu":
-            # With the images innermost the loops fill the registers. The barrier keeps the way back
-            # from being computed cell by cell.
+            # With the images innermost, the loops fill the vector registers. The barrier keeps XLA from
+            # computing the transpose back element by element.
             slices = _slices(jnp.swapaxes(x, 0, -1), axes, window, strides)
             return jnp.swapaxes(lax.optimization_barrier(combine(slices)), 0, -1)
         return combine(_slices(x, axes, window, strides))
-    # Overlapping and large windows: one dimension after the other, the last first, so that of equal
-    # maxima the first in row-major order still wins.
+    # Overlapping and large windows are reduced one dimension at a time. The last dimension comes first,
+    # so that the first maximum in row-major order still gets the gradient.
     for axis, size, stride in reversed(list(zip(axes, window, strides, strict=True))):
         if size <= _MOST_SLICES:
             x = combine(_slices(x, (axis,), (size,), (stride,)))
@@ -122,22 +122,26 @@ def _pool(
 def max_pool(
     inputs: Array, window_shape: Sequence[int], strides: Sequence[int] | None = None, padding: Padding = "VALID"
 ) -> Array:
-    """Maximum over windows; the arguments and their defaults are those of `flax.nnx.max_pool`.
+    """Computes the maximum over windows, with the arguments and defaults of `flax.nnx.max_pool`.
 
-    Of equal maxima the first in row-major order gets the whole gradient, as in `jax.lax`. NaN in a
-    window gives NaN. Padding never wins.
+    If several entries of a window are maximal, the first in row-major order gets the whole gradient,
+    as in `jax.lax`. A window that contains NaN gives NaN. Padding is never the maximum.
+
+    >>> max_pool(jnp.arange(16.0).reshape(1, 4, 4, 1), (2, 2), strides=(2, 2)).reshape(2, 2)
+    Array([[ 5.,  7.],
+           [13., 15.]], dtype=float32)
 
     Args:
-      inputs: [..., *spatial, channels].
-      window_shape: cells of the window, one entry for each spatial dimension.
-      strides: steps between windows; 1 by default, as in Flax.
-      padding: `VALID`, `SAME`, or (low, high) cells a dimension.
+      inputs: an array [..., *spatial, channels].
+      window_shape: the size of the window along each spatial dimension.
+      strides: the stride along each spatial dimension; 1 by default, as in Flax.
+      padding: `VALID`, `SAME`, or a (low, high) pair for each spatial dimension.
 
     Returns:
-      [..., *pooled, channels].
+      An array [..., *pooled, channels].
 
     Raises:
-      ValueError: the window does not fit.
+      ValueError: if the window does not fit the inputs.
     """
     if inputs.dtype == bool:
         return max_pool(inputs.astype(jnp.int8), window_shape, strides, padding) > 0
@@ -152,21 +156,25 @@ def avg_pool(
     padding: Padding = "VALID",
     count_include_pad: bool = True,
 ) -> Array:
-    """Mean over windows; the arguments and their defaults are those of `flax.nnx.avg_pool`.
+    """Computes the mean over windows, with the arguments and defaults of `flax.nnx.avg_pool`.
+
+    >>> avg_pool(jnp.arange(16.0).reshape(1, 4, 4, 1), (2, 2), strides=(2, 2)).reshape(2, 2)
+    Array([[ 2.5,  4.5],
+           [10.5, 12.5]], dtype=float32)
 
     Args:
-      inputs: [..., *spatial, channels].
-      window_shape: cells of the window, one entry for each spatial dimension.
-      strides: steps between windows; 1 by default, as in Flax.
-      padding: `VALID`, `SAME`, or (low, high) cells a dimension.
-      count_include_pad: whether padding counts as zeros (the divisor is the window's size) or not
-        at all (the divisor is the number of cells that lie in the input).
+      inputs: an array [..., *spatial, channels].
+      window_shape: the size of the window along each spatial dimension.
+      strides: the stride along each spatial dimension; 1 by default, as in Flax.
+      padding: `VALID`, `SAME`, or a (low, high) pair for each spatial dimension.
+      count_include_pad: whether the mean includes padding, as zeros; if false, the sum is divided by
+        the number of window positions inside of the input.
 
     Returns:
-      [..., *pooled, channels].
+      An array [..., *pooled, channels].
 
     Raises:
-      ValueError: the window does not fit.
+      ValueError: if the window does not fit the inputs.
     """
     if inputs.dtype == bool:
         inputs = inputs.astype(jnp.int32)

@@ -1,15 +1,15 @@
-"""Convolutions with fewer products: Winograd's minimal filtering.
+"""Winograd's minimal filtering: convolutions with fewer products.
 
-A tile of m outputs of a kernel of r taps comes from m + r - 1 products in place of m * r: input and
-kernel are evaluated as polynomials at that many points, multiplied there, and the outputs
+With a kernel of r taps, a tile of m outputs takes m + r - 1 products instead of m * r: input and
+kernel are evaluated as polynomials at that many points and multiplied there, and the outputs are
 interpolated (S. Winograd, Arithmetic Complexity of Computations, 1980; A. Lavin and S. Gray, Fast
-Algorithms for Convolutional Neural Networks, 2016). For a 3x3 kernel on tiles of 4x4 outputs that
-is 36 products in place of 144. At each point the products of all tiles, channels and filters are
-one matrix product. So is each transform, by one constant matrix for both dimensions: more
-operations than sums written out, but XLA runs them several times faster.
+Algorithms for Convolutional Neural Networks, 2016). With a 3x3 kernel and tiles of 4x4 outputs,
+36 products replace 144. At each point, one matrix product covers all tiles, channels and filters.
+Each transform is also one matrix product, with a constant matrix for both dimensions: this takes
+more operations than explicit sums, but XLA runs them several times faster.
 
-For two spatial dimensions, strides and dilation of 1, and one group. Rounding errors are a few
-times those of a direct sum.
+The forms cover two spatial dimensions, strides and dilation of 1, and one group. Their rounding
+errors are a few times those of a direct sum.
 """
 
 import math
@@ -22,29 +22,29 @@ from jax import Array, lax
 
 from cnnjax.operations.windows import Geometry
 
-# With infinity, six points. Those of the literature, 1 and 2, have twice the error.
+# Six points with infinity. The points of the literature, 1 and 2, have twice the error.
 _POINTS = (0, 2 / 3, -2 / 3, 3 / 2, -3 / 2)
 
 
 class _Transforms(NamedTuple):
-    """Along one dimension, from a tile's cells to the points, or back."""
+    """The matrices of the transforms along one dimension."""
 
     input: np.ndarray
-    """[points, points]: from the cells under a tile."""
+    """[points, points], from the inputs under a tile to the points."""
     kernel: np.ndarray
-    """[points, taps]"""
+    """[points, taps], from the kernel to the points."""
     output: np.ndarray
-    """[tile, points]: back to the outputs of a tile."""
+    """[tile, points], from the points to the outputs of a tile."""
 
 
 @cache
 def _transforms(taps: int) -> _Transforms:
-    """The construction of Cook and Toom, by Lagrange's interpolation."""
+    """Returns the transforms of Cook and Toom, which follow from Lagrange interpolation."""
     if taps == 1:
         return _Transforms(*np.ones((3, 1, 1)))
     points, tile = np.array(_POINTS), len(_POINTS) + 2 - taps
     others = [np.delete(points, i) for i in range(len(points))]
-    monic = [np.poly(roots)[::-1] for roots in (*others, points)]  # coefficients, the lowest first
+    monic = [np.poly(roots)[::-1] for roots in (*others, points)]  # coefficients in ascending order
     weights = [np.prod(point - other) for point, other in zip(points, others, strict=True)]
     at_infinity = np.eye(len(_POINTS) + 1)[:1]
     return _Transforms(
@@ -55,19 +55,19 @@ def _transforms(taps: int) -> _Transforms:
 
 
 class _Tiles(NamedTuple):
-    """How tiles lie over one dimension."""
+    """The tiles along one dimension, and their transforms."""
 
     number: int
     input: np.ndarray
-    """[points, cells under a tile], or of the whole dimension where one tile covers it."""
+    """[points, inputs under a tile], or [points, inputs] if one tile covers the whole dimension."""
     kernel: np.ndarray
     output: np.ndarray
     padding: tuple[int, int]
-    """Of the input, for the cells under all tiles."""
+    """The padding of the input that all tiles together need."""
 
     @property
     def size(self) -> int:
-        """Outputs."""
+        """The number of outputs of a tile."""
         return len(self.output)
 
 
@@ -75,7 +75,7 @@ def _tiles(geometry: Geometry, axis: int) -> _Tiles:
     size, out, (low, _) = geometry.input[axis], geometry.output[axis], geometry.padding[axis]
     given = _transforms(geometry.kernel[axis])
     tile, points = given.output.shape
-    if out <= tile:  # what is padding, or no output, needs no place in the matrices
+    if out <= tile:  # the matrices leave out padding and unused outputs
         return _Tiles(1, given.input @ np.eye(points, size, k=-low), given.kernel, given.output[:out], (0, 0))
     count = -(-out // tile)
     return _Tiles(count, *given, (low, (count - 1) * tile + points - low - size))
@@ -86,17 +86,17 @@ def _both(geometry: Geometry) -> tuple[_Tiles, _Tiles]:
 
 
 def takes(geometry: Geometry) -> bool:
-    """Whether a convolution is of the kind."""
+    """Returns whether these forms can compute a convolution."""
     return geometry.plain and max(geometry.kernel) <= len(_POINTS)
 
 
 def tile_count(geometry: Geometry) -> int:
-    """Tiles of one image."""
+    """Returns the number of tiles of one image."""
     return math.prod(tiles.number for tiles in _both(geometry))
 
 
 def reduction(channels: int, filters: int, geometry: Geometry) -> float:
-    """By what factor operations are fewer than those of the direct form, those on padding counted in both."""
+    """Returns the operations of the direct form over those of this form, both including padding."""
     high, wide = _both(geometry)
     tiles = high.number * wide.number
     points = len(high.input) * len(wide.input)
@@ -110,7 +110,7 @@ def _matrix(high: np.ndarray, wide: np.ndarray, like: Array) -> Array:
 
 
 def _input_points(x: Array, high: _Tiles, wide: _Tiles, precision: Any) -> Array:
-    """[points, images * tiles, channels]."""
+    """Transforms inputs to the points, [points, images * tiles, channels]."""
     x = lax.pad(x, jnp.zeros((), x.dtype), [(0, 0, 0), (*high.padding, 0), (*wide.padding, 0), (0, 0, 0)])
 
     def under(tiles: _Tiles, i: int) -> slice:
@@ -123,7 +123,7 @@ def _input_points(x: Array, high: _Tiles, wide: _Tiles, precision: Any) -> Array
 
 
 def winograd_output(x: Array, kernel: Array, geometry: Geometry) -> Array:
-    """The output of a convolution."""
+    """Returns the output of a convolution."""
     high, wide = _both(geometry)
     matrix = _matrix(high.kernel, wide.kernel, kernel)
     weights = jnp.dot(matrix, kernel.reshape(-1, kernel.shape[-2] * kernel.shape[-1]), precision=geometry.precision)
@@ -139,7 +139,7 @@ def winograd_output(x: Array, kernel: Array, geometry: Geometry) -> Array:
 
 
 def winograd_kernel(x: Array, y: Array, geometry: Geometry) -> Array:
-    """The kernel gradient of a convolution."""
+    """Returns the kernel gradient of a convolution."""
     high, wide = _both(geometry)
     points = _input_points(x, high, wide, geometry.precision)
     lack = [tiles.number * tiles.size - out for tiles, out in zip((high, wide), geometry.output, strict=True)]
