@@ -78,16 +78,16 @@ SPOILT = np.where(np.arange(80).reshape(20, 4, 1) == 14, np.nan, INPUTS)
     [
         ("ab", Split(INPUTS, LABELS[:19]), None, r"d: train: inputs \[20, 4, 1\], labels \[19\]: must be"),
         ("ab", Split(INPUTS[:0], LABELS[:0]), None, "at least one"),
-        ("ab", Split(INPUTS, LABELS - 1), None, "d: train: example 0 has label -1: labels are integers from 0 to 1"),
+        ("ab", Split(INPUTS, LABELS - 1), None, "d: train: example 0 has label -1: must be an integer from 0 to 1"),
         ("ab", Split(INPUTS, LABELS * 2), None, "example 1 has label 2"),
-        ("ab", Split(INPUTS, LABELS / 2), None, "example 0 has label 0.0: labels are integers"),
-        ("abc", Split(INPUTS, np.eye(20)), None, "with 3 classes they have a column for each"),
+        ("ab", Split(INPUTS, LABELS / 2), None, "example 0 has label 0.0: must be an integer"),
+        ("abc", Split(INPUTS, np.eye(20)), None, "one column per class, [examples, 3]"),
         ("", Split(INPUTS.astype(object), LABELS), None, "d: train: inputs are object: must be numbers"),
         (
             "ab",
             Split(INPUTS, LABELS),
             Split(INPUTS[:, :3], LABELS),
-            r"d: test: inputs are float32\[20, 3, 1\]: must be as in",
+            r"d: test: inputs are float32\[20, 3, 1\]: must match the",
         ),
         ("ab", Split(INPUTS, LABELS), Split(INPUTS.astype(np.uint8), LABELS), "d: test: inputs are uint8"),
         ("ab", Split(SPOILT, LABELS), None, r"d: train: inputs\[3, 2, 0\] is nan: must be finite in float32"),
@@ -102,12 +102,12 @@ SPOILT = np.where(np.arange(80).reshape(20, 4, 1) == 14, np.nan, INPUTS)
             r"inputs\[0, 0, 0\] is 1099511627776: must be in the range in int32",
         ),
         ("ab", Split(INPUTS, LABELS + 2**32), None, r"labels\[0\] is 4294967296: must be in the range"),
-        ("ab", Split([[1, 2], [3]], LABELS), None, "d: train: inputs: no array: setting an array element"),
-        ("ab", Split(INPUTS, LABELS[:, None]), None, "with 2 classes they have a column for each"),
+        ("ab", Split([[1, 2], [3]], LABELS), None, "d: train: inputs: not an array: setting an array element"),
+        ("ab", Split(INPUTS, LABELS[:, None]), None, "one column per class, [examples, 2]"),
         ("ab", Split(INPUTS, LABELS), Split(INPUTS[:0], LABELS[:0]), r"d: test: inputs \[0, 4, 1\].* at least one"),
         ("ab", Split(INPUTS, LABELS), Split(INPUTS, LABELS.astype(np.int8)), "d: test: labels are int8"),
-        (None, Split(INPUTS, LABELS), None, r"d: classes: None: must be their names, or \(\) where"),
-        (2, Split(INPUTS, LABELS), None, "d: classes: 2: must be their names"),
+        (None, Split(INPUTS, LABELS), None, r"d: classes: None: must be class names, or \(\) if"),
+        (2, Split(INPUTS, LABELS), None, "d: classes: 2: must be class names"),
     ],
 )
 def test_arrays_that_are_no_examples_are_refused(classes: Any, train: Split, test: Split | None, message: str) -> None:
@@ -132,12 +132,12 @@ def test_arrays_of_jax_and_numbers_of_64_bits_are_taken() -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"labels": LABELS.astype(np.int32) + 1}, "d: train: example 1 has label 2: labels are integers from 0 to 1"),
+        ({"labels": LABELS.astype(np.int32) + 1}, "d: train: example 1 has label 2: must be an integer from 0 to 1"),
         ({"inputs": SPOILT.astype(np.float32)}, r"d: train: inputs\[3, 2, 0\] is nan"),
         ({"inputs": INPUTS.astype(np.float32)[:3]}, r"d: train: inputs \[3, 4, 1\], labels \[20\]"),
-        ({"inputs": INPUTS}, r"d: train: inputs are float64\[20, 4, 1\] and the spec says float32\['examples', 4, 1\]"),
-        ({"labels": LABELS.astype(np.uint8)}, "labels are int32.*: must be as in train"),
-        ({"labels": LABELS.tolist()}, r"train: labels are int64\[20\] and the spec says int32"),
+        ({"inputs": INPUTS}, r"d: train: inputs are float64\[20, 4, 1\], but the spec says float32\['examples', 4, 1\]"),
+        ({"labels": LABELS.astype(np.uint8)}, "labels are int32.*: must match the training split"),
+        ({"labels": LABELS.tolist()}, r"train: labels are int64\[20\], but the spec says int32"),
     ],
 )
 def test_a_data_set_that_was_changed_is_checked_before_it_is_used(changes: dict[str, Any], message: str) -> None:
@@ -218,7 +218,7 @@ def test_missing_data_is_told_at_once(tfds_dir: Path, tmp_path: Path) -> None:
     began = time.perf_counter()
     with pytest.raises(
         DataError,
-        match=rf"'fashion': nothing prepared in {tmp_path}/fashion/\*; prepare it with: python -m cnnjax prepare fashion --data-dir {tmp_path}",
+        match=rf"'fashion': not prepared in {tmp_path}/fashion/\*; prepare it with: python -m cnnjax prepare fashion --data-dir {tmp_path}",
     ):
         load("fashion", tmp_path, tmp_path)
     with pytest.raises(DataError, match=r"mnist/2\.0\.0; there is 1\.0\.0; prepare it"):
@@ -228,7 +228,7 @@ def test_missing_data_is_told_at_once(tfds_dir: Path, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["", "../x", "/abs/mnist", "a b", "mnist:"])
 def test_a_name_is_no_path(tmp_path: Path, name: str) -> None:
-    with pytest.raises(DataError, match="--data-dir says where"):
+    with pytest.raises(DataError, match="--data-dir sets its directory"):
         load(name, tmp_path, tmp_path)
 
 
@@ -277,7 +277,7 @@ def test_a_tfrecord_directory_is_refused_with_the_way_out(tfds_dir: Path, tmp_pa
     folder = shutil.copytree(tfds_dir / "mnist" / "1.0.0", tmp_path / "mnist" / "1.0.0")
     facts = folder / "dataset_info.json"
     facts.write_text(facts.read_text().replace('"array_record"', '"tfrecord"'))
-    with pytest.raises(DataError, match=r"stored as tfrecord, which needs TensorFlow; prepare it again: python"):
+    with pytest.raises(DataError, match=r"stored as tfrecord, which needs TensorFlow; prepare it again with: python"):
         load("mnist", tmp_path, tmp_path / "cache")
 
 
@@ -293,7 +293,7 @@ def test_a_validation_split_is_known_by_its_usual_names(tmp_path: Path, name: st
 def test_a_split_that_is_not_used_is_named(tmp_path: Path) -> None:
     splits = {name: images((8, 8, 1), 60) for name in ("train", "validation", "val", "extra")}
     prepare(tmp_path, "more", splits, (8, 8, 1))
-    with pytest.warns(UserWarning, match=r"more/1\.0\.0: not used: extra, val; used: train, validation"):
+    with pytest.warns(UserWarning, match=r"more/1\.0\.0: splits not used: extra, val; used: train, validation"):
         data = load("more", tmp_path, tmp_path / "cache")
     assert [len(split.labels) for split in (data.train, data.valid, data.test)] == [48, 60, 12]
 
@@ -301,7 +301,7 @@ def test_a_split_that_is_not_used_is_named(tmp_path: Path) -> None:
 def test_a_label_that_is_no_class_is_refused(tmp_path: Path) -> None:
     rows = [{**row, "label": -1} for row in images((12, 12, 1), 20)]
     prepare(tmp_path, "bare", {"train": images((12, 12, 1), 40), "test": rows}, (12, 12, 1))
-    with pytest.raises(DataError, match=r"bare-test.*: example 0 has label -1, which is no class: is it unlabelled\?"):
+    with pytest.raises(DataError, match=r"bare-test.*: example 0 has label -1, which is not a class: is it unlabeled\?"):
         load("bare", tmp_path, tmp_path / "cache")
 
 
@@ -309,5 +309,5 @@ def test_only_images_with_labels(tmp_path: Path) -> None:
     shared = Path(__file__).parents[2] / "shared" / "tfds"
     if not (shared / "gun_point").is_dir():
         pytest.skip("needs the prepared series data set")
-    with pytest.raises(DataError, match="has no single image with a single class label, but"):
+    with pytest.raises(DataError, match="must have one image and one class label per example, not"):
         load("gun_point", shared, tmp_path)

@@ -222,7 +222,7 @@ MISTAKES = {
     "missing data": (
         ["mnist", "--data-dir", "nowhere"],
         1,
-        "nothing prepared in nowhere/mnist/*; prepare it with: python -m cnnjax prepare mnist --data-dir nowhere",
+        "not prepared in nowhere/mnist/*; prepare it with: python -m cnnjax prepare mnist --data-dir nowhere",
     ),
     "truncated data": (["mnist", "--data-dir", "truncated"], 1, "damaged: "),
     "taken name": (["digits", "--name", "taken"], 1, "run folder runs/taken exists"),

@@ -79,7 +79,7 @@ def test_residual_blocks_halve_maps_and_keep_their_input() -> None:
         return network(x), network.head(expected)
 
     np.testing.assert_allclose(*once(found_and_expected, x), atol=1e-5)
-    with pytest.raises(ValueError, match="filters: \\(8, 4\\): give one count a stage"):
+    with pytest.raises(ValueError, match="filters: \\(8, 4\\): give one number per stage"):
         ResNet((8, 8, 2), 10, filters=(8, 4), rngs=rngs())
 
 
@@ -159,7 +159,7 @@ def test_groups_see_only_their_channels() -> None:
         (lambda: check(CNNConfig(dropout=1.0)), "dropout: 1.0: must be at least 0 and below 1"),
         (lambda: check(MLPConfig(dropout=-0.1)), "dropout: -0.1: must be at least 0 and below 1"),
         (lambda: CNN((8,), 10, rngs=rngs()), r"input_shape: \(8,\)"),
-        (lambda: LeNet5((28, 28, 1), 10, filters=(6,), rngs=rngs()), "filters: 6: LeNet-5 has two counts"),
+        (lambda: LeNet5((28, 28, 1), 10, filters=(6,), rngs=rngs()), "filters: 6: LeNet-5 takes two numbers"),
         (lambda: MLP((8, 8), 10, hidden=(0,), rngs=rngs()), "hidden: 0"),
     ],
 )
@@ -454,15 +454,21 @@ def test_variables_may_come_back_from_a_file(back: Any, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda p, s: ({}, s), "params.blocks: missing, and the network needs it"),
-        (lambda p, s: (p, {}), "stats.blocks: missing, and the network needs it"),
+        (lambda p, s: ({}, s), "params.blocks: missing: the network needs it"),
+        (lambda p, s: (p, {}), "stats.blocks: missing: the network needs it"),
         (lambda p, s: ({**p, "blocks": {1: p["blocks"][1]}}, s), "params.blocks.0: missing"),
         (lambda p, s: ({"blocks": p["blocks"]}, s), "params.dense: missing"),
-        (lambda p, s: ({**p, "more": {}}, s), "params.more: left over: the network has blocks, dense here"),
-        (lambda p, s: ({**p, "dense": {**p["dense"], 2: {}}}, s), "params.dense.2: left over: the network has 0, 1"),
+        (
+            lambda p, s: ({**p, "more": {}}, s),
+            "params.more: not a variable of the network, which has blocks, dense here",
+        ),
+        (
+            lambda p, s: ({**p, "dense": {**p["dense"], 2: {}}}, s),
+            "params.dense.2: not a variable of the network, which has 0, 1",
+        ),
         (
             lambda p, s: ({**p, "dense": p["dense"][0]["bias"]}, s),
-            "params.dense: the network has entries 0, 1 here, not",
+            "params.dense: the network expects entries 0, 1, not",
         ),
         (
             lambda p, s: ({**p, "dense": {0: p["dense"][0], 1: {"kernel": p["dense"][1]["kernel"]}}}, s),
@@ -470,11 +476,11 @@ def test_variables_may_come_back_from_a_file(back: Any, tmp_path: Path) -> None:
         ),
         (
             lambda p, s: (jax.tree.map(lambda a: a[..., :1], p), s),
-            "params.blocks.0.convolutions.0.kernel: the network has an array of shape (3, 3, 1, 4) here, not (3, 3, 1, 1)",
+            "params.blocks.0.convolutions.0.kernel: the network expects an array of shape (3, 3, 1, 4), not (3, 3, 1, 1)",
         ),
         (
             lambda p, s: ({**p, "dense": {0: {"bias": {}, "kernel": 0}, 1: p["dense"][1]}}, s),
-            "params.dense.0.bias: the network has an array of shape (7,) here, not entries ",
+            "params.dense.0.bias: the network expects an array of shape (7,), not entries ",
         ),
     ],
 )

@@ -606,7 +606,7 @@ def test_pooling_keeps_nan_and_type() -> None:
 
 @pytest.mark.parametrize("pool", [max_pool, avg_pool])
 def test_pooling_refuses_what_does_not_fit(pool: Any) -> None:
-    with pytest.raises(ValueError, match=r"window \(5, 2\) does not fit \[4, 4\]"):
+    with pytest.raises(ValueError, match=r"window \(5, 2\) does not fit spatial shape \[4, 4\]"):
         pool(jnp.zeros((1, 4, 4, 1)), (5, 2))
     with pytest.raises(ValueError, match=r"strides \(0, 1\)"):
         pool(jnp.zeros((1, 4, 4, 1)), (2, 2), (0, 1))

@@ -638,7 +638,7 @@ class Rate(Optimizer):
         ),
         (
             {"network": Bare()},
-            "network Bare: called with (rngs, example, outputs): NotImplementedError: Bare: a network ",
+            "network Bare: called with (rngs, example, outputs): NotImplementedError: Bare: set `module`, ",
         ),
         ({"loss": OneArgument()}, "loss OneArgument: called with (logits, labels): TypeError: "),
         (

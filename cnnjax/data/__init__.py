@@ -1,4 +1,4 @@
-"""Sources of data, each of which becomes a `Dataset` of arrays."""
+"""Data sources, which return a `Dataset` of arrays."""
 
 from importlib.metadata import version
 from pathlib import Path
@@ -11,21 +11,26 @@ from cnnjax.data.dataset import Split as Split
 
 
 def load(name: str, data_dir: Path | None = None, cache_dir: Path | None = None) -> Dataset:
-    """A data set by name: `digits`, or one that TensorFlow Datasets has prepared.
+    """Loads a data set by name: `digits`, or one that TensorFlow Datasets (TFDS) has prepared.
+
+    >>> digits = load("digits")
+    >>> digits.train.inputs.shape, digits.train.inputs.dtype.name, digits.classes[:3]
+    ((1257, 8, 8, 1), 'uint8', ('0', '1', '2'))
 
     Args:
-      name: `digits`, or a TFDS name with an optional configuration and version, as `mnist`,
-        `emnist/letters` or `mnist:3.0.1`. The highest version is taken if none is given.
-      data_dir: where TFDS keeps its data; by default `TFDS_DATA_DIR` or `~/tensorflow_datasets`.
-      cache_dir: where decoded arrays are kept; by default `CNNJAX_CACHE_DIR`, or `cnnjax` in the
+      name: `digits`, or a TFDS name with an optional configuration and version, such as `mnist`,
+        `emnist/letters` or `mnist:3.0.1`; without a version, the highest one is used.
+      data_dir: the directory of the prepared TFDS data; by default `TFDS_DATA_DIR` or
+        `~/tensorflow_datasets`.
+      cache_dir: the directory for decoded arrays; by default `CNNJAX_CACHE_DIR`, or `cnnjax` in the
         user's cache directory.
 
     Returns:
-      Images as stored (uint8), labels as int32; what the source does not split is cut from train
-      by a fixed rule (`dataset.three_splits`).
+      The data set, with images as stored (uint8) and labels as int32. A missing validation or test
+      split is cut from the training split by a fixed rule (see `dataset.three_splits`).
 
     Raises:
-      DataError: the data is missing, damaged or unfit.
+      DataError: if the data is missing, damaged, or not a set of images with class labels.
     """
     cache_dir = cache_dir or cache.default_directory()
     if name == "digits":

@@ -1,4 +1,4 @@
-"""Decoded arrays on disk, so that only the first start decodes."""
+"""A cache of decoded arrays on disk, so that images are decoded only once."""
 
 import contextlib
 import hashlib
@@ -17,38 +17,38 @@ from cnnjax.data.dataset import Dataset, Spec, Split
 from cnnjax.options import from_json
 
 SPLITS = ("train", "valid", "test")
-LAYOUT = 4  # of a folder in the cache, and of the rules that find and cut splits; a change makes old ones unread
+LAYOUT = 4  # version of the cache folders and of the rules that choose splits; a new version ignores old folders
 
 
 def default_directory() -> Path:
-    """`CNNJAX_CACHE_DIR`, or `cnnjax` in the user's cache directory."""
+    """Returns `CNNJAX_CACHE_DIR`, or `cnnjax` in the user's cache directory."""
     return Path(os.environ.get("CNNJAX_CACHE_DIR") or platformdirs.user_cache_dir("cnnjax", appauthor=False))
 
 
 def fingerprint(folder: Path) -> str:
-    """Changes when a file below the folder is added, removed or written."""
+    """Returns a hash that changes if a file in the folder is added, removed or written."""
     files = sorted(path for path in folder.rglob("*") if path.is_file())
     facts = [(str(path.relative_to(folder)), path.stat().st_size, path.stat().st_mtime_ns) for path in files]
     return hashlib.sha256(json.dumps([LAYOUT, str(folder.resolve()), facts]).encode()).hexdigest()[:16]
 
 
 def cached(name: str, read: Callable[[], Dataset], directory: Path) -> Dataset:
-    """What `read` returns, from the cache if it was read before.
+    """Returns the result of `read`, from the cache if possible.
 
-    A cache that is damaged is read anew, one that cannot be written is done without.
+    A damaged cache entry is read again; if the cache cannot be written, it is not used.
     """
     folder = directory / name
     try:
         return _load(folder)
     except (OSError, EOFError, ValueError, KeyError, TypeError):
         dataset = read()
-    with contextlib.suppress(OSError):  # a full disk or a read-only home costs the next start, not this one
+    with contextlib.suppress(OSError):  # with a full disk or a read-only home, the next start reads again
         _save(folder, dataset)
     return dataset
 
 
 def sha256(array: np.ndarray) -> str:
-    """Of an array's values."""
+    """Returns the SHA-256 of the values of an array, in hexadecimal."""
     return hashlib.sha256(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data).hexdigest()
 
 
@@ -58,7 +58,7 @@ def _load(folder: Path) -> Dataset:
     for name in SPLITS:
         arrays = [np.load(folder / f"{name}-{part}.npy", mmap_mode="r", allow_pickle=False) for part in Split._fields]
         if [list(array.shape) for array in arrays] != facts["shapes"][name]:
-            raise ValueError(f"{folder}: {name} has another shape than recorded")
+            raise ValueError(f"{folder}: {name} does not have the recorded shape")
         if [sha256(array) for array in arrays] != facts["sha256"][name]:
             raise ValueError(f"{folder}: {name} has changed since it was written")
         splits[name] = Split(*arrays)
@@ -66,7 +66,7 @@ def _load(folder: Path) -> Dataset:
 
 
 def describe_spec(spec: Spec) -> dict[str, Any]:
-    """A spec as plain values."""
+    """Converts a spec to plain values."""
     return {
         name: np.asarray(value).astype(float).tolist() if name in ("mean", "std") else value
         for name, value in vars(spec).items()
@@ -74,7 +74,7 @@ def describe_spec(spec: Spec) -> dict[str, Any]:
 
 
 def read_spec(described: Mapping[str, Any]) -> Spec:
-    """The spec that `describe_spec` wrote; ValueError where it is none."""
+    """Reads the output of `describe_spec`; raises ValueError if it is not a spec."""
     shape, label_shape = (tuple(map(int, described[name])) for name in ("shape", "label_shape"))
     dtypes = [np.dtype(str(described[name])) for name in ("dtype", "label_dtype")]
     if wrong := [dtype for dtype in dtypes if dtype.kind not in "biuf"]:

@@ -1,4 +1,4 @@
-"""What every source of data becomes: arrays, cut into train, validation and test."""
+"""Data sets: arrays in training, validation and test splits, with their specification."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -14,11 +14,11 @@ from jaxtyping import Float, Num
 
 
 class DataError(Exception):
-    """Data that is missing, damaged or unfit; the message says what, where, and what to do."""
+    """Raised for data that is missing, damaged or invalid; the message names it and what to do."""
 
 
 class Split(NamedTuple):
-    """Examples, in the type in which they are stored."""
+    """Examples of a data set, in their stored dtype."""
 
     inputs: Num[Any, "examples *shape"]
     labels: Num[Any, "examples *label"]
@@ -31,37 +31,38 @@ class Split(NamedTuple):
 )
 @dataclass(frozen=True, eq=False)
 class Spec:
-    """What a network needs to know of its data: a pytree whose leaves are the statistics of the training split."""
+    """The specification of a data set: a pytree whose leaves are the statistics of the training split."""
 
     shape: tuple[int, ...]
-    """Of one input, as it is stored."""
+    """The shape of one stored input."""
     dtype: str
     classes: tuple[str, ...]
-    """Names, in the order of the labels; empty where labels are no classes."""
+    """The names of the classes, in label order; empty if the labels are not classes."""
     label_shape: tuple[int, ...]
-    """Of one label."""
+    """The shape of one label."""
     label_dtype: str
     mean: Float[Any, " channels"]
-    """Of each channel (last axis), as float32."""
+    """The mean of each channel (last axis), as float32."""
     std: Float[Any, " channels"]
+    """The standard deviation of each channel, as float32; 1 for a constant channel."""
 
     @property
     def outputs(self) -> int:
-        """Numbers that a network puts out for an example: a logit a class, or as many as a label has."""
+        """The number of network outputs per example: one logit per class, or the size of a label."""
         return len(self.classes) or math.prod(self.label_shape)
 
     @property
     def example(self) -> Num[Array, "one *shape"]:
-        """A batch of one input of zeros, as it is stored."""
+        """A batch of one input, filled with zeros of the stored dtype."""
         return jnp.zeros((1, *self.shape), jax.dtypes.canonicalize_dtype(self.dtype))
 
     def standardize(self, inputs: Num[Any, "batch *shape"]) -> Float[Array, "batch *shape"]:
-        """Stored inputs, less the mean and divided by the deviation of the training split."""
+        """Standardizes stored inputs with the mean and standard deviation of the training split."""
         return (inputs.astype(jnp.float32) - self.mean) / self.std
 
 
 def statistics(split: Split) -> tuple[np.ndarray, np.ndarray]:
-    """The mean and standard deviation of each channel (last axis) over a split, as float32."""
+    """Returns the mean and standard deviation of each channel (last axis) of a split, as float32."""
     channels = split.inputs.shape[-1]
     size = max(1, len(split.labels) // 50)
     first = second = np.zeros(channels)
@@ -76,7 +77,10 @@ def statistics(split: Split) -> tuple[np.ndarray, np.ndarray]:
 
 
 class Dataset(NamedTuple):
-    """Three splits; choices are made on `valid`, `test` is read once."""
+    """A data set: its specification and three splits.
+
+    Points are ranked on `valid`; `test` is evaluated once, at the end.
+    """
 
     name: str
     spec: Spec
@@ -86,36 +90,38 @@ class Dataset(NamedTuple):
 
     @property
     def classes(self) -> tuple[str, ...]:
-        """Names of the classes; empty where labels are no classes."""
+        """The names of the classes; empty if the labels are not classes."""
         return self.spec.classes
 
     @classmethod
     def of(
         cls, name: str, classes: Sequence[str], train: Split, valid: Split | None = None, test: Split | None = None
     ) -> "Dataset":
-        """A data set of arrays, with the statistics of its training split.
+        """Creates a data set from arrays, and computes the statistics of its training split.
+
+        64-bit numbers are stored in 32 bits.
 
         >>> split = Split(np.zeros((50, 8, 8, 1)), np.arange(50) % 5)
-        >>> [len(s.labels) for s in Dataset.of("zeros", "abcde", split)[2:]]
-        [35, 5, 10]
+        >>> data = Dataset.of("zeros", "abcde", split)
+        >>> len(data.train.labels), len(data.valid.labels), len(data.test.labels)
+        (35, 5, 10)
 
         Args:
-          name: in records.
-          classes: names of the classes, where labels are integers that count them or a column a class;
-            empty where labels are other numbers.
+          name: the name of the data set in records.
+          classes: the names of the classes, if the labels are class indices or have one column per
+            class; empty if the labels are other numbers.
           train: inputs [examples, *shape] with channels last, and labels [examples, *label].
-          valid: by default a tenth, at most 5,000, cut from `train` (`three_splits`).
-          test: by default a fifth, cut from `train`.
-
-        Numbers of 64 bits are kept in 32, in which JAX computes.
+          valid: the validation split; by default a tenth of the examples, at most 5,000, is cut from
+            `train` (see `three_splits`).
+          test: the test split; by default a fifth of the examples is cut from `train`.
 
         Raises:
-          DataError: inputs and labels differ in number, splits differ in shape or type, there is no
-            example, a label is no class, or a number is NaN, infinite or too large for 32 bits.
+          DataError: if inputs and labels differ in number, the splits differ in shape or dtype, a split
+            is empty, a label is not a class, or a number is NaN, infinite or too large for 32 bits.
         """
         given = {"train": train, "valid": valid, "test": test}
         if isinstance(classes, int) or classes is None:
-            raise DataError(f"{name}: classes: {classes}: must be their names, or () where labels are other numbers")
+            raise DataError(f"{name}: classes: {classes}: must be class names, or () if the labels are other numbers")
         splits = _checked(name, len(classes), {split: arrays for split, arrays in given.items() if arrays is not None})
         parts = three_splits(splits["train"], splits.get("valid"), splits.get("test"), stratified=bool(classes))
         inputs, labels = splits["train"]
@@ -123,10 +129,10 @@ class Dataset(NamedTuple):
         return cls(name, Spec(*kind, *statistics(parts[0])), *parts)
 
     def check(self) -> None:
-        """What `of` checks, for a data set that was put together or changed without it.
+        """Checks a data set that was not created by `of`, or was changed since.
 
         Raises:
-          DataError: as `of`; or a split is not what the `spec` says.
+          DataError: as in `of`, or if a split does not match the `spec`.
         """
         splits = {name: getattr(self, name) for name in ("train", "valid", "test")}
         spec = Split((self.spec.shape, self.spec.dtype), (self.spec.label_shape, self.spec.label_dtype))
@@ -135,13 +141,13 @@ class Dataset(NamedTuple):
             for what, array, (shape, dtype) in zip(Split._fields, map(np.asarray, split), spec, strict=True):
                 if (array.shape[1:], array.dtype) != (shape, dtype):
                     raise DataError(
-                        f"{self.name}: {name}: {what} are {array.dtype}{list(array.shape)} and the spec says "
-                        f"{dtype}{['examples', *shape]}: make the data set by Dataset.of"
+                        f"{self.name}: {name}: {what} are {array.dtype}{list(array.shape)}, but the spec says "
+                        f"{dtype}{['examples', *shape]}: create the data set with Dataset.of"
                     )
 
 
 def _checked(name: str, classes: int, given: Mapping[str, Split]) -> dict[str, Split]:
-    """Splits as arrays, of which `train` is one."""
+    """Converts splits to arrays, and checks each against the `train` split."""
     splits = {
         split: Split(
             *(_array(f"{name}: {split}: {what}", array) for what, array in zip(Split._fields, arrays, strict=True))
@@ -154,21 +160,21 @@ def _checked(name: str, classes: int, given: Mapping[str, Split]) -> dict[str, S
 
 
 def _array(name: str, given: Any) -> np.ndarray:
-    """Numbers as an array of at most 32 bits each; DataError names the first that does not fit."""
+    """Returns numbers as an array of at most 32 bits; raises DataError for the first that does not fit."""
     try:
         array = np.asarray(given)
     except ValueError as error:
-        raise DataError(f"{name}: no array: {error}") from None
+        raise DataError(f"{name}: not an array: {error}") from None
     kind = array.dtype.kind
     if kind not in "biuf":
-        raise DataError(f"{name} are {array.dtype}: must be numbers")
+        raise DataError(f"{name}: dtype {array.dtype}: must be numbers")
     with np.errstate(over="ignore"):
         kept = array.astype(f"{kind}4") if array.dtype.itemsize > 4 else array
     fits = np.isfinite(kept) if kind == "f" else np.asarray(kept is array or kept == array)
     if not fits.all():
         place = tuple(np.argwhere(~fits)[0].tolist())
-        wanted = "finite" if kind == "f" else "in the range"
-        raise DataError(f"{name}{list(place)} is {array[place]}: must be {wanted} in {kept.dtype}")
+        wanted = "finite in" if kind == "f" else "in the range of"
+        raise DataError(f"{name}{list(place)} is {array[place]}: must be {wanted} {kept.dtype}")
     return kept
 
 
@@ -176,30 +182,33 @@ def _check(name: str, split: Split, train: Split, classes: int) -> None:
     for what, array, other in zip(Split._fields, split, train, strict=True):
         if (array.shape[1:], array.dtype) != (other.shape[1:], other.dtype):
             raise DataError(
-                f"{name}: {what} are {array.dtype}{list(array.shape)}: must be as in train, "
+                f"{name}: {what} are {array.dtype}{list(array.shape)}: must match the training split, "
                 f"{other.dtype}{['examples', *other.shape[1:]]}"
             )
     inputs, labels = split
     if inputs.ndim < 2 or len(inputs) != len(labels) or not len(labels):
         raise DataError(
             f"{name}: inputs {list(inputs.shape)}, labels {list(labels.shape)}: must be "
-            "[examples, *shape, channels] and as many labels, at least one"
+            "[examples, *shape, channels] and [examples, *label], with at least one example"
         )
     if classes and labels.ndim == 1:
         wrong = np.flatnonzero((labels < 0) | (labels >= classes)) if labels.dtype.kind in "iu" else [0]
         if len(wrong):
             raise DataError(
-                f"{name}: example {wrong[0]} has label {labels[wrong[0]]}: labels are integers from 0 to {classes - 1}"
+                f"{name}: example {wrong[0]} has label {labels[wrong[0]]}: must be an integer from 0 to {classes - 1}"
             )
     elif classes and labels.shape[1:] != (classes,):
-        raise DataError(f"{name}: labels are {list(labels.shape)}: with {classes} classes they have a column for each")
+        raise DataError(
+            f"{name}: labels {list(labels.shape)}: must be class indices, [examples], or one column per class, "
+            f"[examples, {classes}]"
+        )
 
 
 def cut(split: Split, count: int, stratified: bool = True) -> tuple[Split, Split]:
-    """`count` examples cut from a split, and the rest, by a fixed shuffle.
+    """Cuts `count` examples from a split by a fixed shuffle; returns them and the rest.
 
-    The rule is scikit-learn's `train_test_split(random_state=0)`; with `stratified` and one label an
-    example, it takes the same share of each class (`stratify=labels`).
+    The rule is scikit-learn's `train_test_split(random_state=0)`. With `stratified` and scalar labels,
+    it takes the same fraction of each class (`stratify=labels`).
     """
     from sklearn.model_selection import train_test_split
 
@@ -208,14 +217,16 @@ def cut(split: Split, count: int, stratified: bool = True) -> tuple[Split, Split
     try:
         rest, part = train_test_split(rows, test_size=count, stratify=stratify, random_state=0)
     except ValueError as error:
-        raise DataError(f"cannot cut {count} of {len(rows)} examples evenly over the classes: {error}") from error
+        raise DataError(
+            f"cannot cut {count} of {len(rows)} examples evenly over the classes: {error}: give all three splits"
+        ) from error
     return tuple(Split(split.inputs[rows], split.labels[rows]) for rows in (part, rest))  # type: ignore[return-value]
 
 
 def three_splits(
     train: Split, valid: Split | None, test: Split | None, stratified: bool = True
 ) -> tuple[Split, Split, Split]:
-    """Cuts what is missing from train: a fifth for test, then a tenth of all, at most 5,000, for validation."""
+    """Cuts missing splits from `train`: a fifth of all examples for test, a tenth (at most 5,000) for validation."""
     total = len(train.labels)
     if test is None:
         test, train = cut(train, math.ceil(0.2 * total), stratified)
@@ -225,12 +236,12 @@ def three_splits(
 
 
 def stack(images: Sequence[np.ndarray], origin: str, shape: tuple[int, ...] | None = None) -> np.ndarray:
-    """Images as one array; DataError names the first whose shape or type differs."""
+    """Stacks images to one array; raises DataError for the first whose shape or dtype differs."""
     shape = shape or images[0].shape
     for i, image in enumerate(images):
         if image.shape != shape or image.dtype != images[0].dtype:
             raise DataError(
                 f"{origin}: image {i} is {image.dtype}{list(image.shape)}, expected {images[0].dtype}{list(shape)}: "
-                "all images must have one shape; resize them when the data set is prepared"
+                "all images must have the same shape; resize them when you prepare the data set"
             )
     return np.stack(images)

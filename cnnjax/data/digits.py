@@ -1,4 +1,4 @@
-"""scikit-learn's digits: 1,797 images of 8x8 in 17 shades of grey, embedded in the library."""
+"""The digits of scikit-learn: 1,797 images of 8x8 pixels in 17 shades of gray, which the library contains."""
 
 from importlib import util
 from pathlib import Path
@@ -9,8 +9,8 @@ from cnnjax.data.dataset import Dataset, Split
 
 
 def read() -> Dataset:
-    """Digits, cut 1257 / 180 / 360 (Alpaydin and Kaynak 1998, UCI; the test part of the original)."""
-    # The file that `sklearn.datasets.load_digits` reads; importing scikit-learn takes over a second.
+    """Reads the digits, split 1257 / 180 / 360 (Alpaydin and Kaynak 1998, UCI; the original test set)."""
+    # `sklearn.datasets.load_digits` reads the same file, but importing scikit-learn takes over a second.
     package = util.find_spec("sklearn")
     assert package  # a dependency of cnnjax
     assert package.origin

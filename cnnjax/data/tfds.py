@@ -1,6 +1,6 @@
-"""TensorFlow Datasets from a prepared directory, without TensorFlow and without a network.
+"""Reads prepared TensorFlow Datasets (TFDS) directories, without TensorFlow and without network access.
 
-The only room that knows TFDS. It is not imported before the directory was found, nor when the
+Only this module uses TFDS. It imports TFDS after it has found the directory, and not at all if the
 decoded arrays are in the cache.
 """
 
@@ -17,24 +17,24 @@ from cnnjax.data.dataset import DataError, Dataset, Split, stack
 from cnnjax.logs import quiet
 from cnnjax.options import from_json, reason
 
-BATCH = 1000  # images decoded at once
-VALIDATION = ("validation", "valid", "val", "dev", "eval")  # names of the validation split; the first is taken
+BATCH = 1000  # images that are decoded at once
+VALIDATION = ("validation", "valid", "val", "dev", "eval")  # names of the validation split, in order of preference
 
 
 def default_directory() -> Path:
-    """TFDS's own default: `TFDS_DATA_DIR`, or `~/tensorflow_datasets`."""
+    """Returns the default directory of TFDS: `TFDS_DATA_DIR`, or `~/tensorflow_datasets`."""
     return Path(os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets").expanduser()
 
 
 def find(name: str, data_dir: Path) -> Path:
-    """The directory of `name` or `name:version`, the highest version if none is given.
+    """Returns the directory of `name` or `name:version`; without a version, that of the highest one.
 
     Raises:
-      DataError: no such directory holds a prepared data set, or not as array_record.
+      DataError: if there is no prepared data set in that directory, or it is not stored as array_record.
     """
     if not re.fullmatch(r"\w[\w/.+-]*(:[\w.]+)?", name) or ".." in name:
         raise DataError(
-            f"data: {name!r}: give digits or the name of a TensorFlow Datasets data set; --data-dir says where"
+            f"data: {name!r}: give digits or the name of a TensorFlow Datasets data set (--data-dir sets its directory)"
         )
     command = f"python -m cnnjax prepare {name} --data-dir {shlex.quote(str(data_dir))}"
     name, _, version = name.partition(":")
@@ -42,16 +42,16 @@ def find(name: str, data_dir: Path) -> Path:
     if version not in found and (version or not found):
         there = f"; there is {', '.join(sorted(found))}" if found else ""
         looked = data_dir / name / (version or "*")
-        raise DataError(f"data set {name!r}: nothing prepared in {looked}{there}; prepare it with: {command}")
+        raise DataError(f"data set {name!r}: not prepared in {looked}{there}; prepare it with: {command}")
     folder = found[version or max(found, key=_version_key)]
     try:
         file_format = from_json((folder / "dataset_info.json").read_bytes()).get("fileFormat", "tfrecord")
     except (OSError, ValueError) as error:
         raise DataError(
-            f"{folder / 'dataset_info.json'}: damaged: {reason(error)}; prepare it again: {command}"
+            f"{folder / 'dataset_info.json'}: damaged: {reason(error)}; prepare it again with: {command}"
         ) from error
     if file_format != "array_record":
-        raise DataError(f"{folder}: stored as {file_format}, which needs TensorFlow; prepare it again: {command}")
+        raise DataError(f"{folder}: stored as {file_format}, which needs TensorFlow; prepare it again with: {command}")
     return folder
 
 
@@ -60,11 +60,11 @@ def _version_key(version: str) -> list[tuple[int, str]]:
 
 
 def read(folder: Path) -> Dataset:
-    """Decodes every image of a prepared directory into memory.
+    """Decodes all images of a prepared directory into memory.
 
     Raises:
-      DataError: a file is damaged, an image has another shape than the others, or the data set
-        does not consist of images with labels.
+      DataError: if a file is damaged, the images differ in shape, or the data set does not consist of
+        images with class labels.
     """
     from absl import logging
 
@@ -78,7 +78,7 @@ def read(folder: Path) -> Dataset:
         except Exception as error:
             raise DataError(f"{folder}: not readable as a TFDS directory: {reason(error)}") from error
         if image is None or label is None:
-            raise DataError(f"{folder}: has no single image with a single class label, but {sorted(features)}")
+            raise DataError(f"{folder}: must have one image and one class label per example, not {sorted(features)}")
         names = _names(folder, list(builder.info.splits))
         splits = {name: _split(builder, found, image, label) for name, found in names.items()}
         classes = tuple(features[label].names)
@@ -87,18 +87,20 @@ def read(folder: Path) -> Dataset:
 
 
 def _names(folder: Path, found: list[str]) -> dict[str, str]:
-    """The names that a directory has for our splits; what is not used is said."""
+    """Returns the names of our three splits in a directory; warns about splits that are not used."""
     if "train" not in found:
-        raise DataError(f"{folder}: has no train split, but {sorted(found)}")
+        raise DataError(f"{folder}: must have a train split, not only {sorted(found)}")
     valid = next((name for name in VALIDATION if name in found), None)
     names = {"train": "train", **({"valid": valid} if valid else {}), **({"test": "test"} if "test" in found else {})}
     if unused := sorted(set(found) - set(names.values())):
-        warnings.warn(f"{folder}: not used: {', '.join(unused)}; used: {', '.join(names.values())}", stacklevel=2)
+        warnings.warn(
+            f"{folder}: splits not used: {', '.join(unused)}; used: {', '.join(names.values())}", stacklevel=2
+        )
     return names
 
 
 def _image_and_label(info: Any, tfds: Any) -> tuple[str | None, str | None]:
-    """The names of the two features: the supervised pair if it is one, else the only ones of their kinds."""
+    """Returns the names of both features: the supervised pair, or the only image and the only class label."""
     if not isinstance(info.features, tfds.features.FeaturesDict):
         return None, None
     kinds = (tfds.features.Image, tfds.features.ClassLabel)
@@ -130,7 +132,7 @@ def _split(builder: Any, name: str, image: str, label: str) -> Split:
     wrong = [i for i, number in enumerate(labels) if not 0 <= number < builder.info.features[label].num_classes]
     if wrong:
         raise DataError(
-            f"{origin}: example {wrong[0]} has label {labels[wrong[0]]}, which is no class: is it unlabelled?"
+            f"{origin}: example {wrong[0]} has label {labels[wrong[0]]}, which is not a class: is it unlabeled?"
         )
     shape = declared if None not in declared else None
     return Split(stack(images, origin, shape), np.asarray(labels, np.int32))

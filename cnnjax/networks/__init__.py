@@ -1,4 +1,4 @@
-"""Flax NNX modules, their configurations, and `functional`, which turns a module into pure functions."""
+"""Networks as Flax NNX modules, their configurations, and `functional`, which turns a module into pure functions."""
 
 from cnnjax.networks.base import Network as Network
 from cnnjax.networks.base import NetworkConfig as NetworkConfig

@@ -1,4 +1,4 @@
-"""Networks as configurations, and the one seam where Flax NNX modules become functions of arrays."""
+"""The base of network configurations, and `functional`, which turns Flax NNX modules into pure functions."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -14,44 +14,53 @@ from cnnjax.options import Config, config, kinds
 
 @config
 class NetworkConfig(Config):
-    """The base of networks: the arguments of an NNX module, as a value.
+    """The base class of network configurations: the arguments of an NNX module.
 
-    A subclass either names a `module` that takes `(input_shape, outputs, **fields, rngs=rngs)`, or
-    overrides `build`. Its numbers may be tracers when the module is built.
+    A subclass either sets `module`, a class that takes `(input_shape, outputs, **fields, rngs=rngs)`,
+    or overrides `build`. Number fields may be tracers when the module is built.
+
+    >>> @config
+    ... class LinearConfig(NetworkConfig):
+    ...     def build(self, rngs, example, outputs):
+    ...         return nnx.Linear(example.shape[-1], outputs, rngs=rngs)
+    >>> LinearConfig().build(nnx.Rngs(0), jax.numpy.zeros((8, 4)), outputs=3).kernel.shape
+    (4, 3)
     """
 
     module: ClassVar[Any] = None
     widths: ClassVar[tuple[str, ...]] = ()
-    """The fields that count channels or units, layer by layer: networks that differ in these only are a
-    family, whose narrow ones are parts of the wide ones (`cnnjax.sweeps.embedding`)."""
+    """The names of the fields that count channels or units per layer. Networks that differ only in these
+    form a family, whose narrow members can be embedded in wide ones (see `cnnjax.sweeps.embedding`)."""
 
     @property
     def per_example(self) -> bool:
-        """Whether an output depends on its own input alone, and on others by `nnx.BatchNorm` only.
+        """Whether each output depends only on its own input, apart from the statistics of `nnx.BatchNorm`.
 
-        Then devices may share a batch, and it can be computed in parts. A network that draws noise in
-        training, as dropout, is not: its noise is drawn for a whole batch.
+        If true, a batch can be sharded over devices or computed in parts. A network with dropout is
+        not per-example, because it draws its noise for the whole batch.
         """
         return False
 
     def build(self, rngs: nnx.Rngs, example: Array, outputs: int) -> nnx.Module:
-        """The module for inputs like `example`.
+        """Builds the module for inputs like `example`.
 
         Args:
-          rngs: with the streams `params`, `dropout` and a default one, each from a key of its own.
-          example: [batch, *shape]; only its shape and type may matter.
-          outputs: numbers that the network puts out for an example, as one logit a class.
+          rngs: the streams `params`, `dropout` and a default stream, each with its own key.
+          example: a batch of inputs, [batch, *shape]; the module may depend only on its shape and dtype.
+          outputs: the number of outputs per example, such as one logit per class.
         """
         if self.module is None:
-            raise NotImplementedError(f"{type(self).__name__}: a network names its `module`, or implements build")
+            raise NotImplementedError(
+                f"{type(self).__name__}: set `module`, or implement build(rngs, example, outputs)"
+            )
         arguments = {name: getattr(self, name) for name in kinds(type(self))}
         return self.module(example.shape[1:], outputs, **arguments, rngs=rngs)
 
 
 class Variables(NamedTuple):
-    """What a network holds: pure trees of arrays, without any Flax type in them.
+    """The variables of a network, as pure trees of arrays without Flax types.
 
-    `params` is learned by gradient descent; `stats` are running averages, as of BatchNorm.
+    `params` are trained by gradient descent; `stats` are running averages, such as those of BatchNorm.
     """
 
     params: PyTree
@@ -59,7 +68,7 @@ class Variables(NamedTuple):
 
 
 class Network(Protocol):
-    """A pair of pure functions. `functional` makes one of an NNX module."""
+    """A network as a pair of pure functions; `functional` creates one from an NNX module."""
 
     def init(self, key: Key[Array, ""], example: Array) -> Variables: ...
 
@@ -79,8 +88,8 @@ class _Functional:
     def apply(
         self, variables: Variables, inputs: Array, *, train: bool, key: Key[Array, ""]
     ) -> tuple[Float[Array, "batch *outputs"], PyTree]:
-        # A fresh module seeds its noise from the key. Its initial values are overwritten here and
-        # never computed: XLA drops what nothing reads.
+        # A fresh module draws its noise from the key. Its initial values are overwritten, so XLA
+        # removes their computation.
         module = self.build(_rngs(key), inputs)
         nnx.update(module, *map(_fitted, ("params", "stats"), _variables(module), variables))
         if train:
@@ -94,7 +103,7 @@ class _Functional:
 
 
 def _rngs(key: Key[Array, ""]) -> nnx.Rngs:
-    """A stream for each kind of draw, so that a layer that draws noise changes no initial value."""
+    """Returns a separate stream for each kind of draw, so that adding dropout changes no initial value."""
     default, params, dropout = jax.random.split(key, 3)
     return nnx.Rngs(default, params=params, dropout=dropout)
 
@@ -106,40 +115,50 @@ def _variables(module: nnx.Module) -> Variables:
 
 
 def _fitted(path: str, own: PyTree, given: PyTree) -> PyTree:
-    """The given arrays under the module's own keys; those that became text on their way through a file are found."""
+    """Returns the given arrays under the module's keys, whether they are integers or strings."""
     if not isinstance(own, Mapping):
         if isinstance(given, Mapping) or jax.numpy.shape(given) != own.shape:
             found = f"entries {', '.join(map(str, given))}" if isinstance(given, Mapping) else jax.numpy.shape(given)
-            raise ValueError(f"{path}: the network has an array of shape {own.shape} here, not {found}")
+            raise ValueError(f"{path}: the network expects an array of shape {own.shape}, not {found}")
         return given
     if not isinstance(given, Mapping):
-        raise ValueError(f"{path}: the network has entries {', '.join(map(str, own))} here, not {type(given).__name__}")
+        raise ValueError(f"{path}: the network expects entries {', '.join(map(str, own))}, not {type(given).__name__}")
     entries = {str(name): value for name, value in given.items()}
     names = {str(name): name for name in own}
     for name in names:
         if name not in entries:
-            raise ValueError(f"{path}.{name}: missing, and the network needs it")
+            raise ValueError(f"{path}.{name}: missing: the network needs it")
     for name in entries:
         if name not in names:
-            raise ValueError(f"{path}.{name}: left over: the network has {', '.join(names) or 'nothing'} here")
+            raise ValueError(
+                f"{path}.{name}: not a variable of the network, which has {', '.join(names) or 'none'} here"
+            )
     return {names[name]: _fitted(f"{path}.{name}", own[names[name]], value) for name, value in entries.items()}
 
 
 def functional(build: Callable[[nnx.Rngs, Array], nnx.Module], axis: str | None = None) -> Network:
-    """Turns an NNX module into pure functions `init` and `apply`.
+    """Turns an NNX module into a pair of pure functions, `init` and `apply`.
 
-    >>> network = functional(lambda rngs, example: LeNet5(example.shape[1:], 10, rngs=rngs))
+    >>> images = jax.numpy.zeros((8, 28, 28, 1))
+    >>> network = functional(lambda rngs, example: nnx.Conv(1, 6, (5, 5), rngs=rngs))
     >>> variables = network.init(jax.random.key(0), images)
-    >>> logits, stats = network.apply(variables, images, train=False, key=jax.random.key(1))
+    >>> outputs, stats = network.apply(variables, images, train=False, key=jax.random.key(1))
+    >>> outputs.shape
+    (8, 28, 28, 6)
 
-    `apply` needs every variable, in its shape: a ValueError names the first that is missing, left over
-    or of another shape. Keys of a list may be text, as Orbax and msgpack give them back.
+    `apply` needs every variable of the module: it raises a ValueError that names the first variable that
+    is missing, unknown or of another shape. The keys of lists may be strings, as Orbax and msgpack
+    return them.
 
     Args:
-      build: `build(rngs, example)` returns the module; `example` is a batch of inputs (only its
-        shape and type may matter). The module needs a plain `__call__(inputs)`; it is put in
-        train or evaluation mode and given its noise here.
-      axis: name of a mapped axis over which batches are sharded: in training, BatchNorm takes
-        its statistics over all of it.
+      build: a function `build(rngs, example)` that returns the module. `example` is a batch of inputs;
+        the module may depend only on its shape and dtype. The module needs a method `__call__(inputs)`;
+        `apply` sets its training or evaluation mode and its random streams.
+      axis: the name of the mapped axis over which batches are sharded, if any. In training, BatchNorm
+        computes its statistics over the whole axis.
+
+    Returns:
+      A `Network`: `init(key, example)` returns the initial `Variables`, and `apply(variables, inputs,
+      train=..., key=...)` returns the outputs and the new `stats`.
     """
     return _Functional(build, axis)

@@ -1,4 +1,4 @@
-"""A convolutional network of any depth."""
+"""A configurable convolutional network."""
 
 from collections.abc import Callable, Sequence
 from typing import Any, Literal
@@ -16,16 +16,18 @@ HEADS = {"flatten": False, "global": True}
 
 
 class Block(nnx.Module):
-    """Convolutions, each with BatchNorm if asked for and the activation, then one pool.
+    """Convolutions with activations and optional BatchNorm, followed by one pooling layer.
 
     Args:
-      maps: of the inputs; moved on to those of the outputs.
-      filters: channels of every convolution.
-      convolutions: how many there are.
-      activation: of each of them.
-      pool: `max`, `average` or `none`; windows of `pool_size` that do not overlap.
-      batch_norm: normalize after every convolution, which then has no bias.
-      window: further arguments of `Maps.convolution`, for the first and for the others.
+      maps: the feature maps of the inputs; updated to those of the outputs.
+      filters: the number of filters of each convolution.
+      convolutions: the number of convolutions.
+      activation: the activation after each convolution.
+      pool: `max`, `average` or `none`.
+      pool_size: the size of the pooling windows, which do not overlap.
+      batch_norm: whether BatchNorm follows each convolution, which then has no bias.
+      window: returns the remaining arguments of `Maps.convolution`; called before each convolution.
+      rngs: the random streams for the initial values.
     """
 
     def __init__(
@@ -60,32 +62,40 @@ class Block(nnx.Module):
 
 
 class CNN(nnx.Module):
-    """Blocks of convolution, activation and pooling, then dense layers.
+    """A convolutional network: blocks of convolution, activation and pooling, followed by dense layers.
 
-    For each entry of `filters` a `Block`. The head flattens the last maps, or averages each of them (`global`:
-    the network then takes inputs of any size that its windows fit). Dense layers follow, each but
-    the last with the activation; dropout precedes every dense layer.
+    Each entry of `filters` adds one block. The head flattens the last feature maps, or averages each
+    of them (`global`). With a global head, the network takes inputs of any size that fits its windows.
+    The activation follows every dense layer except the last; dropout precedes every dense layer.
 
+    >>> import jax.numpy as jnp
     >>> network = CNN((32, 32, 3), classes=10, filters=(32, 64), rngs=nnx.Rngs(0))
-    >>> logits = network(images)  # [batch, 32, 32, 3] -> [batch, 10]
+    >>> network(jnp.zeros((8, 32, 32, 3))).shape
+    (8, 10)
 
     Args:
-      input_shape: [*spatial, channels] of one input, with 1 to 3 spatial dimensions.
-      classes: number of logits.
-      filters: channels that the convolutions of each block put out.
-      kernel, stride, dilation: of every convolution, the same in each spatial dimension.
-      padding: `SAME`, `VALID`, or a number of zero cells on every side.
-      groups: channel groups of every convolution but the first; a filter sees only its own group.
-      convolutions: convolutions a block.
-      activation: a name in `ACTIVATIONS`, or a function.
-      pool: `max`, `average` or `none`; windows of `pool_size` that do not overlap.
-      batch_norm: normalize after every convolution (momentum 0.9), which then has no bias.
-      dropout: share of a dense layer's inputs that training sets to zero; None for no dropout.
+      input_shape: the shape [*spatial, channels] of one input, with 1 to 3 spatial dimensions.
+      classes: the number of logits.
+      filters: the number of filters of the convolutions in each block.
+      kernel: the kernel size, the same in each spatial dimension.
+      stride: the stride of every convolution.
+      padding: `SAME`, `VALID`, or the number of zeros on each side.
+      dilation: the kernel dilation.
+      groups: the number of channel groups, except in the first convolution; a filter sees only the
+        channels of its group.
+      convolutions: the number of convolutions per block.
+      activation: a name in `ACTIVATIONS`, or a function of an array.
+      pool: `max`, `average` or `none`.
+      pool_size: the size of the pooling windows, which do not overlap.
+      batch_norm: whether BatchNorm (momentum 0.9) follows each convolution, which then has no bias.
+      dropout: the fraction of the inputs of each dense layer that training sets to zero; None for no
+        dropout.
       head: `flatten` or `global`.
-      dense: widths of the hidden dense layers.
+      dense: the widths of the hidden dense layers.
+      rngs: the random streams for initial values and dropout.
 
     Raises:
-      ValueError: a window does not fit the maps, with the arithmetic; or an argument is out of range.
+      ValueError: if a window does not fit its inputs, or an argument is out of range.
     """
 
     def __init__(
@@ -116,7 +126,7 @@ class CNN(nnx.Module):
         choose("pool", pool, {**POOLS, "none": None})
         maps = Maps(input_shape)
 
-        def window() -> dict[str, Any]:  # a filter of the first layer sees all channels
+        def window() -> dict[str, Any]:  # the first convolution has one group
             several = groups if len(maps.shapes) > 1 else 1
             return {"kernel": kernel, "stride": stride, "padding": padding, "dilation": dilation, "groups": several}
 
@@ -146,27 +156,27 @@ class CNN(nnx.Module):
 
 @config
 class CNNConfig(NetworkConfig):
-    """The arguments of `CNN`, as a value."""
+    """The configuration of a `CNN`."""
 
     word = "cnn"
     module = CNN
     widths = ("filters", "dense")
-    filters: tuple[int, ...] = static((16, 32), "channels that the convolutions of each block put out")
-    kernel: int = static(3, "width of every convolution's window", least=1)
-    stride: int = static(1, "step between windows", least=1)
-    padding: int | str = static("SAME", "SAME, VALID, or zero cells on every side")
-    dilation: int = static(1, "spacing of a kernel's taps", least=1)
-    groups: int = static(1, "channel groups of every convolution but the first", least=1)
-    convolutions: int = static(1, "convolutions a block", least=1)
-    activation: str | Callable[[Array], Array] = static("relu", f"one of {', '.join(ACTIVATIONS)}")
-    pool: str = static("max", "max, average or none")
-    pool_size: int = static(2, "width of a pooling window", least=1)
-    batch_norm: bool = static(False, "normalize after every convolution")
-    dropout: float | None = number(None, "share of a dense layer's inputs set to zero", least=0, below=1)
-    head: str = static("flatten", "flatten or global (average of each map)")
-    dense: tuple[int, ...] = static((), "widths of hidden dense layers")
+    filters: tuple[int, ...] = static((16, 32), "number of filters of the convolutions in each block")
+    kernel: int = static(3, "kernel size of the convolutions", least=1)
+    stride: int = static(1, "stride of the convolutions", least=1)
+    padding: int | str = static("SAME", "padding of the convolutions: SAME, VALID, or zeros on each side")
+    dilation: int = static(1, "kernel dilation of the convolutions", least=1)
+    groups: int = static(1, "channel groups of the convolutions, except the first", least=1)
+    convolutions: int = static(1, "number of convolutions per block", least=1)
+    activation: str | Callable[[Array], Array] = static("relu", f"activation function: {', '.join(ACTIVATIONS)}")
+    pool: str = static("max", "pooling after each block: max, average or none")
+    pool_size: int = static(2, "size of the pooling windows", least=1)
+    batch_norm: bool = static(False, "whether BatchNorm follows each convolution")
+    dropout: float | None = number(None, "fraction of the inputs of dense layers set to zero", least=0, below=1)
+    head: str = static("flatten", "input of the dense layers: flatten, or global (the average of each map)")
+    dense: tuple[int, ...] = static((), "widths of the hidden dense layers")
 
     @property
     def per_example(self) -> bool:
-        """Unless there is dropout."""
+        """True without dropout."""
         return self.dropout is None

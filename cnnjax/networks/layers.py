@@ -1,4 +1,4 @@
-"""What the networks are built of: activations, pooling, and windows that must fit."""
+"""The layers of the networks: activations, convolutions and pooling with checked shapes, dropout."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
@@ -29,7 +29,7 @@ POOLS: Mapping[str, Callable[..., Array]] = {"max": max_pool, "average": avg_poo
 
 
 def positive(field: str, values: Iterable[int]) -> Shape:
-    """Counts as a tuple; ValueError if one is below 1."""
+    """Returns counts as a tuple; raises ValueError if any is below 1."""
     values = tuple(values)
     if any(value < 1 for value in values):
         raise ValueError(f"{field}: {text(values)}: every entry must be at least 1")
@@ -37,19 +37,21 @@ def positive(field: str, values: Iterable[int]) -> Shape:
 
 
 def by_name(shape: Sequence[int]) -> str:
-    """A shape as people write it: `28x28x1`."""
+    """Formats a shape, as in `28x28x1`."""
     return "x".join(map(str, shape))
 
 
 class Maps:
-    """The shape of the feature maps as layer follows layer: [*spatial, channels].
+    """Tracks the shape of the feature maps, [*spatial, channels], from layer to layer.
 
-    Refuses a window that does not fit, with the arithmetic and the maps so far in the message.
+    Raises a ValueError if a window does not fit; the message shows the computation and all shapes so far.
     """
 
     def __init__(self, input_shape: Sequence[int]):
         if len(input_shape) < 2 or min(input_shape) < 1:
-            raise ValueError(f"input_shape: {tuple(input_shape)}: give [*spatial, channels], as (28, 28, 1)")
+            raise ValueError(
+                f"input_shape: {tuple(input_shape)}: give [*spatial, channels] with positive sizes, as (28, 28, 1)"
+            )
         self.shapes: list[Shape] = [tuple(input_shape)]
 
     @property
@@ -72,11 +74,11 @@ class Maps:
         bias: bool = True,
         rngs: nnx.Rngs,
     ) -> nnx.Conv:
-        """A convolution of the current maps, square in every spatial dimension."""
+        """Creates a convolution of the current maps with the same kernel size in every spatial dimension."""
         for field, value in (("kernel", kernel), ("stride", stride), ("dilation", dilation), ("groups", groups)):
             positive(field, [value])
         if self.channels % groups or filters % groups:
-            raise ValueError(f"groups: {groups}: must divide {self.channels} input channels and {filters} filters")
+            raise ValueError(f"groups: {groups}: must divide both {self.channels} input channels and {filters} filters")
         name = f"a {by_name([kernel] * len(self.spatial))} convolution of {filters} filters"
         inputs = self.channels
         pairs = self._advance(name, kernel, stride, padding, dilation, filters)
@@ -94,13 +96,13 @@ class Maps:
         )
 
     def pool(self, kind: str, size: int = 2) -> "Pool":
-        """Pooling of the current maps over windows of `size` that do not overlap."""
+        """Creates a pooling layer for the current maps, with non-overlapping windows of `size`."""
         pool = Pool(kind, (size,) * len(self.spatial))
         self._advance(f"a {kind} pool of {by_name(pool.window)}", size, size, "VALID", 1, self.channels)
         return pool
 
     def _advance(self, name: str, size: int, stride: int, padding: str | int, dilation: int, channels: int) -> Pairs:
-        """Moves on to the maps that a window gives, and returns its padding as pairs."""
+        """Updates the maps for a window, and returns its padding as pairs."""
         count = len(self.spatial)
         if isinstance(padding, int):
             if padding < 0:
@@ -125,7 +127,7 @@ class Maps:
 
 
 class Activation(nnx.Module):
-    """An activation function as a layer.
+    """A layer that applies an activation function.
 
     Args:
       function: a name in `ACTIVATIONS`, or a function of an array.
@@ -136,7 +138,7 @@ class Activation(nnx.Module):
         self.known = isinstance(function, str)
         if isinstance(function, str):
             choose("activation", function, ACTIVATIONS)
-        self.function = function  # by its name, since functions under jit cannot be pickled
+        self.function = function  # stored by name, because jitted functions cannot be pickled
 
     def __call__(self, inputs: Array) -> Array:
         function = ACTIVATIONS[self.function] if isinstance(self.function, str) else self.function
@@ -144,16 +146,16 @@ class Activation(nnx.Module):
 
     @property
     def rising(self) -> bool:
-        """Whether it is known to commute with a maximum."""
+        """Whether it is known to be monotonic, so that it commutes with a maximum."""
         return self.known and self.name in RISING
 
 
 class Pool(nnx.Module):
-    """Pooling over windows that do not overlap.
+    """A pooling layer with non-overlapping windows.
 
     Args:
       kind: a name in `POOLS`.
-      window: cells in each spatial dimension.
+      window: the window size in each spatial dimension.
     """
 
     def __init__(self, kind: str, window: Shape):
@@ -165,10 +167,10 @@ class Pool(nnx.Module):
 
 
 def activate_and_pool(inputs: Array, activation: Activation, pool: Pool | None) -> Array:
-    """The end of a block: activation, then pool.
+    """Applies the activation, then the pooling layer if there is one.
 
-    A rising activation commutes with a maximum, so it may follow the pool and then has only a
-    share of the values to compute; values and gradients are the same.
+    A monotonic activation commutes with a maximum. It is then computed after max pooling, on fewer
+    values; values and gradients are the same.
     """
     if pool is None:
         return activation(inputs)
@@ -176,13 +178,17 @@ def activate_and_pool(inputs: Array, activation: Activation, pool: Pool | None) 
 
 
 class Dropout(nnx.Module):
-    """Sets a share of its inputs to zero in training, and scales up the rest.
+    """Dropout (Srivastava et al. 2014): in training, sets random inputs to zero and scales up the others.
 
-    A drop-in for `nnx.Dropout` whose rate may be a tracer, so that each lane has its own.
+    Unlike `nnx.Dropout`, which it replaces, it takes a tracer as its rate, so each lane can have its own.
+
+    >>> layer = Dropout(0.5, rngs=nnx.Rngs(0))
+    >>> sorted(set(layer(jnp.ones(100)).tolist()))
+    [0.0, 2.0]
 
     Args:
-      rate: share, below 1.
-      rngs: whose stream `dropout` seeds the noise.
+      rate: the fraction of inputs that is set to zero, at least 0 and below 1.
+      rngs: the random streams; the stream `dropout` seeds the noise.
     """
 
     def __init__(self, rate: Any, *, rngs: nnx.Rngs):
@@ -194,14 +200,14 @@ class Dropout(nnx.Module):
         if self.deterministic:
             return inputs
         keep = 1 - self.rate
-        scale = 1 / keep  # XLA rewrites some divisions by `keep`, so that lanes would round unlike a single run
+        scale = 1 / keep  # a division by `keep` may be rewritten by XLA, and lanes would round unlike a single run
         return jnp.where(jax.random.bernoulli(self.rngs(), keep, inputs.shape), inputs * scale, 0)
 
 
 def dense(shape: Shape, widths: Sequence[int], *, rngs: nnx.Rngs) -> nnx.List[nnx.LinearGeneral]:
-    """Dense layers on inputs of a shape, each as wide as the next entry of `widths`.
+    """Creates dense layers of the given widths, for inputs of the given shape.
 
-    The first kernel is [*shape, width]: that of a narrower network is a corner of it.
+    The first kernel is [*shape, width], so the kernel of a narrower network is a corner of it.
     """
     shapes = (shape, *((width,) for width in widths))
     return nnx.List(

@@ -1,4 +1,4 @@
-"""LeNet-5, in the form in which it is usually trained today."""
+"""LeNet-5 in its usual modern form."""
 
 from collections.abc import Callable, Sequence
 
@@ -13,23 +13,29 @@ from cnnjax.options import config, static, text
 
 
 class LeNet5(nnx.Module):
-    """Two convolutions of 5x5, each followed by a 2x2 pool, then dense layers of 120 and 84 units.
+    """LeNet-5: two 5x5 convolutions, each followed by 2x2 pooling, then dense layers of 120 and 84 units.
 
-    After LeCun, Bottou, Bengio, Haffner 1998 ("Gradient-based learning applied to document
-    recognition", section II.B), with C3 connected to all maps of S2, plain pooling and a dense
-    output: 61,706 parameters for 28x28x1 and 10 classes. The paper's activation and subsampling
-    are `activation="tanh", pool="average"`.
+    The network follows LeCun, Bottou, Bengio and Haffner 1998 ("Gradient-based learning applied to
+    document recognition", section II.B). As is usual today, C3 is connected to all maps of S2, pooling
+    has no parameters, and the output layer is dense: 61,706 parameters for 28x28x1 inputs and 10
+    classes. For the activation and pooling of the paper, use `activation="tanh", pool="average"`.
+
+    >>> import jax.numpy as jnp
+    >>> network = LeNet5((28, 28, 1), classes=10, rngs=nnx.Rngs(0))
+    >>> network(jnp.zeros((8, 28, 28, 1))).shape
+    (8, 10)
 
     Args:
-      input_shape: [height, width, channels] of one input.
-      classes: number of logits.
-      filters: channels of C1 and C3.
-      activation: a name in `ACTIVATIONS`, or a function.
+      input_shape: the shape [height, width, channels] of one input.
+      classes: the number of logits.
+      filters: the number of filters of C1 and C3.
+      activation: a name in `ACTIVATIONS`, or a function of an array.
       pool: `max` or `average`.
-      padding: zero cells on every side of the input: 2 makes 28x28 the paper's 32x32.
+      padding: the number of zeros on each side of the input; 2 pads 28x28 to the 32x32 of the paper.
+      rngs: the random streams for the initial values.
 
     Raises:
-      ValueError: the input is too small, with the arithmetic; or an argument is out of range.
+      ValueError: if the input is too small, or an argument is out of range.
     """
 
     def __init__(
@@ -44,7 +50,7 @@ class LeNet5(nnx.Module):
         rngs: nnx.Rngs,
     ):
         if len(positive("filters", filters)) != 2:
-            raise ValueError(f"filters: {text(tuple(filters))}: LeNet-5 has two counts, as 6,16")
+            raise ValueError(f"filters: {text(tuple(filters))}: LeNet-5 takes two numbers, as 6,16")
         self.activation = Activation(activation)
         maps = Maps(input_shape)
         self.c1 = maps.convolution(filters[0], 5, padding=padding, rngs=rngs)
@@ -62,13 +68,15 @@ class LeNet5(nnx.Module):
 
 @config
 class LeNet5Config(NetworkConfig):
-    """The arguments of `LeNet5`, as a value."""
+    """The configuration of a `LeNet5`."""
 
     word = "lenet5"
     module = LeNet5
     widths = ("filters",)
     per_example = True
-    filters: tuple[int, ...] = static((6, 16), "channels of C1 and C3")
-    activation: str | Callable[[Array], Array] = static("relu", f"one of {', '.join(ACTIVATIONS)}; the paper's is tanh")
-    pool: str = static("max", "max or average; the paper's is average")
-    padding: int = static(2, "zero cells on every side of the input", least=0)
+    filters: tuple[int, ...] = static((6, 16), "number of filters of C1 and C3")
+    activation: str | Callable[[Array], Array] = static(
+        "relu", f"activation function: {', '.join(ACTIVATIONS)} (tanh in the paper)"
+    )
+    pool: str = static("max", "pooling: max or average (average in the paper)")
+    padding: int = static(2, "zeros on each side of the input", least=0)

@@ -1,4 +1,4 @@
-"""The network without convolution, to compare with."""
+"""A multilayer perceptron, as a baseline without convolutions."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -14,18 +14,24 @@ from cnnjax.options import config, number, static
 
 
 class MLP(nnx.Module):
-    """Dense layers on the flattened input.
+    """A multilayer perceptron: dense layers on the flattened input.
+
+    >>> import jax.numpy as jnp
+    >>> network = MLP((8, 8, 1), classes=10, hidden=(32,), rngs=nnx.Rngs(0))
+    >>> network(jnp.zeros((4, 8, 8, 1))).shape
+    (4, 10)
 
     Args:
-      input_shape: shape of one input.
-      classes: number of logits.
-      hidden: widths of the hidden layers.
-      activation: a name in `ACTIVATIONS`, or a function.
-      dropout: share of a dense layer's inputs that training sets to zero, the first layer excepted;
-        None for no dropout.
+      input_shape: the shape of one input.
+      classes: the number of logits.
+      hidden: the widths of the hidden layers.
+      activation: a name in `ACTIVATIONS`, or a function of an array.
+      dropout: the fraction of the outputs of each hidden layer that training sets to zero; None for no
+        dropout.
+      rngs: the random streams for initial values and dropout.
 
     Raises:
-      ValueError: an argument is out of range.
+      ValueError: if an argument is out of range.
     """
 
     def __init__(
@@ -53,16 +59,16 @@ class MLP(nnx.Module):
 
 @config
 class MLPConfig(NetworkConfig):
-    """The arguments of `MLP`, as a value."""
+    """The configuration of an `MLP`."""
 
     word = "mlp"
     module = MLP
     widths = ("hidden",)
     hidden: tuple[int, ...] = static((300,), "widths of the hidden layers")
-    activation: str | Callable[[Array], Array] = static("relu", f"one of {', '.join(ACTIVATIONS)}")
-    dropout: float | None = number(None, "share of a hidden layer's outputs set to zero", least=0, below=1)
+    activation: str | Callable[[Array], Array] = static("relu", f"activation function: {', '.join(ACTIVATIONS)}")
+    dropout: float | None = number(None, "fraction of the outputs of hidden layers set to zero", least=0, below=1)
 
     @property
     def per_example(self) -> bool:
-        """Unless there is dropout."""
+        """True without dropout."""
         return self.dropout is None

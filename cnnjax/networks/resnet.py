@@ -13,10 +13,10 @@ from cnnjax.options import config, static
 
 
 class ResidualBlock(nnx.Module):
-    """Two 3x3 convolutions with BatchNorm, added to the input.
+    """A residual block: two 3x3 convolutions with BatchNorm, added to the input.
 
-    Where the block changes the shape, the shortcut takes every second cell and pads with zero
-    channels, and has no parameters.
+    If the block changes the shape, the shortcut subsamples the input by the stride and appends zero
+    channels. It has no parameters (option A of He et al. 2016).
     """
 
     def __init__(self, maps: Maps, filters: int, stride: int, *, rngs: nnx.Rngs):
@@ -33,20 +33,25 @@ class ResidualBlock(nnx.Module):
 
 
 class ResNet(nnx.Module):
-    """A convolution, stages of residual blocks, the average of each map, and a dense layer.
+    """A residual network: a convolution, stages of residual blocks, global average pooling, a dense layer.
 
-    After He, Zhang, Ren, Sun 2016 ("Deep residual learning for image recognition", section 4.2),
-    with shortcuts of option A. Three stages of 16, 32 and 64 filters with n blocks each have
-    6n + 2 layers; ResNet-20 (n = 3) has 269,722 parameters for 32x32x3 and 10 classes.
+    The network follows He, Zhang, Ren and Sun 2016 ("Deep residual learning for image recognition",
+    section 4.2) with shortcuts of option A. Three stages of 16, 32 and 64 filters with n blocks each
+    have 6n + 2 layers. ResNet-20 (n = 3) has 269,722 parameters for 32x32x3 inputs and 10 classes.
+
+    >>> network = ResNet((32, 32, 3), classes=10, filters=(8, 16), blocks=1, rngs=nnx.Rngs(0))
+    >>> network(jnp.zeros((4, 32, 32, 3))).shape
+    (4, 10)
 
     Args:
-      input_shape: [height, width, channels] of one input.
-      classes: number of logits.
-      filters: channels of each stage, none fewer than the one before.
-      blocks: residual blocks a stage; each stage but the first begins by halving the maps.
+      input_shape: the shape [height, width, channels] of one input.
+      classes: the number of logits.
+      filters: the number of filters of each stage, in ascending order.
+      blocks: the number of residual blocks per stage. Each stage after the first halves the maps.
+      rngs: the random streams for the initial values.
 
     Raises:
-      ValueError: the input is too small, with the arithmetic; or an argument is out of range.
+      ValueError: if the input is too small, or an argument is out of range.
     """
 
     def __init__(
@@ -61,7 +66,7 @@ class ResNet(nnx.Module):
         filters = positive("filters", filters)
         positive("blocks", [blocks])
         if not filters or sorted(filters) != list(filters):
-            raise ValueError(f"filters: {filters}: give one count a stage, none fewer than the one before")
+            raise ValueError(f"filters: {filters}: give one number per stage, in ascending order")
         maps = Maps(input_shape)
         self.stem = maps.convolution(filters[0], 3, padding=1, bias=False, rngs=rngs)
         self.norm = nnx.BatchNorm(filters[0], momentum=0.9, rngs=rngs)
@@ -80,11 +85,11 @@ class ResNet(nnx.Module):
 
 @config
 class ResNetConfig(NetworkConfig):
-    """The arguments of `ResNet`, as a value."""
+    """The configuration of a `ResNet`."""
 
     word = "resnet"
     module = ResNet
     widths = ("filters",)
     per_example = True
-    filters: tuple[int, ...] = static((16, 32, 64), "channels of each stage")
-    blocks: int = static(3, "residual blocks a stage; with three stages 3 is ResNet-20", least=1)
+    filters: tuple[int, ...] = static((16, 32, 64), "number of filters of each stage")
+    blocks: int = static(3, "residual blocks per stage (3 with three stages is ResNet-20)", least=1)

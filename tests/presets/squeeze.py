@@ -63,7 +63,7 @@ class SENetConfig(NetworkConfig):
     filters: tuple[int, ...] = static((8, 16), "channels of each convolution")
     reduction: int = static(4, "channels for each unit of a gate", least=1)
     gate: float = number(1.0, "strength of the gates; 0 leaves maps as they are", least=0, most=1)
-    dropout: float | None = number(None, "share of the head's inputs set to zero", least=0, below=1)
+    dropout: float | None = number(None, "fraction of the head's inputs set to zero", least=0, below=1)
 
 
 @config
