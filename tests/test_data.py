@@ -81,8 +81,8 @@ SPOILT = np.where(np.arange(80).reshape(20, 4, 1) == 14, np.nan, INPUTS)
         ("ab", Split(INPUTS, LABELS - 1), None, "d: train: example 0 has label -1: must be an integer from 0 to 1"),
         ("ab", Split(INPUTS, LABELS * 2), None, "example 1 has label 2"),
         ("ab", Split(INPUTS, LABELS / 2), None, "example 0 has label 0.0: must be an integer"),
-        ("abc", Split(INPUTS, np.eye(20)), None, "one column per class, [examples, 3]"),
-        ("", Split(INPUTS.astype(object), LABELS), None, "d: train: inputs are object: must be numbers"),
+        ("abc", Split(INPUTS, np.eye(20)), None, r"one column per class, \[examples, 3\]"),
+        ("", Split(INPUTS.astype(object), LABELS), None, "d: train: inputs: dtype object: must be numbers"),
         (
             "ab",
             Split(INPUTS, LABELS),
@@ -99,11 +99,11 @@ SPOILT = np.where(np.arange(80).reshape(20, 4, 1) == 14, np.nan, INPUTS)
             "ab",
             Split(np.full((20, 4, 1), 2**40), LABELS),
             None,
-            r"inputs\[0, 0, 0\] is 1099511627776: must be in the range in int32",
+            r"inputs\[0, 0, 0\] is 1099511627776: must be in the range of int32",
         ),
         ("ab", Split(INPUTS, LABELS + 2**32), None, r"labels\[0\] is 4294967296: must be in the range"),
         ("ab", Split([[1, 2], [3]], LABELS), None, "d: train: inputs: not an array: setting an array element"),
-        ("ab", Split(INPUTS, LABELS[:, None]), None, "one column per class, [examples, 2]"),
+        ("ab", Split(INPUTS, LABELS[:, None]), None, r"one column per class, \[examples, 2\]"),
         ("ab", Split(INPUTS, LABELS), Split(INPUTS[:0], LABELS[:0]), r"d: test: inputs \[0, 4, 1\].* at least one"),
         ("ab", Split(INPUTS, LABELS), Split(INPUTS, LABELS.astype(np.int8)), "d: test: labels are int8"),
         (None, Split(INPUTS, LABELS), None, r"d: classes: None: must be class names, or \(\) if"),
@@ -135,7 +135,10 @@ def test_arrays_of_jax_and_numbers_of_64_bits_are_taken() -> None:
         ({"labels": LABELS.astype(np.int32) + 1}, "d: train: example 1 has label 2: must be an integer from 0 to 1"),
         ({"inputs": SPOILT.astype(np.float32)}, r"d: train: inputs\[3, 2, 0\] is nan"),
         ({"inputs": INPUTS.astype(np.float32)[:3]}, r"d: train: inputs \[3, 4, 1\], labels \[20\]"),
-        ({"inputs": INPUTS}, r"d: train: inputs are float64\[20, 4, 1\], but the spec says float32\['examples', 4, 1\]"),
+        (
+            {"inputs": INPUTS},
+            r"d: train: inputs are float64\[20, 4, 1\], but the spec says float32\['examples', 4, 1\]",
+        ),
         ({"labels": LABELS.astype(np.uint8)}, "labels are int32.*: must match the training split"),
         ({"labels": LABELS.tolist()}, r"train: labels are int64\[20\], but the spec says int32"),
     ],
@@ -301,7 +304,9 @@ def test_a_split_that_is_not_used_is_named(tmp_path: Path) -> None:
 def test_a_label_that_is_no_class_is_refused(tmp_path: Path) -> None:
     rows = [{**row, "label": -1} for row in images((12, 12, 1), 20)]
     prepare(tmp_path, "bare", {"train": images((12, 12, 1), 40), "test": rows}, (12, 12, 1))
-    with pytest.raises(DataError, match=r"bare-test.*: example 0 has label -1, which is not a class: is it unlabeled\?"):
+    with pytest.raises(
+        DataError, match=r"bare-test.*: example 0 has label -1, which is not a class: is it unlabeled\?"
+    ):
         load("bare", tmp_path, tmp_path / "cache")
 
 

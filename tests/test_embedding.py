@@ -350,10 +350,10 @@ def losses(program: Program, data: Dataset, steps: int) -> dict[int, np.ndarray]
     """The loss of each step of a program's trials, by number."""
     run = compile_program(program, data)
     state, found = run.state, []
-    nothing = jax.tree.map(np.zeros_like, jax.device_get(state.seen))
+    nothing = jax.tree.map(np.zeros_like, jax.device_get(state.epoch_metrics))
     for _ in range(steps):
-        state = run.advance(run.place(copied(state._replace(seen=nothing))), 1)
-        found.append(np.asarray(state.seen.loss_sum))
+        state = run.advance(run.place(copied(state._replace(epoch_metrics=nothing))), 1)
+        found.append(np.asarray(state.epoch_metrics.loss_sum))
     assert not np.asarray(state.diverged).any()
     return {trial.number: np.stack(found, 1)[row] for row, trial in zip(program.rows, program.trials, strict=True)}
 
@@ -807,7 +807,7 @@ def test_rates_of_dropout_are_lanes_but_for_none_at_all(small: Dataset) -> None:
             config, key = trial.config, jax.random.key(trial.config.seed)
             single = compiled.compile_run(make_task(config, small.spec), key, small, config.epochs)
             close(lane(together, row), trained(single, single.state, 20))
-    assert len(set(together.seen.loss_sum.tolist())) == 6
+    assert len(set(together.epoch_metrics.loss_sum.tolist())) == 6
     for row in (0, 1):  # a rate of zero is no dropout
         close(lane(together, 2 + row), lane(without, row))
 

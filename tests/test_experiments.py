@@ -207,7 +207,7 @@ MISTAKES = {
     "large batch": (
         ["digits", "--batch-size", "1258"],
         2,
-        "batch_size: 1258: the training split of digits has 1257 examples",
+        "batch_size: 1258: must be at most 1257, the number of training examples of digits",
     ),
     "no filters": (["digits", "--filters", "0,8"], 2, "filters: 0,8: every entry must be at least 1"),
     "words for filters": (["digits", "--filters", "a,8"], 2, "--filters"),

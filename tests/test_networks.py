@@ -146,7 +146,7 @@ def test_groups_see_only_their_channels() -> None:
         (lambda: CNN((8, 8, 1), 10, filters=(0, 8), rngs=rngs()), "filters: 0,8: every entry must be at least 1"),
         (
             lambda: CNN((8, 8, 1), 10, filters=(6, 9), groups=2, rngs=rngs()),
-            "groups: 2: must divide 6 input channels and 9 filters",
+            "groups: 2: must divide both 6 input channels and 9 filters",
         ),
         (
             lambda: CNN((8, 8, 1), 10, activation="rlu", rngs=rngs()),

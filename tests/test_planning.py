@@ -158,7 +158,7 @@ def test_devices_that_share_batches_come_to_the_numbers_of_one(
 
 @pytest.mark.parametrize("config", [replace(BASE, batch_size=33), NOISY])
 def test_batches_that_cannot_be_shared_are_refused(small: Dataset, config: TrainConfig) -> None:
-    with pytest.raises(ValueError, match="lanes: 2 devices share a batch: they must divide batch_size"):
+    with pytest.raises(ValueError, match="lanes: 2 devices cannot share a batch: use a number that divides batch_size"):
         make_task(config, small.spec, split=2)
 
 
@@ -378,7 +378,7 @@ def test_lanes_that_cannot_be_are_refused(words: str) -> None:
 def test_devices_that_are_not_there_are_told_where_they_would_be_used(small: Dataset, words: str) -> None:
     """A plan for them can be read, and carried out on fewer."""
     lanes, count = parse_lanes(words), 6 if words == "1:2:3" else 999
-    message = f"lanes: {words}: {count} devices, and JAX has 2 devices: on a CPU JAX_NUM_CPU_DEVICES={count} makes"
+    message = f"lanes: {words}: needs {count} devices, but JAX has 2 devices: on CPU, set JAX_NUM_CPU_DEVICES={count}"
     written = WrittenPlan("p", {"programs": [entry(0, 1, lanes=words), entry(2, 3)]})
     stage, sweep = Stage(TRIALS, 0, 0), SweepConfig(TRIALS[0].config, ())
     for use in (

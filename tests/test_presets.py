@@ -267,7 +267,7 @@ BAD_PRESETS = {
     "a loss of the batch": (
         "@config\nclass Mine(Loss):\n    def __call__(self, logits, labels):\n        return logits.sum()\n"
         + TRAIN.format("CNNConfig(), loss=Mine()"),
-        "loss Mine: called with (logits, labels): returned [], expected one number an example, [64]",
+        "loss Mine: called with (logits, labels): returned [], expected one number per example, [64]",
     ),
     "a network of another shape": (
         "from flax import nnx\nclass M(nnx.Module):\n"

@@ -403,7 +403,7 @@ def test_an_argument_of_another_kind_is_named(arguments: dict, message: str, sma
 
 def test_what_cannot_be_carried_out_leaves_nothing(small: Dataset, tmp_path: Path) -> None:
     for config, how, message in (
-        (replace(ONE, batch_size=1000), {}, "batch_size: 1000: the training split of small has 160"),
+        (replace(ONE, batch_size=1000), {}, "batch_size: 1000: must be at most 160"),
         (ONE, {"memory": -1}, "memory: -1: must be above 0"),
         (ONE, {"pack": "al"}, "pack: 'al'"),
         (ONE, {"lanes": "x"}, "lanes: 'x': give auto"),

@@ -328,12 +328,12 @@ def test_an_epoch_is_a_permutation_in_batches(small: Dataset) -> None:
     """Labels stand for examples: with a linear count of them, every one of whole batches is seen once."""
     task, state = start(CONFIG, small)
     once = advance(task, KEY, STEPS, state, small.train, 10**6)
-    assert once.seen.examples == steps_per_epoch(task.batch_size, small.train) * CONFIG.batch_size == 160
+    assert once.epoch_metrics.examples == steps_per_epoch(task.batch_size, small.train) * CONFIG.batch_size == 160
     # With rate zero the loss of an epoch is the loss of the split.
     again = advance(task, KEY, STEPS, once, small.train, 1)
-    assert again.seen.examples == CONFIG.batch_size  # of the next epoch
+    assert again.epoch_metrics.examples == CONFIG.batch_size  # of the next epoch
     still = advance(with_rate(task, 0.0), KEY, STEPS, state, small.train, 10**6)
-    np.testing.assert_allclose(still.seen.loss, evaluate(task, state, small.train).loss, rtol=1e-5)
+    np.testing.assert_allclose(still.epoch_metrics.loss, evaluate(task, state, small.train).loss, rtol=1e-5)
 
 
 def test_stopping_anywhere_changes_nothing(small: Dataset) -> None:
@@ -451,9 +451,9 @@ def test_what_is_of_classes_needs_some(loss: Loss) -> None:
     inputs = np.zeros((20, 6, 1), np.float32)
     data = Dataset.of("line", (), Split(inputs, inputs[:, 0, 0]))
     run = TrainConfig(MLPConfig(hidden=()), SGD(), loss, AbsoluteError(), batch_size=5)
-    with pytest.raises(ValueError, match=f"^loss: {loss.kind()}: is of classes, and line has none: give another loss"):
+    with pytest.raises(ValueError, match=f"^loss: {loss.kind()}: needs classes, but line has none: use another loss"):
         validate(make_task(run, data.spec), data)
-    with pytest.raises(ValueError, match=r"^metric: accuracy: is of classes, and line has none: give another metric"):
+    with pytest.raises(ValueError, match=r"^metric: accuracy: needs classes, but line has none: use another metric"):
         validate(make_task(replace(run, loss=Huber(0.5), metric=Accuracy()), data.spec), data)
 
 
@@ -515,7 +515,7 @@ def test_a_poisoned_run_is_diverged_for_good(small: Dataset, poison: float) -> N
     after = advance(task, KEY, STEPS, poisoned, small.train, 3)
     assert after.diverged
     assert equal(after._replace(diverged=poisoned.diverged), poisoned)
-    assert after.seen.examples == 0
+    assert after.epoch_metrics.examples == 0
     assert equal(advance(task, KEY, STEPS, after, small.train, 3), after)
 
 
@@ -634,7 +634,7 @@ class Rate(Optimizer):
         (
             {"network": Wrong("branch")},
             "network Wrong: rngs, example, outputs: a Python condition depends on a traced number: use jnp.where, make the field "
-            "static(...), or use cnnjax.Dropout for nnx.Dropout: ",
+            "static(...), or replace nnx.Dropout by cnnjax.Dropout: ",
         ),
         (
             {"network": Bare()},
@@ -643,11 +643,11 @@ class Rate(Optimizer):
         ({"loss": OneArgument()}, "loss OneArgument: called with (logits, labels): TypeError: "),
         (
             {"loss": Mean()},
-            "loss Mean: called with (logits, labels): returned [], expected one number an example, [32]",
+            "loss Mean: called with (logits, labels): returned [], expected one number per example, [32]",
         ),
         (
             {"loss": MeanInEvaluation()},
-            "loss Mean: called with (logits, labels): returned [], expected one number an example, [32]",
+            "loss Mean: called with (logits, labels): returned [], expected one number per example, [32]",
         ),
         (
             {"loss": Unfinished()},
@@ -656,7 +656,7 @@ class Rate(Optimizer):
         ),
         (
             {"metric": Confusion()},
-            "metric Confusion: called with (logits, labels): returned [32, 10], expected one number an example, [32]",
+            "metric Confusion: called with (logits, labels): returned [32, 10], expected one number per example, [32]",
         ),
         (
             {"augment": (Crop(),)},
@@ -681,7 +681,7 @@ class Rate(Optimizer):
             {"optimizer": Rate()},
             "optimizer Rate: called with (steps): returned [], expected an optax.GradientTransformation",
         ),
-        ({"batch_size": 161}, "batch_size: 161: the training split of small has 160 examples"),
+        ({"batch_size": 161}, "batch_size: 161: must be at most 160, the number of training examples of small"),
         ({"network": CNNConfig(filters=(4, 4, 4, 4))}, "a max pool of 2x2 does not fit maps of 1x1"),
     ],
 )

@@ -1,4 +1,4 @@
-"""Training as a value: pure functions of arrays, and their compiled programs."""
+"""Training as pure functions of arrays, and the compiled programs that run them."""
 
 from cnnjax.training.core import DIVERGED_LOSS as DIVERGED_LOSS
 from cnnjax.training.core import Task as Task

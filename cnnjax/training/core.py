@@ -1,7 +1,7 @@
-"""Training as a value: init, step, advance and evaluate are pure functions of arrays.
+"""Training as pure functions of arrays: `init`, `step`, `advance` and `evaluate`.
 
-A run is a fold of `step` over batches that its key alone decides, so each of these functions
-under `jax.vmap` or `jax.lax.map` trains many runs at once (`cnnjax.sweeps`).
+A run is a fold of `step` over batches that depend only on the key of the run. Under `jax.vmap` or
+`jax.lax.map`, each of these functions therefore handles many runs at once (see `cnnjax.sweeps`).
 """
 
 from dataclasses import dataclass
@@ -25,9 +25,9 @@ from cnnjax.optimizers import Optimizer
 from cnnjax.options import check
 
 AXIS = "batch"
-"""The mapped axis over which a batch is sharded, where `Task.split` is above 1."""
+"""The mapped axis over which a batch is sharded if `Task.split` is above 1."""
 DIVERGED_LOSS = 1e6
-"""A training loss above this, or one that is not finite, marks a run as diverged for good."""
+"""A run with a training loss that is above this value, or not finite, is marked as diverged."""
 
 
 @partial(
@@ -37,9 +37,9 @@ DIVERGED_LOSS = 1e6
 )
 @dataclass(frozen=True)
 class Task:
-    """What is trained and how: the parts of a run and what its data is, a pytree.
+    """The parts of a run and the specification of its data, as a pytree.
 
-    Its leaves are numbers, which may be tracers; its structure selects a compiled program.
+    The leaves are numbers, which may be tracers. The tree structure selects the compiled program.
     """
 
     network: NetworkConfig
@@ -50,14 +50,14 @@ class Task:
     spec: Spec
     batch_size: int
     micro_batch: int = 0
-    """Examples whose gradient is computed at once, where a batch is a sum over parts; 0 is all of them.
+    """The number of examples per gradient computation, if gradients are summed over parts of a batch; 0 for all.
 
-    It changes no number but by rounding: see `separable`.
+    It changes results only by rounding; see `separable`.
     """
     split: int = 1
-    """Devices that share a batch: with more than 1, `step` and `evaluate` run under the mapped `AXIS` of that size.
+    """The number of devices that share a batch. Above 1, `step` and `evaluate` run under the mapped `AXIS`.
 
-    It changes no number but by rounding, where the network is `per_example`.
+    It changes results only by rounding if the network is `per_example`.
     """
 
     @property
@@ -70,12 +70,12 @@ class Task:
 
 
 def as_arrays(tree: PyTree) -> PyTree:
-    """A tree whose numbers are strongly typed float32, as every compiled program takes them."""
+    """Converts the numbers of a tree to strongly typed float32, the type that compiled programs take."""
     return jax.tree.map(lambda number: np.asarray(number, np.float32), tree)
 
 
 class Metrics(NamedTuple):
-    """Sums over examples, so that metrics of parts add up; `loss` and `metric` are the means."""
+    """Sums over examples, which can be added; `loss` and `metric` are the means."""
 
     loss_sum: Float[Array, ""]
     metric_sum: Float[Array, ""]
@@ -91,14 +91,14 @@ class Metrics(NamedTuple):
 
 
 class TrainState(NamedTuple):
-    """All that a step changes. Once `diverged`, nothing of it changes any more."""
+    """The state that `step` updates. Once `diverged` is true, the state no longer changes."""
 
     step: Int[Array, ""]
     params: PyTree
     stats: PyTree
     optimizer: optax.OptState
-    seen: Metrics
-    """Of the epoch so far: running sums over its batches, each under the parameters of its time."""
+    epoch_metrics: Metrics
+    """Sums over the batches of the current epoch, each evaluated with the parameters before its step."""
     diverged: Bool[Array, ""]
 
 
@@ -113,7 +113,7 @@ def _nothing() -> Metrics:
 
 
 def _share(task: Task, batch: PyTree) -> PyTree:
-    """The part of a batch that is this device's."""
+    """Returns the part of a batch that belongs to this device."""
     if task.split == 1:
         return batch
     size = task.batch_size // task.split
@@ -122,7 +122,7 @@ def _share(task: Task, batch: PyTree) -> PyTree:
 
 
 def _total(task: Task, parts: PyTree) -> PyTree:
-    """The sum over the devices that share a batch, with one exchange for each type of number."""
+    """Sums over the devices that share a batch, with one all-reduce per dtype."""
     if task.split == 1:
         return parts
     leaves, structure = jax.tree.flatten(parts)
@@ -136,16 +136,16 @@ def _total(task: Task, parts: PyTree) -> PyTree:
     return jax.tree.unflatten(structure, [summed[i] for i in range(len(leaves))])
 
 
-# A seed fixes initialisation, batch order and noise, each from a key of its own.
+# A seed determines initialization, batch order and noise, each with its own key.
 _INIT, _ORDER, _NOISE = range(3)
 
 
 def init(task: Task, key: Key[Array, ""]) -> TrainState:
-    """The state before the first step.
+    """Returns the state before the first step.
 
     Args:
-      task: what is trained.
-      key: the run's key, `jax.random.key(seed)`.
+      task: the task to train.
+      key: the key of the run, `jax.random.key(seed)`.
     """
     example = task.spec.standardize(task.spec.example)
     params, stats = task.functions.init(jax.random.fold_in(key, _INIT), example)
@@ -154,7 +154,7 @@ def init(task: Task, key: Key[Array, ""]) -> TrainState:
 
 
 def augmented(task: Task, key: Key[Array, ""], batch: Split) -> Split:
-    """A batch as training sees it: standardized, then through each augmentation under a key of its own."""
+    """Standardizes a batch and applies the augmentations in order, each with its own key."""
     batch = batch._replace(inputs=task.spec.standardize(batch.inputs))
     for i, augment in enumerate(task.augment):
         batch = augment(jax.random.fold_in(key, i), batch)
@@ -164,18 +164,19 @@ def augmented(task: Task, key: Key[Array, ""], batch: Split) -> Split:
 def step(
     task: Task, key: Key[Array, ""], steps: Int[Array, ""] | int, state: TrainState, batch: Split
 ) -> tuple[TrainState, Metrics]:
-    """One step of gradient descent on the mean loss of a batch.
+    """Takes one optimizer step on the mean loss of a batch.
 
     Args:
-      task: what is trained.
-      key: the run's key; noise comes from it and the number of the step.
-      steps: all steps of the run, which its schedule spans; with 0 the rate stays at its peak.
-      state: the state before.
-      batch: the examples of this step, as they are stored.
+      task: the task to train.
+      key: the key of the run; noise depends on it and on the number of the step.
+      steps: the total number of steps, which the schedule spans; with 0, the rate stays at its peak.
+      state: the state before the step.
+      batch: the examples of this step, as stored.
 
     Returns:
-      The state after, and the metrics of the batch under the parameters before. Where the loss is
-      not finite or above `DIVERGED_LOSS`, the state is the one before, marked as diverged.
+      The state after the step, and the metrics of the batch with the parameters before it. If the loss
+      is not finite or is above `DIVERGED_LOSS`, the state does not change, except that it is marked as
+      diverged.
     """
     noise = jax.random.fold_in(jax.random.fold_in(key, _NOISE), state.step)
     augment_key, network_key = jax.random.split(noise)
@@ -185,15 +186,15 @@ def step(
     loss, gradients, metrics = _total(task, (loss, gradients, metrics))
     updates, optimizer = task.optimizer(steps).update(gradients, state.optimizer, state.params)
     params = optax.apply_updates(state.params, updates)
-    diverged = state.diverged | ~(loss <= DIVERGED_LOSS)  # true for NaN as well
-    seen = jax.tree.map(jnp.add, state.seen, metrics)
-    after = TrainState(state.step + 1, params, stats, optimizer, seen, diverged)
+    diverged = state.diverged | ~(loss <= DIVERGED_LOSS)  # also true for NaN
+    epoch_metrics = jax.tree.map(jnp.add, state.epoch_metrics, metrics)
+    after = TrainState(state.step + 1, params, stats, optimizer, epoch_metrics, diverged)
     after = jax.tree.map(partial(jnp.where, diverged), state._replace(diverged=diverged), after)
     return after, metrics
 
 
 def _gradients(task: Task, key: Key[Array, ""], state: TrainState, batch: Split) -> tuple[PyTree, ...]:
-    """The mean loss of a batch, its gradients, losses and logits of the examples, and new running statistics."""
+    """Returns the mean loss, its gradients, the losses and logits of the examples, and the new statistics."""
     network = task.functions
 
     def loss_sum(params: PyTree, part: Split) -> tuple[Array, tuple[Array, Array, PyTree]]:
@@ -211,7 +212,7 @@ def _gradients(task: Task, key: Key[Array, ""], state: TrainState, batch: Split)
         raise ValueError(
             f"micro_batch: {task.micro_batch}: must divide batch_size {task.batch_size}"
             + (f" over {task.split} devices" if task.split > 1 else "")
-            + ", and no network with running statistics can have one"
+            + ", and the network must have no running statistics, such as those of BatchNorm"
         )
     parts = jax.tree.map(lambda a: a.reshape(-1, task.micro_batch, *a.shape[1:]), batch)
 
@@ -225,7 +226,7 @@ def _gradients(task: Task, key: Key[Array, ""], state: TrainState, batch: Split)
 
 
 def steps_per_epoch(batch_size: int, split: Split) -> int:
-    """Whole batches in a split: training drops the tail of a permutation."""
+    """Returns the number of full batches in a split; training drops the rest of each permutation."""
     return len(split.labels) // batch_size
 
 
@@ -234,7 +235,7 @@ def _pick(split: Split, rows: Array) -> Split:
 
 
 def order_of(batch_size: int, examples: int, key: Key[Array, ""], step: Int[Array, ""]) -> Int[Array, " examples"]:
-    """The order in which a run's examples come in the epoch that a step belongs to."""
+    """Returns the order of the examples in the epoch of a step, as indices."""
     epoch = step // (examples // batch_size)
     return jax.random.permutation(jax.random.fold_in(jax.random.fold_in(key, _ORDER), epoch), examples)
 
@@ -248,30 +249,31 @@ def advance(
     n: Int[Array, ""] | int,
     order: Int[Array, " examples"] | None = None,
 ) -> TrainState:
-    """At most `n` steps, and not past the end of the epoch; none once the run has diverged.
+    """Takes at most `n` steps, up to the end of the epoch; a diverged run takes none.
 
-    Each epoch is a permutation of the split, drawn from the key and the number of the epoch, so a
-    run that stops between two steps continues with the batches it would have seen, and comes to the
-    same state to the bit.
+    Each epoch is a permutation of the split that depends on the key and the number of the epoch. A run
+    that stops between two steps thus continues with the same batches, and reaches the same state bit
+    for bit.
 
     Args:
-      task: what is trained.
-      key: the run's key.
-      steps: all steps of the run, which its schedule spans.
-      state: the state before.
+      task: the task to train.
+      key: the key of the run.
+      steps: the total number of steps, which the schedule spans.
+      state: the state before the first step.
       split: the training examples.
-      n: number of steps; may be a tracer, so that one program serves every number.
-      order: `order_of` the epoch, where it is known.
+      n: the number of steps; may be a tracer, so that one program serves every number.
+      order: the result of `order_of` for the epoch, if known.
 
     Returns:
-      The state after, whose `seen` counts from the beginning of the epoch.
+      The state after the last step, with `epoch_metrics` since the beginning of the epoch.
     """
     length = steps_per_epoch(task.batch_size, split)
     start = state.step % length
     if order is None:
         order = order_of(task.batch_size, len(split.labels), key, state.step)
     begins = (start == 0) & ~state.diverged
-    state = state._replace(seen=jax.tree.map(partial(jnp.where, begins), _nothing(), state.seen))
+    reset = jax.tree.map(partial(jnp.where, begins), _nothing(), state.epoch_metrics)
+    state = state._replace(epoch_metrics=reset)
 
     n = jnp.minimum(n, length - start)
 
@@ -290,9 +292,17 @@ def advance(
 
 
 def evaluate(task: Task, state: TrainState, split: Split) -> Metrics:
-    """The metrics of a split, every example counted once, without augmentation, by the loss `for_evaluation`.
+    """Evaluates a state on a split: each example once, without augmentation, with the loss `for_evaluation`.
 
-    Nothing is computed for a run that has diverged, and counted for it.
+    For a diverged run, nothing is computed and the number of examples is zero.
+
+    Args:
+      task: the task that was trained.
+      state: the state to evaluate.
+      split: the examples, as stored.
+
+    Returns:
+      The sums of loss and metric over the examples, and their number.
     """
     network, loss, size = task.functions, task.loss.for_evaluation(), task.batch_size
     key, examples = jax.random.key(0), len(split.labels)
@@ -311,31 +321,42 @@ def evaluate(task: Task, state: TrainState, split: Split) -> Metrics:
 
 
 def make_task(config: TrainConfig, spec: Spec, micro_batch: int = 0, split: int = 1) -> Task:
-    """The task that a configuration describes on data of a kind. It builds nothing.
+    """Creates the task for a configuration and a data specification, without building the network.
+
+    >>> from cnnjax import MLPConfig, load
+    >>> task = make_task(TrainConfig(MLPConfig()), load("digits").spec)
+    >>> count_parameters(init(task, jax.random.key(0)))
+    22510
+
+    Args:
+      config: the configuration of the run.
+      spec: the specification of the data.
+      micro_batch: see `Task`.
+      split: see `Task`.
 
     Raises:
-      ValueError: a value is out of range, or a batch cannot be shared by so many devices.
+      ValueError: if a value is out of range, or that number of devices cannot share a batch.
     """
     check(config)
     if not can_share(config, split):
         raise ValueError(
-            f"lanes: {split} devices share a batch: they must divide batch_size {config.batch_size}, and the network "
-            "must be `per_example`: without dropout, whose noise is drawn for a whole batch"
+            f"lanes: {split} devices cannot share a batch: use a number that divides batch_size {config.batch_size}, "
+            "and a network that is per_example, as one without dropout"
         )
     parts = config.network, config.optimizer, config.loss, config.metric, config.augment
     return Task(*parts, spec, config.batch_size, micro_batch, split)
 
 
 def can_share(config: TrainConfig, devices: int) -> bool:
-    """Whether so many devices can share its batches: equal parts, of a network that allows it."""
+    """Returns whether devices can share its batches: the batch size divides evenly and the network is `per_example`."""
     return devices == 1 or (config.batch_size % devices == 0 and config.network.per_example)
 
 
 def separable(task: Task) -> bool:
-    """Whether a batch can be computed in parts: the network is `per_example` and has no running statistics."""
+    """Returns whether micro-batches are possible: the network is `per_example` and has no running statistics."""
     return task.network.per_example and not jax.tree.leaves(jax.eval_shape(init, task, jax.random.key(0)).stats)
 
 
 def count_parameters(state: TrainState) -> int:
-    """Number of trainable numbers of one run."""
+    """Returns the number of trainable parameters of one run."""
     return sum(leaf.size for leaf in jax.tree.leaves(state.params))

@@ -1,4 +1,4 @@
-"""How a function of one run becomes a function of many."""
+"""Lanes: turn a function of one run into a function of many."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,13 +16,13 @@ from cnnjax.training.core import AXIS
 
 @dataclass(frozen=True)
 class Lanes:
-    """How a function of one trial becomes a function of many: a `training.Lift`.
+    """Turns a function of one trial into a function of many lanes; a `training.Lift`.
 
-    Lanes are distributed over `devices`, the last of them repeated where their number does not
-    divide. On a device, `width` of them at a time run side by side under `vmap`, which fills an
-    accelerator, and the groups one after the other inside the program, which is fastest on CPU;
-    width 0 is all at once. A lane sees nothing of another. With `split`, each of the `devices` is
-    that many, which share the batches of a lane (see `training.Task`).
+    Lanes are sharded over `devices`; the last lane is repeated if their number does not divide evenly.
+    On each device, `width` lanes at a time run in parallel under `vmap`, which fills an accelerator;
+    the groups run sequentially inside the program. Width 1 is the fastest on CPU; width 0 runs all
+    lanes in parallel. Lanes are independent of each other. With `split` above 1, that many devices take
+    the place of each device and share the batches of a lane (see `training.Task`).
     """
 
     width: int = 1
@@ -31,15 +31,15 @@ class Lanes:
 
     def __post_init__(self) -> None:
         if self.width < 0 or min(self.devices, self.split) < 1:
-            raise ValueError(f"lanes: {self}: give 0 or more lanes side by side, and 1 or more devices, as 1:1")
+            raise ValueError(f"lanes: {self}: give 0 or more parallel lanes and 1 or more devices, as 1:1")
 
     def check(self) -> None:
-        """ValueError where JAX has fewer devices."""
+        """Raises ValueError if JAX has too few devices."""
         if self.all_devices > (count := jax.device_count()):
             there = f"{count} device" + ("" if count == 1 else "s")
             raise ValueError(
-                f"lanes: {self}: {self.all_devices} devices, and JAX has {there}: on a CPU JAX_NUM_CPU_DEVICES="
-                f"{self.all_devices} makes as many"
+                f"lanes: {self}: needs {self.all_devices} devices, but JAX has {there}: on CPU, set "
+                f"JAX_NUM_CPU_DEVICES={self.all_devices}"
             )
 
     def __str__(self) -> str:
@@ -50,7 +50,7 @@ class Lanes:
         return self.devices * self.split
 
     def on(self, count: int) -> "Lanes":
-        """These lanes, or where they need more than so many devices, on those and with each batch on one."""
+        """Returns lanes on at most `count` devices; if that takes fewer devices, each batch stays on one device."""
         return self if self.all_devices <= count else Lanes(self.width, min(self.devices, count))
 
     @property
@@ -85,13 +85,13 @@ class Lanes:
         return distributed
 
     def sharding(self, count: int) -> NamedSharding | None:
-        """Where the arrays of so many lanes lie; None for the default device."""
+        """Returns the sharding of arrays with `count` lanes; None for the default device."""
         if self.all_devices == 1:
             return None
         return NamedSharding(self.mesh, PartitionSpec() if count % self.devices else PartitionSpec("lanes"))
 
     def place(self, data: Dataset) -> Dataset:
-        """The data whose training and validation splits lie on every device that lanes run on."""
+        """Copies the training and validation splits to all devices of the lanes."""
         if self.all_devices == 1:
             train, valid = jax.device_put((data.train, data.valid))
         else:

@@ -1,4 +1,4 @@
-"""A run, compiled: where its arrays lie, its programs, and the loop over its epochs."""
+"""The compiled programs of a run, the placement of its arrays, and the loop over its epochs."""
 
 import dataclasses
 import time
@@ -29,30 +29,30 @@ from cnnjax.training.core import (
 from cnnjax.training.validation import validate
 
 Lift = Callable[..., Callable[..., Any]]
-"""lift(function, *shared): a function of many runs from function(*run, *shared), a function of one."""
+"""lift(function, *shared) turns function(*run, *shared), a function of one run, into a function of many runs."""
 
 
 def single(function: Callable[..., Any], *shared: Any) -> Callable[..., Any]:
-    """The lift of one run: none."""
+    """The lift of a single run: calls the function unchanged."""
     return lambda *run: function(*run, *shared)
 
 
 class Progress(NamedTuple):
-    """Where a run is after an epoch; under a lift, every array has an axis of runs in front."""
+    """The state of a run after an epoch; under a lift, every array has a leading axis of runs."""
 
     epoch: int
     steps: int
-    """Steps so far of a run that has not diverged."""
+    """The steps so far of a run that has not diverged."""
     state: TrainState
     valid: Metrics
 
     @property
     def train(self) -> Metrics:
-        """Of the epoch's batches, each under the parameters of its time."""
-        return self.state.seen
+        """The metrics of the epoch's batches, each evaluated with the parameters before its step."""
+        return self.state.epoch_metrics
 
 
-# Below, tasks, keys, steps and states are those of one run, or under a lift those of many, lanes first.
+# Below, tasks, keys, steps and states belong to one run; under a lift, they have a leading axis of lanes.
 @partial(jax.jit, static_argnums=0)
 def _init(lift: Lift, task: Task, key: Array) -> TrainState:
     return lift(init)(task, key)
@@ -97,7 +97,7 @@ def _executable(
 
 
 def _compiled(function: Any, lift: Lift, *arrays: PyTree) -> jax.stages.Compiled:
-    """The program for arguments like these, compiled once."""
+    """Returns the compiled program for arguments of these shapes and dtypes, from a cache."""
 
     def shape(array: Array) -> jax.ShapeDtypeStruct:
         known = getattr(array, "committed", isinstance(array, jax.ShapeDtypeStruct))
@@ -108,36 +108,36 @@ def _compiled(function: Any, lift: Lift, *arrays: PyTree) -> jax.stages.Compiled
 
 
 class Run(NamedTuple):
-    """A run that is ready to train: its first state on the device, and its programs, compiled."""
+    """A run that is ready to train: its initial state on the device, and its compiled programs."""
 
     state: TrainState
     epochs: int
     steps: int
-    """Of an epoch."""
+    """The number of steps per epoch."""
     advance: Callable[[TrainState, int], TrainState]
-    """advance(state, n): at most n steps, up to the end of the epoch. The state is donated, and gone after the call."""
+    """advance(state, n) takes at most n steps, up to the end of the epoch; it donates `state`."""
     evaluate: Callable[[TrainState], Metrics]
-    """The metrics of the validation split."""
+    """Evaluates a state on the validation split."""
     place: Callable[[TrainState], TrainState]
-    """Puts a state from elsewhere, as a checkpoint, where `advance` takes it."""
+    """Moves a state, such as that of a checkpoint, to the devices of `advance`."""
     memory: int
-    """Bytes that training takes on the busiest device, by the compiler's own account."""
+    """The memory that training needs on each device, in bytes, as reported by the compiler."""
 
 
 def begin(task: Task, key: Key[Array, "*runs"], lift: Lift = single) -> TrainState:
-    """The first state of a run. The arguments are those of `fit`."""
-    # Micro-batches change nothing here, and so compile nothing anew.
+    """Returns the initial state of a run; the arguments are those of `fit_task`."""
+    # Initialization does not depend on micro-batches: without them, one compiled program serves all.
     task = jax.device_put(as_arrays(dataclasses.replace(task, micro_batch=0)))
     return _compiled(_init, lift, task, key)(task, key)
 
 
 def _bytes(program: jax.stages.Compiled) -> int:
-    """What a program takes on a device, by the compiler's account; 0 where there is none."""
+    """Returns the memory of a program on a device in bytes, as reported by the compiler; 0 if unknown."""
     usage = program.memory_analysis()
     if usage is None:
         return 0
     taken = usage.argument_size_in_bytes + usage.output_size_in_bytes + usage.temp_size_in_bytes
-    return int(taken - usage.alias_size_in_bytes)  # a state that is donated is not there twice
+    return int(taken - usage.alias_size_in_bytes)  # a donated state occupies memory only once
 
 
 def compile_run(
@@ -148,14 +148,11 @@ def compile_run(
     lift: Lift = single,
     state: TrainState | None = None,
 ) -> Run:
-    """Initializes a run and compiles what it needs.
+    """Initializes a run and compiles its programs.
 
     Args:
-      task, key, data, epochs, lift: as of `fit`.
-      state: the first state; or only its shapes and types, where `Run.place` brings the state later.
-
-    Raises:
-      ValueError: as of `validate`.
+      task, key, data, epochs, lift: as in `fit_task`.
+      state: the initial state, or only its shapes and dtypes if `Run.place` provides the state later.
     """
     train, valid = jax.device_put((data.train, data.valid))
     length = steps_per_epoch(task.batch_size, train)
@@ -173,7 +170,7 @@ def compile_run(
     else:
         state = place(state)
 
-    @lru_cache(maxsize=1)  # once an epoch, since sorting many keys takes as long as some steps
+    @lru_cache(maxsize=1)  # once per epoch: for many lanes, sorting takes as long as several steps
     def order(epoch: int) -> Array:
         return _order(lift, task.batch_size, len(train.labels), key, np.full_like(steps, epoch * length))
 
@@ -190,14 +187,12 @@ def compile_run(
 
 
 def parts(run: Run, state: TrainState, step: int = 0, seconds: float = 1.0) -> Iterator[tuple[int, TrainState]]:
-    """Trains on from a state; yields the number of steps and the state about every second and after each epoch.
+    """Continues training from a state; yields the step and the state about every `seconds` and after each epoch.
 
-    A state that was yielded is donated when the next is asked for.
-
-    A run that stops at one of these, and continues from the state some other time, comes to the same
-    numbers to the bit.
+    The next iteration donates the state that was yielded. A run can stop at any of these states and
+    continue from it later, with the same results bit for bit.
     """
-    most = 1  # steps at once; grows to what takes so many seconds
+    most = 1  # steps per dispatch; grows until a dispatch takes about `seconds`
     while step < run.epochs * run.steps:
         n = agreed(min(most, run.steps - step % run.steps))
         began = time.perf_counter()
@@ -209,7 +204,7 @@ def parts(run: Run, state: TrainState, step: int = 0, seconds: float = 1.0) -> I
 
 
 def train(run: Run, state: TrainState | None = None, step: int = 0) -> Iterator[Progress]:
-    """Trains a run, by default from its first state, and yields after each epoch, with states of their own."""
+    """Trains a run, by default from its initial state; yields progress after each epoch, with a copy of the state."""
     for step, state in parts(run, run.state if state is None else state, step):  # noqa: B020
         if step % run.steps == 0:
             progress = measured(run, step, state)
@@ -217,28 +212,30 @@ def train(run: Run, state: TrainState | None = None, step: int = 0) -> Iterator[
 
 
 def measured(run: Run, step: int, state: TrainState) -> Progress:
-    """Where a run is at the end of an epoch."""
+    """Evaluates a run at the end of an epoch, and returns its progress."""
     return Progress(step // run.steps, step, state, run.evaluate(state))
 
 
 def fit_task(
     task: Task, key: Key[Array, "*runs"], data: Dataset, epochs: int, lift: Lift = single
 ) -> Iterator[Progress]:
-    """Trains from the start, and yields after each epoch.
+    """Trains a task from its initial state; yields its progress after each epoch.
 
-    >>> task = make_task(TrainConfig(MLPConfig(), SGD(learning_rate=0.1)), data.spec)
-    >>> for progress in fit_task(task, jax.random.key(0), data, epochs=10):
-    ...     print(progress.epoch, progress.valid.metric)
+    >>> from cnnjax import MLPConfig, TrainConfig, load, make_task
+    >>> data = load("digits")
+    >>> task = make_task(TrainConfig(MLPConfig(hidden=(8,))), data.spec)
+    >>> [progress.epoch for progress in fit_task(task, jax.random.key(0), data, epochs=2)]
+    [1, 2]
 
     Args:
-      task: what is trained; with a lift its leaves have an axis of runs in front.
-      key: the run's key, or with a lift a batch of keys.
-      data: examples; `test` is not touched.
-      epochs: passes over the training split, which the schedule spans.
-      lift: turns a function of one run into one of many; see `cnnjax.sweeps.Lanes`.
+      task: the task to train; under a lift, its leaves have a leading axis of runs.
+      key: the key of the run, or under a lift an array of keys.
+      data: the data set; the test split is not used.
+      epochs: the number of passes over the training split, which the schedule spans.
+      lift: turns a function of one run into a function of many; see `training.Lanes`.
 
     Raises:
-      ValueError: as of `validate`, where the task is that of one run.
+      ValueError: as in `validate`, for a single run.
     """
     if lift is single:
         validate(task, data)
@@ -246,6 +243,6 @@ def fit_task(
 
 
 def measure_test(task: Task, state: TrainState, data: Dataset, lift: Lift = single) -> Metrics:
-    """The metrics of the test split; read it once, after every choice is made."""
+    """Evaluates a state on the test split; call it once, after all choices are made."""
     task, test = jax.device_put((as_arrays(task), data.test))
     return _compiled(_evaluate, lift, task, state, test)(task, state, test)

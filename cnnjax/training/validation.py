@@ -1,4 +1,4 @@
-"""Checks that a task can be trained on data, by tracing a step part by part."""
+"""Checks that a task can be trained on a data set, by tracing the parts of a step one by one."""
 
 import dataclasses
 from collections.abc import Callable
@@ -18,19 +18,20 @@ from cnnjax.training.core import Task, as_arrays
 
 
 def validate(task: Task, data: Dataset) -> None:
-    """Traces a step on data, part by part, so that what cannot be trained is refused by name.
+    """Traces the parts of a step on a data set, without computing anything.
 
     Raises:
-      ValueError: the network does not fit the inputs, the batch is larger than the training split,
-        a loss or metric is of classes and the data have none, or a part has another signature or
-        returns another shape than it should.
+      ValueError: if the network does not fit the inputs, the batch is larger than the training split, a
+        loss or metric needs classes that the data does not have, or a part has the wrong signature or
+        returns the wrong shape; the message names the part.
     """
     for name, part in (("loss", task.loss), ("metric", task.metric)):
         if part.needs_classes and not task.spec.classes:
-            raise ValueError(f"{name}: {part.kind()}: is of classes, and {data.name} has none: give another {name}")
+            raise ValueError(f"{name}: {part.kind()}: needs classes, but {data.name} has none: use another {name}")
     if task.batch_size > len(data.train.labels):
         raise ValueError(
-            f"batch_size: {task.batch_size}: the training split of {data.name} has {len(data.train.labels)} examples"
+            f"batch_size: {task.batch_size}: must be at most {len(data.train.labels)}, the number of training examples "
+            f"of {data.name}"
         )
     task = dataclasses.replace(as_arrays(task), split=1, micro_batch=0)
     labels = data.train.labels[:1]
@@ -78,7 +79,7 @@ def _parts_of_a_step(task: Task, example: Split) -> None:
     )
 
     def one_each(found: Any) -> str:
-        return "" if getattr(found, "shape", None) == (size,) else f"one number an example, {_shape((size,))}"
+        return "" if getattr(found, "shape", None) == (size,) else f"one number per example, {_shape((size,))}"
 
     for name, part in (("loss", task.loss), ("loss", task.loss.for_evaluation()), ("metric", task.metric)):
         _called(name, part, (logits, batch.labels), "logits, labels", one_each)
@@ -90,7 +91,7 @@ def _parts_of_a_step(task: Task, example: Split) -> None:
 
 
 def _as_batch(batch: Split, task: Task, found: Any) -> str:
-    """What is wrong with the batch that an augmentation returns."""
+    """Returns the expected batch if an augmentation returned another one, else an empty string."""
     mixed = jax.ShapeDtypeStruct((task.batch_size, len(task.spec.classes)), jnp.float32)
     try:
         shapes = [(array.shape, array.dtype) for array in Split(*found)]
@@ -107,7 +108,7 @@ def _shape(shape: tuple[Any, ...]) -> str:
 
 
 def _described(found: Any) -> str:
-    """What a part returned: shapes, and types too in a batch."""
+    """Describes the return value of a part: its shape, and for a batch also the dtypes."""
     if isinstance(found, Split):
         return " and ".join(f"{name} {a.dtype}{_shape(a.shape)}" for name, a in found._asdict().items())
     return _shape(found.shape) if hasattr(found, "shape") else type(found).__name__
@@ -121,14 +122,14 @@ def _called(
     problem: Callable[[Any], str],
     function: Callable[..., Any] | None = None,
 ) -> Any:
-    """What a part returns; ValueError that names the part where it cannot be called so, or returns something else."""
+    """Calls a part and returns its result; raises a ValueError that names the part if either is wrong."""
     who = f"{name} {type(part).__name__}"
     try:
         found = (function or part)(*arguments)
     except jax.errors.TracerBoolConversionError as error:
         raise ValueError(
             f"{who}: {words}: a Python condition depends on a traced number: use jnp.where, make the field "
-            f"static(...), or use cnnjax.Dropout for nnx.Dropout: {reason(error)}"
+            f"static(...), or replace nnx.Dropout by cnnjax.Dropout: {reason(error)}"
         ) from error
     except ValueError as error:
         raise ValueError(f"{reason(error)}" if name == "network" else f"{who}: {reason(error)}") from error
