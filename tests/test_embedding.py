@@ -259,7 +259,7 @@ def check(
     for i, lanes in enumerate(ways, index):
         [program] = plan(members, lanes, "one", spec=data.spec)
         with hurried(optimised=not hurry and i % 3 == 0):
-            run = compile_program(program, data, begun=True)
+            run = compile_program(program, data, started=True)
         state = trained(run, run.place(assembled(program, first, data.spec)), 20)
         padded = 0
         for row, trial in enumerate(members):
@@ -597,7 +597,7 @@ def relu(x: jax.Array) -> jax.Array:
 
 
 UNKNOWN = "not known to keep padding at zero"
-NOT_ZERO = "not known to be 0 at 0, so that padding might not stay zero"
+NOT_ZERO = "not known to be 0 at 0, so padding might not stay zero"
 OBSTACLES: list[tuple[NetworkConfig, Optimizer, str]] = [
     *((CNNConfig(activation=name), SGD(), f"activation {name}: {NOT_ZERO}") for name in ("sigmoid", "softplus")),
     (MLPConfig(activation="sigmoid"), SGD(), f"activation sigmoid: {NOT_ZERO}"),
@@ -606,7 +606,7 @@ OBSTACLES: list[tuple[NetworkConfig, Optimizer, str]] = [
     (MLPConfig(activation=cosine), SGD(), f"activation cosine: {NOT_ZERO}"),
     (LeNet5Config(padding=4, activation=cosine), SGD(), f"activation cosine: {NOT_ZERO}"),
     (CNNConfig(activation=relu), SGD(), f"activation relu: {NOT_ZERO}"),
-    (CNNConfig(groups=2), SGD(), "groups 2: which channels a filter sees depends on their number"),
+    (CNNConfig(groups=2), SGD(), "groups 2: the channels that a filter sees depend on the width"),
     *((kind(dropout=rate), SGD(), f"layer dropout: Dropout: {UNKNOWN}") for kind in (CNNConfig, MLPConfig) for rate in (0.0, 0.2)),
     (SquashedConfig(), SGD(), f"layer squash: Squash: {UNKNOWN}"),
     (ShiftedConfig(), SGD(), f"layer Shifted: {UNKNOWN}"),
@@ -615,7 +615,7 @@ OBSTACLES: list[tuple[NetworkConfig, Optimizer, str]] = [
     (OwnConfig(), SGD(), f"layer Own: {UNKNOWN}"),
     (MLPConfig(), Signs(), f"optimizer Signs: {UNKNOWN}"),
     (MLPConfig(), Noisy(), f"optimizer Noisy: {UNKNOWN}"),
-    (Plain(), SGD(), "network Plain: does not say which of its fields are widths"),
+    (Plain(), SGD(), "network Plain: does not name its width fields in `widths`"),
 ]  # fmt: skip
 
 
@@ -653,7 +653,7 @@ def test_what_cannot_be_embedded_is_refused_or_a_program_of_its_own(
     members = sweep([network, replace(network, **{name: wider})], optimizer=optimizer, seeds=2)
     with pytest.raises(ValueError, match=r"^pack") as refusal:
         plan(members, Lanes(), pack, spec=SPEC)
-    assert str(refusal.value) == f"pack: {pack}: {reason}: use auto, which embeds where it can, or shapes"
+    assert str(refusal.value) == f"pack: {pack}: {reason}: use auto, which embeds networks if possible, or shapes"
     programs = plan(members, Lanes(), pack, spec=SPEC, strict=False)
     assert [([trial.number for trial in program.trials], program.wide) for program in programs] == [
         ([0, 1], None), ([2, 3], None),
@@ -663,7 +663,7 @@ def test_what_cannot_be_embedded_is_refused_or_a_program_of_its_own(
 
 
 def test_packing_widths_needs_to_know_the_data() -> None:
-    with pytest.raises(ValueError, match=r"^spec: widths are packed by what the data is"):
+    with pytest.raises(ValueError, match=r"^spec: None: packing widths needs the Spec of the data"):
         plan(sweep([MLPConfig((3,)), MLPConfig((4,))]), Lanes(), "one")
 
 
@@ -720,7 +720,7 @@ def test_networks_that_can_be_embedded_are_where_others_cannot(pack: str, settin
     members = sweep(
         [CNNConfig((6, 6)), CNNConfig((6, 8)), CNNConfig((6, 6), **settings), CNNConfig((6, 8), **settings)]
     )
-    with pytest.raises(ValueError, match=f"^pack: {pack}: .*use auto, which embeds where it can, or shapes"):
+    with pytest.raises(ValueError, match=f"^pack: {pack}: .*use auto, which embeds networks if possible, or shapes"):
         plan(members, Lanes(), pack, spec=SPEC)
     programs = plan(members, Lanes(), pack, spec=SPEC, strict=False)
     assert [[trial.number for trial in program.trials] for program in programs] == [[0, 1], [2], [3]]

@@ -230,7 +230,7 @@ MISTAKES = {
     "no folder": (["digits", "--runs-dir", "file"], 1, "no run folder in file: File exists"),
     "lanes": (["digits", "--lanes", "nonsense"], 2, "lanes: 'nonsense': give auto, or lanes side by side and devices"),
     "no plan": (["digits", "--plan-from", "nowhere.json"], 1, "nowhere.json"),
-    "other plan": (["digits", "--plan-from", "file"], 2, "plan: file: no plan: Expecting value"),
+    "other plan": (["digits", "--plan-from", "file"], 2, "plan: file: not a plan: Expecting value"),
     "memory below 0": (["digits", "--memory", "-1"], 2, "memory: -1.0: must be above 0 and finite"),
     "no memory": (["digits", "--memory", "0"], 2, "memory: 0.0: must be above 0 and finite"),
     "memory not a number": (["digits", "--memory", "nan"], 2, "memory: nan: must be above 0 and finite"),
@@ -268,7 +268,7 @@ SWEEP_MISTAKES = {
     "no range": (["--learning-rate", "linear:0:1", "--points", "8"], "a range is log:LOW:HIGH"),
     "a range without points": (["--learning-rate", "log:1e-3:1"], "points: say how many are drawn from the range"),
     "a logarithm of zero": (["--momentum", "log:0:0.9", "--points", "8"], "momentum: log:0:0.9: a logarithm needs"),
-    "too many points": (["--points", "13"], "points: 13: there are only 12 different ones"),
+    "too many points": (["--points", "13"], "points: 13: must be at most 12, the number of different points"),
     "no such axis": (["--learning-rat", "0.1"], "--learning-rate"),
     "zipped apart": (
         ["--momentum", "0.5", "0.9", "--zip", "learning-rate,momentum"],
@@ -277,7 +277,7 @@ SWEEP_MISTAKES = {
     "zipped with nothing": (["--zip", "learning-rate,momentm"], "zip: momentm: did you mean"),
     "padding a sigmoid": (
         ["--pack", "one", "--activation", "sigmoid"],
-        "pack: one: activation sigmoid: not known to be 0 at 0, so that padding might not stay zero: use auto",
+        "pack: one: activation sigmoid: not known to be 0 at 0, so padding might not stay zero: use auto",
     ),
     "no points for Optuna": (["--search", "tpe"], "points: say how many points tpe may try"),
     "halving and epochs": (["--search", "halving", "--epochs", "2", "4"], "epochs: cannot be swept by halving"),
@@ -341,7 +341,7 @@ def test_a_plan_of_micro_batches_is_refused_where_they_would_change_the_numbers(
     arguments = ["train", "digits", "--plan-from", "plan.json", "--filters", "4", "--dropout", "0.2"]
     done = script(*arguments, cwd=tmp_path, check=False)
     assert (done.returncode, len(done.stderr.splitlines())) == (2, 1)
-    assert "plan: plan.json: micro_batch: 32: must divide a device's part of batch_size 64" in done.stderr
+    assert "plan: plan.json: micro_batch: 32: must divide the part of batch_size 64 on each device" in done.stderr
     assert not (tmp_path / "runs").exists()
 
 
@@ -350,7 +350,7 @@ def test_memory_for_not_even_one_trial_is_told_in_one_line(tmp_path: Path) -> No
     done = script("train", "digits", "--memory", "0.0001", "--filters", "4", cwd=tmp_path, check=False)
     assert (done.returncode, len(done.stderr.splitlines())) == (2, 1)
     assert done.stderr.startswith("error: batch_size: 64: 1 trials at once take ")
-    assert done.stderr.endswith(", or more --memory\n")
+    assert done.stderr.endswith(", or increase --memory\n")
 
 
 @pytest.mark.slow

@@ -364,9 +364,9 @@ DAMAGED: dict[str, tuple[Callable[[Path], object], list[str], int, str]] = {
         edited("plan.json", programs=[{"lanes": "1:1", "micro_batch": 0, "trials": [0, 1]}]),
         [],
         2,
-        "no plan of these 1 trials",
+        "not a plan of these 1 trials",
     ),
-    "plan of no trial": (edited("plan.json", programs=[]), [], 2, "plans other trials"),
+    "plan of no trial": (edited("plan.json", programs=[]), [], 2, "does not contain exactly the"),
     "plan of a giant": (
         edited("plan.json", programs=[{"lanes": "1:99999999999999999999", "micro_batch": 0, "trials": [0]}]),
         [],

@@ -283,12 +283,12 @@ def test_chunks_hold_every_trial_once_and_fit(devices: int, available: int, size
 def test_where_not_even_one_lane_fits_the_batch_is_named() -> None:
     mib = 2**20
     [program] = plan(seeds(10), Lanes(1, 1))
-    message = "batch_size: 32: 1 trials at once take 100 MiB and 50 MiB may be used: use a batch of 8, or more --memory"
+    message = "batch_size: 32: 1 trials need 100 MiB, but only 50 MiB may be used: use a batch size of 8, or increase --memory"
     with pytest.raises(ValueError, match=message):
         in_chunks(program, 1000 * mib, 50 * mib)
     [program] = plan(seeds(10), Lanes(1, 2))
     message = (
-        "batch_size: 32: 2 trials at once take 400 MiB and 100 MiB may be used: use a batch of 4, or more --memory"
+        "batch_size: 32: 2 trials need 400 MiB, but only 100 MiB may be used: use a batch size of 4, or increase --memory"
     )
     with pytest.raises(ValueError, match=message):
         in_chunks(program, 1000 * mib, 50 * mib)
@@ -339,19 +339,19 @@ def entry(*numbers: int, **changes: object) -> dict:
     [
         ("{", "no plan: Expecting"),
         (b"\xff\xfe\xff", "no plan: .*decode"),
-        ([], "no plan of these 4 trials"),
-        ({}, "no plan of these 4 trials: KeyError.'programs'"),
-        ({"programs": 3}, "no plan of these 4 trials"),
-        ({"programs": [{"trials": [0, 1]}]}, "no plan of these 4 trials: KeyError.'lanes'"),
-        ({"programs": []}, "plans other trials than the 4 of this run"),
-        ({"programs": [entry(0, 1)]}, "plans other trials than the 4 of this run"),
-        ({"programs": [entry(0, 1), entry(2, 3, 4)]}, "no plan of these 4 trials: KeyError"),
-        ({"programs": [entry(0, 1, 1), entry(2, 3)]}, "plans other trials than the 4 of this run"),
-        ({"programs": [entry(0, 1), entry(2, 3), entry(0)]}, "plans other trials than the 4 of this run"),
+        ([], "not a plan of these 4 trials"),
+        ({}, "not a plan of these 4 trials: KeyError.'programs'"),
+        ({"programs": 3}, "not a plan of these 4 trials"),
+        ({"programs": [{"trials": [0, 1]}]}, "not a plan of these 4 trials: KeyError.'lanes'"),
+        ({"programs": []}, "does not contain exactly the 4 trials of this run"),
+        ({"programs": [entry(0, 1)]}, "does not contain exactly the 4 trials of this run"),
+        ({"programs": [entry(0, 1), entry(2, 3, 4)]}, "not a plan of these 4 trials: KeyError"),
+        ({"programs": [entry(0, 1, 1), entry(2, 3)]}, "does not contain exactly the 4 trials of this run"),
+        ({"programs": [entry(0, 1), entry(2, 3), entry(0)]}, "does not contain exactly the 4 trials of this run"),
         ({"programs": [entry(0, 2), entry(1, 3)]}, "puts trials of different shapes into one program"),
         ({"programs": [entry(0, 1, lanes="all"), entry(2, 3)]}, "lanes: 'all': give auto, or"),
         ({"programs": [entry(0, 1, lanes=None), entry(2, 3)]}, "lanes: 'None': give auto, or"),
-        ({"programs": [entry(0, 1, micro_batch="some"), entry(2, 3)]}, "no plan of these 4 trials: ValueError.*some"),
+        ({"programs": [entry(0, 1, micro_batch="some"), entry(2, 3)]}, "not a plan of these 4 trials: ValueError.*some"),
     ],
 )
 def test_what_is_no_plan_of_these_trials_is_refused(content: object, message: str, tmp_path: Path) -> None:

@@ -462,7 +462,7 @@ def test_every_trial_is_in_one_shard() -> None:
     parts = [cnnjax.sweeps.trials(replace(SWEEP, shard=f"{part}/4")) for part in (1, 2, 3, 4)]
     assert sorted(trial.number for part in parts for trial in part) == list(range(12))
     assert {trial for part in parts for trial in part} == set(cnnjax.sweeps.trials(SWEEP))
-    with pytest.raises(ValueError, match="shard: 7/7: the sweep has 6 points, fewer than shards"):
+    with pytest.raises(ValueError, match="shard: 7/7: use fewer shards: the sweep has only 6 points"):
         cnnjax.sweeps.trials(replace(SWEEP, shard="7/7"))
 
 

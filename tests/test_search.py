@@ -457,7 +457,7 @@ def test_points_with_parts_are_drawn_as_often_as_there_are_parts() -> None:
     assert len(plan(drawn, Lanes(0))) == 3 * 2
     axes = (OPTIMIZERS, ("momentum", (0.0, 0.5, 0.9)))
     assert len(points(SweepConfig(BASE, axes, points=5))) == 5
-    with pytest.raises(ValueError, match="points: 6: there are only 5 different ones"):
+    with pytest.raises(ValueError, match="points: 6: must be at most 5, the number of different points"):
         points(SweepConfig(BASE, axes, points=6))
 
 
@@ -498,7 +498,7 @@ def test_as_many_points_as_there_are_can_be_drawn_and_no_more() -> None:
     axes = (("momentum", (0.0, 0.5, 0.9)), ("batch_size", Range(16, 17)))
     sweep = SweepConfig(BASE, axes, points=6)
     assert len(points(sweep)) == 6
-    with pytest.raises(ValueError, match="points: 7: there are only 6 different ones"):
+    with pytest.raises(ValueError, match="points: 7: must be at most 6, the number of different points"):
         points(replace(sweep, points=7))
 
 

@@ -1,4 +1,4 @@
-"""How trials are carried out, chosen by measurement: lanes, micro-batches, packing, and what fits in memory."""
+"""Planning by measurement: how programs are executed, which widths share one, and what fits in memory."""
 
 from cnnjax.planning.execution import Execution as Execution
 from cnnjax.planning.execution import check_sweep as check_sweep

@@ -1,4 +1,4 @@
-"""How a sweep is carried out: what one may ask for, and the programs of a stage that follow from it."""
+"""The execution settings of a sweep, and the programs of a stage under these settings."""
 
 import math
 from collections.abc import Sequence
@@ -18,37 +18,37 @@ from cnnjax.training import make_task, validate
 
 @dataclass(frozen=True)
 class Execution:
-    """How trials are carried out; nothing here changes a result but by rounding."""
+    """Execution settings; they change results only by rounding."""
 
     lanes: str = "auto"
-    """auto, or lanes side by side (0: all), devices, and devices that share a batch, as 1:2 or 1:1:2"""
+    """auto, or parallel lanes (0: all), devices, and devices that share a batch, as 1:2 or 1:1:2"""
     pack: Literal["shapes", "buckets", "one", "auto"] = "auto"
-    """which widths share a program, padded by zeros: none, those of one power of two, all, or what should be fastest"""
+    """widths that share a program, padded with zeros: equal ones, by powers of two, all, or the fastest packing"""
     plan_from: Path | None = None
-    """run the trials as this plan.json of an earlier run says"""
+    """plan.json of an earlier run, whose plan is repeated"""
     save_seconds: float = 30.0
-    """seconds of training between two checkpoints of a program; 0 for one after each epoch"""
+    """seconds of training between checkpoints of a program (0: after each epoch)"""
     keep_latest: int = 2
-    """how many of the last checkpoints of a program are kept"""
+    """number of most recent checkpoints kept for each program"""
     keep_best: int = 1
-    """how many checkpoints with the best validation metric are kept as well"""
+    """number of checkpoints with the best validation metric kept in addition"""
     memory: float | None = None
-    """GiB that training may take in all; by default most of what is free"""
+    """memory limit for training on all devices in GiB; by default most of the free memory"""
 
     def __post_init__(self) -> None:
         if isinstance(self.plan_from, str):
             object.__setattr__(self, "plan_from", Path(self.plan_from))
         if not (self.plan_from is None or isinstance(self.plan_from, Path)):
-            raise ValueError(f"plan_from: {self.plan_from!r}: must be the path of a plan.json")
+            raise ValueError(f"plan_from: {self.plan_from!r}: must be the path to a plan.json")
 
     def check(self) -> None:
-        """ValueError where a value is of another type or out of range."""
+        """Raises ValueError if a value has the wrong type or is out of range."""
         for name in ("save_seconds", "memory", "keep_latest", "keep_best"):
             value, whole = getattr(self, name), name.startswith("keep")
             if value is None and name == "memory":
                 continue
             if isinstance(value, bool) or not isinstance(value, int if whole else int | float):
-                raise ValueError(f"{name}: {value!r}: must be a {'whole ' if whole else ''}number")
+                raise ValueError(f"{name}: {value!r}: must be {'an integer' if whole else 'a number'}")
         if not isinstance(self.lanes, str):
             raise ValueError(f"lanes: {self.lanes!r}: must be a string, as 'auto' or '1:2'")
         if not isinstance(self.pack, str):
@@ -63,11 +63,11 @@ class Execution:
         if self.keep_best < 0:
             raise ValueError(f"keep_best: {self.keep_best}: must be at least 0")
         if self.plan_from and self.lanes != "auto":
-            raise ValueError(f"lanes: {self.lanes}: the plan {self.plan_from} says how: give one of both")
+            raise ValueError(f"lanes: {self.lanes}: conflicts with plan_from {self.plan_from}: give only one of them")
 
 
 def choose_packing(stage: Stage, data: Dataset, execution: Execution) -> Packing:
-    """The packing that is asked for, or the one that is predicted to take the least time."""
+    """Returns the packing of the settings, or for `auto` the one with the lowest predicted time."""
     if execution.pack != "auto":
         return Packing(execution.pack, {})
     return pack_of(stage.trials, data, None if execution.lanes == "auto" else parse_lanes(execution.lanes))
@@ -83,20 +83,21 @@ def planned(
     pack: str | None = None,
     devices: int | None = None,
 ) -> tuple[Program, ...]:
-    """The programs of a stage.
+    """Returns the programs of a stage.
 
     Args:
-      sweep: of which it is a stage.
-      stage: its trials and epochs.
-      data: on which they train.
-      execution: how.
-      source: a plan that says which, as far as it knows these trials.
-      trained: programs in which trials trained before.
-      pack: the packing; by default as `execution` has it, with `shapes` for `auto`.
-      devices: on how many at most a plan for more is carried out; by default it is refused.
+      sweep: the sweep that the stage belongs to.
+      stage: the trials and epochs.
+      data: the data set.
+      execution: the execution settings.
+      source: a written plan to follow, if it contains these trials.
+      trained: the programs of earlier stages.
+      pack: the packing; by default that of `execution`, with `shapes` for `auto`.
+      devices: the number of devices to which a plan for more is reduced; by default such a plan is an
+        error.
 
     Raises:
-      ValueError: the plan is of other trials or cannot be followed, or networks are to be packed that cannot be.
+      ValueError: if the plan has other trials or cannot be followed, or networks cannot be packed.
     """
     if source and (found := programs_in(source, stage, data.spec, sweep.search == "all")):
         if devices:
@@ -105,8 +106,8 @@ def planned(
             program.lanes.check()
             if program.micro_batch and not works(program, data.spec):
                 raise ValueError(
-                    f"plan: {source.name}: micro_batch: {program.micro_batch}: must divide a device's part of "
-                    f"batch_size {program.config.batch_size}, and the network can have neither batch_norm nor dropout"
+                    f"plan: {source.name}: micro_batch: {program.micro_batch}: must divide the part of batch_size "
+                    f"{program.config.batch_size} on each device, and the network must have no batch_norm or dropout"
                 )
         return found
     lanes = None if execution.lanes == "auto" else parse_lanes(execution.lanes)
@@ -118,10 +119,10 @@ def planned(
 
 
 def check_sweep(sweep: SweepConfig, data: Dataset, execution: Execution, source: WrittenPlan | None = None) -> None:
-    """ValueError where a sweep cannot be carried out, as far as its first stage tells; `source` as of `planned`."""
+    """Raises ValueError if the first stage of a sweep cannot be trained; `source` as in `planned`."""
     execution.check()
     programs = planned(sweep, next(search(sweep)), data, execution, source)
-    if sweep.search in SAMPLERS:  # whose first stage need not have each value of a list
+    if sweep.search in SAMPLERS:  # the first stage may not contain every value
         _check_values(sweep, data)
     for program in programs:
         validate(task_of(program, data.spec), data)

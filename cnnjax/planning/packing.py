@@ -1,4 +1,4 @@
-"""Which widths share a program: compilations saved against work added by padding."""
+"""Packing: chooses which widths share a program, by compilation time saved and work added by padding."""
 
 import os
 from collections.abc import Mapping, Sequence
@@ -19,19 +19,20 @@ from cnnjax.training import Lanes
 
 
 class Packing(NamedTuple):
-    """Which widths share a program, and what that is expected to take."""
+    """The chosen packing, and the predicted times."""
 
     pack: str
     seconds: Mapping[str, float]
-    """Seconds still to come under each packing, when they were weighed; empty where there was no choice."""
+    """The predicted seconds of each packing; empty if there was no choice."""
 
 
 def pack_of(trials: Sequence[Trial], data: Dataset, lanes: Lanes | None = None) -> Packing:
-    """Weighs the time that more programs take to compile against the work that padding adds.
+    """Chooses the packing with the lowest predicted time.
 
-    The programs of the widest networks are compiled, one on each core, and the widest is timed. Of
-    the others each is expected to take as long to compile, and for a step a share of the time: that
-    of its forward pass's floating-point operations. What was compiled serves if widths are not packed.
+    Fewer programs save compilation time, but padding adds work. To predict both, the programs with the
+    widest networks are compiled, one on each core, and the widest is timed. Every other program is
+    assumed to compile in the same time, and to take time per step in proportion to the floating-point
+    operations of its forward pass. The compiled programs are reused if `shapes` is chosen.
     """
     planned = {pack: plan(trials, lanes, pack, spec=data.spec, strict=False) for pack in PACKS}
     if len(planned["one"]) == len(planned["shapes"]):
@@ -56,7 +57,7 @@ def pack_of(trials: Sequence[Trial], data: Dataset, lanes: Lanes | None = None) 
 
 
 def _operations(config: TrainConfig, spec: Spec) -> float:
-    """Floating-point operations of a forward pass."""
+    """Returns the number of floating-point operations of a forward pass."""
     numbers, kind = jax.tree.flatten(config.network)
     return _counted(kind, tuple(numbers), spec.shape, spec.outputs)
 

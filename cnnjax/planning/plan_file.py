@@ -1,4 +1,4 @@
-"""A plan on paper: `plan.json`, written and read."""
+"""Writes and reads `plan.json`."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -15,12 +15,12 @@ from cnnjax.training import Lanes
 
 
 def describe_timed(timed: Sequence[Trialled]) -> list[dict[str, Any]]:
-    """What was timed, as plain values."""
+    """Converts the timings to plain values."""
     return [{**trialled._asdict(), "lanes": str(trialled.lanes)} for trialled in timed]
 
 
 def describe_plan(programs: Sequence[Program], timed: Sequence[Trialled] = ()) -> dict[str, Any]:
-    """A plan as plain values: how trials are lifted, which are lanes of which program, what was timed."""
+    """Converts a plan to plain values: the programs with their lanes and trials, and the timings."""
     return {
         "device": jax.default_backend(),
         "timed": describe_timed(timed),
@@ -45,54 +45,54 @@ def _described(program: Program) -> dict[str, Any]:
 
 
 def _values(trial: Trial) -> dict[str, Any]:
-    """What a trial's swept values are, for a reader: a plan that is followed goes by numbers."""
+    """Returns the swept values of a trial, for human readers only: a plan refers to trials by number."""
     return {**dict(trial.values), "seed": trial.config.seed}
 
 
 def parse_lanes(words: str) -> Lanes:
-    """Lanes as they are written: `width:devices:split`, `width:devices`, or `width` over all devices."""
+    """Parses lanes: `width:devices:split`, `width:devices`, or `width` on all devices."""
     numbers = words.split(":")
     if len(numbers) > 3 or not all(number.isdecimal() for number in numbers):
-        raise ValueError(f"lanes: {words!r}: give auto, or lanes side by side and devices, as 1:2")
+        raise ValueError(f"lanes: {words!r}: give auto, or parallel lanes and devices, as 1:2")
     width, *devices = map(int, numbers)
     return Lanes(width, *(devices or [jax.device_count()]))
 
 
 class WrittenPlan(NamedTuple):
-    """What a `plan.json` holds."""
+    """The contents of a `plan.json`."""
 
     name: str
-    """What messages call it."""
+    """Its name in messages."""
     record: Any
 
 
 def read_plan(path: Path) -> WrittenPlan:
-    """A `plan.json`.
+    """Reads a `plan.json`.
 
     Raises:
-      OSError: the file cannot be read.
-      ValueError: it is no JSON.
+      OSError: if the file cannot be read.
+      ValueError: if it is not JSON.
     """
     try:
         return WrittenPlan(str(path), from_json(path.read_bytes()))
     except OSError as error:
         raise type(error)(f"plan: {path}: {error.strerror}: give the plan.json of an earlier run") from None
     except ValueError as error:
-        raise ValueError(f"plan: {path}: no plan: {error}") from None
+        raise ValueError(f"plan: {path}: not a plan: {error}: give the plan.json of an earlier run") from None
 
 
 def programs_in(written: WrittenPlan, stage: Stage, spec: Spec, alone: bool = True) -> tuple[Program, ...]:
-    """The programs of an earlier plan, for trials that group in the same way.
+    """Returns the programs of a written plan for the trials of a stage.
 
     Args:
       written: the plan.
-      stage: what is to be trained.
-      spec: what the data is.
-      alone: whether the plan must be of no other trials; else what it says of others is passed over,
-        and there are no programs where it says nothing of these.
+      stage: the stage to train.
+      spec: the specification of the data.
+      alone: whether the plan must contain exactly these trials. Otherwise other trials in it are
+        ignored, and the result is empty if it contains none of these.
 
     Raises:
-      ValueError: it is no plan, or one of other groups.
+      ValueError: if it is not a plan, or its programs do not fit the trials.
     """
     name, trials = written.name, {trial.number: trial for trial in stage.trials}
     try:
@@ -106,18 +106,18 @@ def programs_in(written: WrittenPlan, stage: Stage, spec: Spec, alone: bool = Tr
             ]
         programs = tuple(read_program(entry, trials) for entry in entries)
     except (KeyError, TypeError, AttributeError, IndexError, ValueError, OverflowError) as error:
-        raise ValueError(f"plan: {name}: no plan of these {len(trials)} trials: {error!r}") from None
+        raise ValueError(f"plan: {name}: not a plan of these {len(trials)} trials: {error!r}") from None
     if not programs and not alone:
         return ()
     if any(not _fits(program, spec) for program in programs):
         raise ValueError(f"plan: {name}: puts trials of different shapes into one program")
     if sorted(trial.number for program in programs for trial in program.trials) != sorted(trials):
-        raise ValueError(f"plan: {name}: plans other trials than the {len(trials)} of this run")
+        raise ValueError(f"plan: {name}: does not contain exactly the {len(trials)} trials of this run")
     return programs
 
 
 def read_program(entry: Mapping[str, Any], trials: Mapping[int, Trial]) -> Program:
-    """A program of a plan, its trials by number."""
+    """Reads a program of a plan; `trials` maps numbers to trials."""
     members = tuple(trials[n] for n in entry["trials"])
     network, widths = members[0].config.network, entry.get("widths")
     wide = replace(network, **{name: tuple(map(int, widths[name])) for name in network.widths}) if widths else None
@@ -126,7 +126,7 @@ def read_program(entry: Mapping[str, Any], trials: Mapping[int, Trial]) -> Progr
 
 
 def _fits(program: Program, spec: Spec) -> bool:
-    """Whether a program's trials are lanes of it."""
+    """Returns whether the trials of a program can be its lanes."""
     if program.wide is None:
         return len({structure(trial.config) for trial in program.trials}) == 1
     networks = [trial.config.network for trial in program.trials]

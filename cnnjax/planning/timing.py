@@ -1,4 +1,4 @@
-"""Times ways to carry out a program, with steps of the real job from its first state, whose outcome is dropped."""
+"""Times alternatives to execute a program, by training steps from its initial state whose results are dropped."""
 
 import os
 import statistics
@@ -17,28 +17,29 @@ from cnnjax.planning.ways import alternatives, works
 from cnnjax.sweeps import Program, compile_program
 from cnnjax.training import Lanes, Run, can_share
 
-_PAYS = 30  # compilations of the default that a sweep must last before alternatives are tried
-_BETTER = 0.95  # of the default's time: less is taken for noise
+_PAYS = 30  # alternatives are tried if a sweep is predicted to last this many times the default's compilation
+_BETTER = 0.95  # an alternative must be faster than this fraction of the default's time; the rest is noise
 
 
 class Trialled(NamedTuple):
-    """A way of carrying out a program, and what it came to."""
+    """An alternative to execute a program, and its measured times."""
 
     lanes: Lanes
     micro_batch: int
     ms: float
-    """Milliseconds a step of one lane takes: those of a joint step over the number of lanes."""
+    """Milliseconds per step and lane."""
     compile_s: float
+    """Seconds of compilation."""
 
 
 def step_seconds(runs: Sequence[Run], budget: float = 0.3) -> list[float]:
-    """Seconds of a joint step of all lanes of each run: medians of three timings of some steps from the first state.
+    """Returns the seconds per step of all lanes of each run: the median of three timings from the initial state.
 
-    Runs take turns, so that they compare where the machine's speed drifts.
+    The runs are timed in turns, so that drifts in the speed of the machine affect them equally.
     """
 
     def seconds(run: Run, n: int) -> float:
-        state = jax.block_until_ready(jax.tree.map(jnp.copy, run.state))  # which is donated
+        state = jax.block_until_ready(jax.tree.map(jnp.copy, run.state))  # a copy, because `advance` donates it
         began = time.perf_counter()
         jax.block_until_ready(run.advance(state, n))
         return (time.perf_counter() - began) / n
@@ -52,23 +53,23 @@ def step_seconds(runs: Sequence[Run], budget: float = 0.3) -> list[float]:
     return [statistics.median(times) for times in zip(*turns, strict=True)]
 
 
-_compile_seconds: dict[Program, float] = {}  # of what was compiled, since that it is compiled again costs nothing
+_compile_seconds: dict[Program, float] = {}  # the first time counts: compiled programs are cached
 
 
 def _compiled(program: Program, data: Dataset) -> tuple[Run, float]:
-    """A program's run, and the seconds that compiling it took."""
+    """Compiles a program; returns its run and the seconds of compilation."""
     began = time.perf_counter()
     run = compile_program(program, data)
     return run, _compile_seconds.setdefault(program, time.perf_counter() - began)
 
 
 def largest_of(programs: Sequence[Program]) -> Program:
-    """The one with the most lanes, the first of them."""
+    """Returns the first program with the most lanes."""
     return max(programs, key=lambda program: len(program.trials))
 
 
 def fastest(timed: Sequence[Trialled]) -> Trialled:
-    """The fastest, or the first where nothing is faster by more than noise."""
+    """Returns the fastest alternative, or the first one if none is faster by more than noise."""
     best = min(range(len(timed)), key=lambda i: timed[i].ms)
     return timed[agreed(best if timed[best].ms < _BETTER * timed[0].ms else 0)]
 
@@ -79,18 +80,19 @@ def tune(
     compiling: Sequence[Future[Any]] = (),
     available: Callable[[int], int] = lambda devices: sys.maxsize,
 ) -> tuple[tuple[Program, ...], list[Trialled]]:
-    """Times the largest program, and where the sweep is long enough its alternatives; the fastest serves all.
+    """Times alternatives to execute the largest program, and applies the fastest to all programs.
 
-    What needs more memory than there is does not run; if the largest program does, nothing is timed.
+    Alternatives are timed only if the sweep is predicted to be long enough, and only those that fit in
+    memory. If the largest program does not fit, nothing is timed.
 
     Args:
-      programs: as `sweeps.plan` made them.
-      data: what they train on.
-      compiling: work in other threads, which ends before anything is timed.
-      available: bytes that a program on so many devices may take on each.
+      programs: the programs of `sweeps.plan`.
+      data: the data set.
+      compiling: compilations in other threads, which are waited for before anything is timed.
+      available: available(n) is the memory in bytes that a program on n devices may use on each.
 
     Returns:
-      The programs as they are to be carried out, and what was timed, the default first.
+      The programs to run, and the timings, the default first.
     """
     largest = largest_of(programs)
     ways, lanes = [largest], len(largest.trials)
@@ -126,17 +128,18 @@ def tune(
 
 
 class Estimate(NamedTuple):
-    """What a program takes."""
+    """The predicted cost of a program."""
 
     memory: int
-    """Bytes, on all of its devices."""
+    """Bytes on all of its devices."""
     compile_s: float
+    """Seconds of compilation."""
     train_s: float
-    """Of all its epochs, validation included."""
+    """Seconds of all its epochs, including validation."""
 
 
 def estimate(programs: Sequence[Program], data: Dataset) -> list[Estimate]:
-    """Compiles programs, side by side, and times steps and validation of each; what they come to is dropped."""
+    """Predicts the cost of programs: compiles them in parallel, and times a few steps and a validation of each."""
     found = []
     with threads(os.cpu_count() or 1) as pool:
         compiled = list(pool.map(lambda program: _compiled(program, data), programs))

@@ -1,4 +1,4 @@
-"""The ways to carry out a program: micro-batches, devices, lanes side by side. They change nothing but rounding."""
+"""Alternatives to execute a program: micro-batches, devices, parallel lanes. They change results only by rounding."""
 
 from collections.abc import Iterator
 from dataclasses import replace
@@ -12,15 +12,16 @@ from cnnjax.sweeps import Program, task_of
 from cnnjax.training import can_share, make_task, separable
 
 _MICRO_BATCHES = (32, 16)
-_CACHE = 5 * 2**18  # bytes of activations above which a batch is worth computing in parts on CPU
+_CACHE = 5 * 2**18  # bytes of activations above which micro-batches are faster on CPU
 _WIDTHS = {"cpu": (4,), "other": (1, 16, 64)}
 
 
 def in_cache(program: Program, spec: Spec) -> Program:
-    """The program in micro-batches, on CPU where a batch's activations outgrow the cache.
+    """Returns the program with micro-batches if, on CPU, the activations of a batch exceed the cache.
 
-    Only where nothing but rounding changes: without noise and running statistics. And only where
-    parameters are fewer than the activations of a micro-batch, since gradients are added up for each.
+    It applies only to networks without noise and running statistics, for which micro-batches change
+    results only by rounding, and only if the parameters are smaller than the activations of a
+    micro-batch, because each micro-batch adds to the gradients of all parameters.
     """
     config, part, size = program.config, program.config.batch_size // program.lanes.split, min(_MICRO_BATCHES)
     if jax.default_backend() != "cpu" or not config.network.per_example or part % size:
@@ -43,7 +44,7 @@ def in_cache(program: Program, spec: Spec) -> Program:
 
 
 def alternatives(program: Program, data: Dataset) -> Iterator[Program]:
-    """Other ways to carry out a program: micro-batches, fewer devices, lanes side by side."""
+    """Yields alternatives to a program: other micro-batches, fewer devices, more parallel lanes."""
     count, size, lanes = len(program.trials), program.config.batch_size, program.lanes
     part = size // lanes.split
     micro = [m for m in (0, *_MICRO_BATCHES) if m < part and part % (m or part) == 0 and m != program.micro_batch]
@@ -59,7 +60,7 @@ def alternatives(program: Program, data: Dataset) -> Iterator[Program]:
 
 
 def works(program: Program, spec: Spec) -> bool:
-    """Whether a program's batches can be computed in its parts with the same outcome."""
+    """Returns whether the micro-batches and the shared batches of a program leave its results unchanged."""
     split, micro_batch = program.lanes.split, program.micro_batch
     if not can_share(program.config, split):
         return False

@@ -1,4 +1,4 @@
-"""Families of runs: trials, the programs that they share, what is searched, and how points are ranked."""
+"""Sweeps: trials, the programs that train them, searches, and the ranking of points."""
 
 from cnnjax.sweeps.comparison import Compared as Compared
 from cnnjax.sweeps.comparison import compare as compare

@@ -1,10 +1,10 @@
-"""Narrow networks inside of a wide one, so that trials of several widths are lanes of one program.
+"""Embedding of narrow networks in a wide one, so that trials of several widths are lanes of one program.
 
-A network is a corner of a wider one of its family whose other parameters are all zero: what it adds
-to a layer is then nothing, and the gradient of every zero is zero. So it stays under gradient
-descent with momentum, decay and clipping, and the wide network computes what the narrow one would,
-but for rounding. This needs activations with f(0) = 0, and neither statistics across channels nor
-noise drawn for the wide shape.
+The wide network contains the parameters of the narrow one in the corner of each array; its other
+parameters (the padding) are zero. Zero parameters add nothing to a layer, and their gradients are
+zero. They therefore stay zero under gradient descent with momentum, decay and clipping, and the wide
+network computes the same function as the narrow one, up to rounding. This requires activations with
+f(0) = 0, no statistics across channels, and no noise drawn for the wide shape.
 """
 
 from collections.abc import Sequence
@@ -23,24 +23,23 @@ from cnnjax.networks import CNN, MLP, LeNet5, NetworkConfig, ResNet, cnn, resnet
 from cnnjax.networks.layers import ZERO_AT_ZERO, Activation, Pool
 from cnnjax.optimizers import SGD, Adam, AdamW, Optimizer
 
-# Exactly these, not their subclasses: each was shown to keep padding at zero (tests/test_embedding.py).
+# Exactly these classes, not their subclasses: tests/test_embedding.py shows that each keeps padding at zero.
 LAYERS = (nnx.Conv, nnx.Linear, nnx.LinearGeneral, nnx.BatchNorm, nnx.List, Activation, Pool)
 NETWORKS = (CNN, LeNet5, MLP, ResNet, cnn.Block, resnet.ResidualBlock)
 OPTIMIZERS = (SGD, Adam, AdamW)
 
 
 def obstacle(network: NetworkConfig, optimizer: Optimizer, spec: Spec | None) -> str:
-    """Why a network under an optimizer cannot be embedded in a wider one; empty where it can.
+    """Returns why a network cannot be embedded in a wider one, or an empty string if it can.
 
-    It can if every layer that it is built of, and the optimizer, is one of those that are known to
-    keep padding at zero.
+    It can be embedded if all of its layers and the optimizer are known to keep padding at zero.
     """
     if not network.widths:
-        return f"network {type(network).__name__}: does not say which of its fields are widths"
+        return f"network {type(network).__name__}: does not name its width fields in `widths`"
     if type(optimizer) not in OPTIMIZERS:
         return f"optimizer {type(optimizer).__name__}: not known to keep padding at zero"
     if spec is None:
-        raise ValueError("spec: widths are packed by what the data is: give a Spec")
+        raise ValueError("spec: None: packing widths needs the Spec of the data")
     numbers, structure = jax.tree.flatten(network)
     return _obstacle(structure, tuple(numbers), spec.shape, spec.outputs)
 
@@ -59,9 +58,9 @@ def _obstacle(structure: PyTreeDef, numbers: tuple[float, ...], shape: tuple[int
 
 def _layer_obstacle(path: Sequence[Any], layer: Any) -> str:
     if isinstance(layer, Activation) and layer.name not in ZERO_AT_ZERO * layer.known:
-        return f"activation {layer.name}: not known to be 0 at 0, so that padding might not stay zero"
+        return f"activation {layer.name}: not known to be 0 at 0, so padding might not stay zero"
     if isinstance(layer, nnx.Conv) and layer.feature_group_count != 1:
-        return f"groups {layer.feature_group_count}: which channels a filter sees depends on their number"
+        return f"groups {layer.feature_group_count}: the channels that a filter sees depend on the width"
     if type(layer) in LAYERS + NETWORKS:
         return ""
     name = ".".join(map(str, path))
@@ -69,36 +68,36 @@ def _layer_obstacle(path: Sequence[Any], layer: Any) -> str:
 
 
 def as_wide(narrow: NetworkConfig, wide: NetworkConfig) -> NetworkConfig:
-    """A network with the widths of another of its family."""
+    """Returns a network with the widths of another network of its family."""
     return replace(narrow, **{name: getattr(wide, name) for name in wide.widths})
 
 
 def family(config: NetworkConfig) -> NetworkConfig:
-    """What networks share that can be embedded in one: all but widths. It builds nothing."""
+    """Returns a network with all widths set to zero: it is equal for all networks of a family."""
     return replace(config, **{name: (0,) * len(getattr(config, name)) for name in config.widths})
 
 
 def widest(configs: Sequence[NetworkConfig]) -> NetworkConfig:
-    """The network, of one family, in which all of these can be embedded: the largest width of each layer."""
+    """Returns the network in which all networks of a family can be embedded: the maximum width of each layer."""
     first = configs[0]
     columns = {name: zip(*(getattr(config, name) for config in configs), strict=True) for name in first.widths}
     return replace(first, **{name: tuple(map(max, layers)) for name, layers in columns.items()})
 
 
 def widths(config: NetworkConfig) -> tuple[tuple[int, ...], ...]:
-    """The channels and units of each layer."""
+    """Returns the number of channels or units of each layer."""
     return tuple(getattr(config, name) for name in config.widths)
 
 
 def rounded(config: NetworkConfig) -> NetworkConfig:
-    """The network with each width rounded up to a power of two."""
+    """Returns a network with each width rounded up to a power of two."""
     return replace(
         config, **{name: tuple(1 << (n - 1).bit_length() for n in getattr(config, name)) for name in config.widths}
     )
 
 
 def embed(narrow: PyTree, wide: PyTree) -> PyTree:
-    """A tree of numpy arrays with zeros added at the end of every dimension, to the shapes of another tree."""
+    """Pads the NumPy arrays of a tree with zeros at the end of every dimension, to the shapes of another tree."""
 
     def padded(array: np.ndarray, like: PyTree) -> np.ndarray:
         wide = np.zeros(like.shape, array.dtype)
@@ -109,5 +108,5 @@ def embed(narrow: PyTree, wide: PyTree) -> PyTree:
 
 
 def extract(wide: PyTree, narrow: PyTree) -> PyTree:
-    """The corner of each array of a tree that has the shape of another tree's: undoes `embed`."""
+    """Cuts the arrays of a tree to the shapes of another tree; the inverse of `embed`."""
     return jax.tree.map(lambda array, like: array[tuple(map(slice, like.shape))], wide, narrow)

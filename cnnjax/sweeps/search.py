@@ -1,7 +1,7 @@
-"""Which trials of a sweep are trained, and for how long: all, the best of each rung, or what Optuna proposes.
+"""Searches: which trials of a sweep are trained, and for how many epochs.
 
-A search is a generator of stages: it is sent the results of one and yields the next, and depends
-on nothing else. Sent the same results again, as a run that is resumed does, it yields the same stages.
+A search is a generator of stages: it receives the results of a stage and yields the next one. It
+depends on nothing else, so a resumed run that sends the same results gets the same stages.
 """
 
 import warnings
@@ -22,25 +22,25 @@ from cnnjax.training import Lanes
 
 
 class Stage(NamedTuple):
-    """Trials that are trained over the same epochs."""
+    """Trials that train for the same epochs."""
 
     trials: tuple[Trial, ...]
     after: int
-    """Epochs that they have behind them."""
+    """The number of epochs that they have already trained."""
     until: int
-    """Epoch after which the stage ends; 0 is the last of each trial."""
+    """The epoch after which the stage ends; 0 for the last epoch of each trial."""
     capacity: int = 0
-    """Lanes of its programs, where other trials are to follow in the same; see `sweeps.plan`."""
+    """The number of lanes of its programs, if later stages use the same programs; see `sweeps.plan`."""
 
 
 Search = Generator[Stage, Sequence[Result], None]
 
 
 def search(sweep: SweepConfig) -> Search:
-    """The stages of a sweep, by its `search`.
+    """Returns the search of a sweep, as its `search` field selects it.
 
     Raises:
-      ValueError: a value is out of range, there are too many trials, or Optuna is not installed.
+      ValueError: if a value is out of range, there are too many trials, or Optuna is not installed.
     """
     if sweep.search in SAMPLERS:
         return proposed(sweep)
@@ -48,7 +48,7 @@ def search(sweep: SweepConfig) -> Search:
 
 
 def stages(sweep: SweepConfig, result: Callable[[Trial], Result]) -> Iterator[Stage]:
-    """The stages of a sweep, one after the other; `result` is asked for those of a stage when the next is wanted."""
+    """Yields the stages of a sweep; before the next stage, calls `result` for each trial of the last one."""
     searching = search(sweep)
     stage = next(searching)
     while True:
@@ -68,7 +68,7 @@ def programs_of(
     spec: Spec | None = None,
     strict: bool = True,
 ) -> tuple[Program, ...]:
-    """The programs of a stage: those in which its trials trained before, compacted, or as `sweeps.plan` makes them."""
+    """Returns the programs of a stage: new ones by `sweeps.plan`, or the earlier programs of its trials, compacted."""
     if stage.after:
         return proceed(stage.trials, trained, stage.after, stage.until)
     programs = plan(stage.trials, lanes, pack, spec=spec, strict=strict, capacity=stage.capacity)
@@ -76,12 +76,12 @@ def programs_of(
 
 
 def everything(sweep: SweepConfig) -> Search:
-    """One stage: every trial, all epochs."""
+    """Trains every trial for all epochs, in one stage."""
     yield Stage(trials(sweep), 0, 0)
 
 
 def rungs(points: int, epochs: int, factor: int) -> list[int]:
-    """The epochs after which points are cut: epochs / factor, / factor^2, ..., until one point would be left."""
+    """Returns the epochs after which halving stops points: epochs / factor, / factor^2, ... until one is left."""
     found: list[int] = []
     while points > 1 and epochs > 1:
         points, epochs = -(-points // factor), max(1, round(epochs / factor))
@@ -90,13 +90,13 @@ def rungs(points: int, epochs: int, factor: int) -> list[int]:
 
 
 def halving(sweep: SweepConfig) -> Search:
-    """Successive halving (Jamieson and Talwalkar 2016): after each rung the best 1/factor of the points continue.
+    """Successive halving (Jamieson and Talwalkar 2016): after each rung, the best 1/factor of the points continue.
 
-    Points are compared after equally many epochs, by `ranking.rank`: the mean validation metric
-    over their seeds, with a diverged seed below all without. Schedules span all epochs, also of
-    points that are cut. So the comparison at a rung favours what learns fast at first: small rates
-    and long warm-ups, which may win in the end, tend to be cut early. More epochs before the first
-    cut (a smaller factor) lessen that and cost time.
+    Points are compared after the same number of epochs by `ranking.rank`: by the mean validation metric
+    over their seeds, with points that have a diverged seed last. Schedules span all epochs, even for
+    points that are stopped early. A rung therefore favors points that learn fast at first: low learning
+    rates and long warm-ups, which may be best in the end, tend to be stopped early. A smaller factor
+    reduces this bias, at the cost of more training.
     """
     alive, after = trials(sweep), 0
     for until in rungs(len(alive) // sweep.seeds, sweep.base.epochs, sweep.factor):
@@ -113,7 +113,7 @@ def halving(sweep: SweepConfig) -> Search:
 
 
 def work(sweep: SweepConfig) -> int:
-    """Epochs of training, counted for each trial, if none diverges and Optuna does not choose them."""
+    """Returns the total number of epochs over all trials, if none diverges."""
     if sweep.search in SAMPLERS:
         return sweep.points * sweep.seeds * sweep.base.epochs
     planned = trials(sweep)
@@ -136,12 +136,15 @@ _NEEDS = {"cmaes": ("cmaes",), "gp": ("torch", "scipy"), "qmc": ("scipy",)}
 
 
 def proposed(sweep: SweepConfig) -> Search:
-    """Batches of points that an Optuna sampler asks for, each told the mean validation metric over its seeds.
+    """Trains batches of points proposed by an Optuna sampler, which receives their mean validation metrics.
 
-    Batch b is drawn by a sampler seeded with (the base run's seed, b) from a study that holds the
-    points before, in their order: nothing else decides, and a run that is resumed sees the same. A
-    point with a diverged seed has failed. An axis with a list of values is categorical, one with a
-    range continuous.
+    The sampler of batch b is seeded with (the seed of the base run, b), and its study holds all earlier
+    points in order. Nothing else affects the proposals, so a resumed run gets the same points. A point
+    with a diverged seed counts as failed. An axis with a list of values is categorical; an axis with a
+    range is continuous, or integer for integer fields.
+
+    Raises:
+      ValueError: if Optuna or a package of the sampler is missing, or there are too many trials.
     """
     try:
         with warnings.catch_warnings():
@@ -153,7 +156,9 @@ def proposed(sweep: SweepConfig) -> Search:
         if util.find_spec(package) is None:
             raise ValueError(f"search: {sweep.search} needs {package}: pip install {package}")
     if sweep.points * sweep.seeds > MOST_TRIALS:
-        raise ValueError(f"points: {sweep.points}: at most {MOST_TRIALS} trials are planned at once")
+        raise ValueError(
+            f"points: {sweep.points}: {sweep.points * sweep.seeds} trials in all: must be at most {MOST_TRIALS}"
+        )
     return _batches(sweep, optuna)
 
 
@@ -163,7 +168,7 @@ def _batches(sweep: SweepConfig, optuna: Any) -> Search:
         study = optuna.create_study(direction="minimize")
     for batch, before in enumerate(range(0, sweep.points, sweep.batch_points)):
         with warnings.catch_warnings(), quiet(optuna.logging, optuna.logging.ERROR):
-            warnings.simplefilter("ignore")  # of experimental samplers
+            warnings.simplefilter("ignore")  # some samplers warn that they are experimental
             study.sampler = _SAMPLERS[sweep.search](optuna.samplers, _seed(sweep.base.seed, batch))
             asked = [study.ask(space) for _ in range(min(sweep.batch_points, sweep.points - before))]
         points = [point_of(sweep, _rows(sweep, trial.params)) for trial in asked]
@@ -190,7 +195,7 @@ def _distribution(sweep: SweepConfig, names: tuple[str, ...], rows: Any, optuna:
 
 
 def _rows(sweep: SweepConfig, params: Mapping[str, Any]) -> Iterator[tuple[Any, ...]]:
-    """The rows of `sweeps.columns` that Optuna's parameters stand for."""
+    """Converts the parameters of Optuna to rows of `sweeps.columns`."""
     for names, rows in columns(sweep):
         value = params[text(names)]
         yield (rows.near(value, sweep.option(names[0]).whole),) if isinstance(rows, Range) else rows[value]

@@ -1,4 +1,4 @@
-"""The states of a program's lanes: initialized, taken apart by trial, put together, and measured."""
+"""The states of the lanes of a program: initialization, conversion from and to trials, evaluation."""
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
@@ -29,13 +29,13 @@ from cnnjax.training import (
 
 
 def task_of(program: Program, spec: Spec, trial: Trial | None = None) -> Task:
-    """The task of a program, with the numbers of one of its trials, by default the first."""
+    """Returns the task of a program with the numbers of one of its trials, by default the first."""
     config = program.config_of(trial) if trial else program.config
     return make_task(config, spec, program.micro_batch, program.lanes.split)
 
 
 def stacked(program: Program, spec: Spec) -> tuple[Task, Array]:
-    """The tasks and keys of a program's trials, lanes first; inactive lanes repeat the first trial."""
+    """Stacks the tasks and keys of a program along a leading axis of lanes; inactive lanes repeat the first trial."""
     lanes = [program.trials[0]] * (len(program.trials) + program.spare)
     for row, trial in zip(program.rows, program.trials, strict=True):
         lanes[row] = trial
@@ -45,15 +45,20 @@ def stacked(program: Program, spec: Spec) -> tuple[Task, Array]:
     return jax.tree.map(lambda *numbers: np.stack(numbers), *map(as_arrays, every)), keys
 
 
-def compile_program(program: Program, data: Dataset, begun: bool = False) -> Run:
-    """Compiles a program and initializes its lanes; with `begun`, their state comes from elsewhere.
+def compile_program(program: Program, data: Dataset, started: bool = False) -> Run:
+    """Compiles a program and initializes its lanes.
 
-    Networks of several widths are initialized in their own shapes, as if they were alone.
+    Networks of several widths are initialized in their own shapes, as in a single run.
+
+    Args:
+      program: the program to compile.
+      data: the data set.
+      started: whether the state of the lanes is provided later, so that only its shapes are needed.
     """
     task, keys = stacked(program, data.spec)
     placed, epochs = program.lanes.place(data), program.config.epochs
     state: TrainState | None = None
-    if begun or program.after:
+    if started or program.after:
         state = state_of(program, data.spec)
     elif program.wide or program.spare:
         alone: dict[int, TrainState] = {}
@@ -66,12 +71,12 @@ def compile_program(program: Program, data: Dataset, begun: bool = False) -> Run
 
 
 def state_of(program: Program, spec: Spec) -> TrainState:
-    """The shapes and types of a program's state, lanes first, without computing anything."""
+    """Returns the shapes and dtypes of a program's state with a leading axis of lanes, without computing it."""
     return jax.eval_shape(jax.vmap(init), *stacked(program, spec))
 
 
 def states_of(program: Program, state: TrainState, trials: Iterable[Trial], spec: Spec) -> dict[int, TrainState]:
-    """The states of some of a program's trials, by number, each in the shapes of its own network."""
+    """Returns the states of some trials of a program, by number, in the shapes of their own networks."""
     state = jax.tree.map(np.asarray, state)
     wanted = {trial.number for trial in trials}
     shapes: dict[Any, TrainState] = {}
@@ -90,12 +95,12 @@ def states_of(program: Program, state: TrainState, trials: Iterable[Trial], spec
 
 
 def _first(state: TrainState) -> TrainState:
-    """The shapes of one lane."""
+    """Returns the shapes of one lane."""
     return jax.tree.map(lambda array: jax.ShapeDtypeStruct(array.shape[1:], array.dtype), state)
 
 
 def assembled(program: Program, states: Mapping[int, TrainState], spec: Spec) -> TrainState:
-    """A program's state from those of its trials, by number; inactive lanes are marked as diverged."""
+    """Assembles the state of a program from those of its trials, by number; marks inactive lanes as diverged."""
     like = state_of(program, spec)
     lanes = [embedding.embed(states[trial.number], _first(like)) for trial in program.trials]
     rows = [lanes[0]._replace(diverged=np.ones((), bool))] * (len(lanes) + program.spare)
@@ -105,13 +110,13 @@ def assembled(program: Program, states: Mapping[int, TrainState], spec: Spec) ->
 
 
 def results(program: Program, progress: Progress) -> list[Result]:
-    """The results of a program's trials as they stand; a diverged trial has no numbers."""
+    """Returns the current results of a program's trials; those of a diverged trial are NaN."""
     lanes = (progress.train, progress.valid, progress.state.diverged, progress.state.step)
-    train, valid, gone, steps = jax.tree.map(lambda array: np.asarray(array)[program.rows], lanes)
-    with np.errstate(invalid="ignore"):  # a diverged trial sees no examples
+    train, valid, diverged, steps = jax.tree.map(lambda array: np.asarray(array)[program.rows], lanes)
+    with np.errstate(invalid="ignore"):  # a diverged trial has no examples
         train, valid = jax.tree.map(lambda array: array.astype(float), (train, valid))
         numbers = np.stack([train.loss, valid.loss, valid.metric], 1)
-    diverged = gone | ~np.isfinite(numbers).all(1)
+    diverged = diverged | ~np.isfinite(numbers).all(1)
     numbers[diverged] = math.nan
     epochs = np.where(diverged, steps * progress.epoch // progress.steps, progress.epoch)
     ended = "complete" if progress.epoch == program.config.epochs else "stopped"
@@ -123,7 +128,7 @@ def results(program: Program, progress: Progress) -> list[Result]:
 def measure_test_of(
     trials: Sequence[Trial], states: Mapping[int, TrainState], data: Dataset
 ) -> dict[int, tuple[float, float]]:
-    """Test metric and loss of trials, by number, from their last states; to be read once."""
+    """Evaluates the last states of trials on the test split; returns metric and loss by trial number."""
     found: dict[int, tuple[float, float]] = {}
     for program in plan(trials):
         state = assembled(program, states, data.spec)

@@ -1,4 +1,4 @@
-"""The points and trials of a sweep, and what each trial came to."""
+"""The points and trials of a sweep, and the results of trials."""
 
 import itertools
 import math
@@ -14,7 +14,7 @@ MOST_TRIALS = 100_000
 
 
 class Trial(NamedTuple):
-    """One point under one seed."""
+    """A point trained with one seed."""
 
     number: int
     point: int
@@ -23,11 +23,11 @@ class Trial(NamedTuple):
 
 
 Point = tuple[tuple[str, Any], ...]
-"""The swept values, by name."""
+"""The swept values of a point, by name."""
 
 
 def columns(sweep: SweepConfig) -> list[tuple[tuple[str, ...], Any]]:
-    """What varies on its own: the names of an axis or of a zipped group, with rows of their values, or a range."""
+    """Returns what varies independently: the names of each axis or zipped group, with rows of values or a range."""
     axes: dict[str, Any] = dict(sweep.axes)
     group_of = {name: group for group in sweep.zipped for name in group}
     found: list[tuple[tuple[str, ...], Any]] = []
@@ -41,17 +41,17 @@ def columns(sweep: SweepConfig) -> list[tuple[tuple[str, ...], Any]]:
 
 
 def points(sweep: SweepConfig) -> list[Point]:
-    """Every combination of the axes' values, the last axis varying fastest; or `sweep.points` drawn at random.
+    """Returns all combinations of values, the last axis varying fastest, or `sweep.points` random points.
 
     Raises:
-      ValueError: more points are asked for than there are.
+      ValueError: if there are fewer different points than `sweep.points`.
     """
     grid = columns(sweep)
     if not sweep.points:
         every = itertools.product(*(rows for _, rows in grid))
         return list(
             dict.fromkeys(point_of(sweep, rows) for rows in every)
-        )  # fewer, where parts have fields of their own
+        )  # some combinations coincide if parts have different fields
     rng, drawn = np.random.default_rng(sweep.base.seed), dict[Point, None]()
     for _ in range(100 * sweep.points):
         rows = [
@@ -63,11 +63,11 @@ def points(sweep: SweepConfig) -> list[Point]:
         drawn[point_of(sweep, rows)] = None
         if len(drawn) == sweep.points:
             return list(drawn)
-    raise ValueError(f"points: {sweep.points}: there are only {len(drawn)} different ones")
+    raise ValueError(f"points: {sweep.points}: must be at most {len(drawn)}, the number of different points")
 
 
 def point_of(sweep: SweepConfig, rows: Iterable[tuple[Any, ...]]) -> Point:
-    """The point of one row of each of the `columns`: the values that apply to the parts it has."""
+    """Returns the point for one row of each of the `columns`, without values for fields that its parts lack."""
     chosen = {
         name: value
         for (names, _), row in zip(columns(sweep), rows, strict=True)
@@ -78,17 +78,17 @@ def point_of(sweep: SweepConfig, rows: Iterable[tuple[Any, ...]]) -> Point:
 
 
 def trials_of(sweep: SweepConfig, points: Sequence[Point], before: int = 0) -> tuple[Trial, ...]:
-    """Points under every seed, seeds varying fastest.
+    """Combines points with all seeds, the seed varying fastest.
 
-    Seeds count up from the base run's, and are the same under every point.
+    Seeds count up from the seed of the base run, and are the same for every point.
 
     Args:
-      sweep: whose base run and seeds are meant.
+      sweep: the sweep, which defines the base run and the number of seeds.
       points: the swept values.
-      before: number of points before these; trials and points are counted on from there.
+      before: the number of earlier points, at which the numbering of points and trials starts.
 
     Raises:
-      ValueError: an axis is no option of the run, or a value is out of range.
+      ValueError: if an axis is not an option of the run, or a value is out of range.
     """
     found: list[Trial] = []
     for i, point in enumerate(points, before):
@@ -101,31 +101,31 @@ def trials_of(sweep: SweepConfig, points: Sequence[Point], before: int = 0) -> t
 
 
 def trials(sweep: SweepConfig) -> tuple[Trial, ...]:
-    """The `points` of a sweep, or of its shard, under every seed; numbers are those of the whole sweep.
+    """Returns the trials of a sweep or of its shard: all `points` with all seeds, numbered as in the whole sweep.
 
     Raises:
-      ValueError: an axis is no option of the run, a value is out of range, there are too many, or the
-        shard has none.
+      ValueError: if an axis is not an option of the run, a value is out of range, there are too many
+        trials, or the shard has none.
     """
     count = (sweep.points or math.prod(len(rows) for _, rows in columns(sweep))) * sweep.seeds
     if count > MOST_TRIALS:
-        raise ValueError(f"seeds: {sweep.seeds}: {count} trials in all; at most {MOST_TRIALS} are planned at once")
+        raise ValueError(f"seeds: {sweep.seeds}: {count} trials in all: must be at most {MOST_TRIALS}")
     part, parts = sweep.part
     found = tuple(trial for trial in trials_of(sweep, points(sweep)) if trial.point % parts == part)
     if not found:
-        raise ValueError(f"shard: {sweep.shard}: the sweep has {len(points(sweep))} points, fewer than shards")
+        raise ValueError(f"shard: {sweep.shard}: use fewer shards: the sweep has only {len(points(sweep))} points")
     return found
 
 
 class Result(NamedTuple):
-    """What a trial came to. Numbers that do not exist are NaN."""
+    """The result of a trial; missing numbers are NaN."""
 
     trial: Trial
     status: str
-    """`complete`, `diverged`, or `stopped`: not at its last epoch."""
+    """`complete`, `diverged`, or `stopped` before the last epoch."""
     step: int
     epochs: int
-    """Whole epochs, before it diverged if it did."""
+    """The number of full epochs; for a diverged trial, before it diverged."""
     train_loss: float
     valid_loss: float
     valid_metric: float
