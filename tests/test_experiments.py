@@ -228,7 +228,7 @@ MISTAKES = {
     "taken name": (["digits", "--name", "taken"], 1, "run folder runs/taken exists"),
     "name outside": (["digits", "--name", "../up"], 2, "name: '../up': give a plain folder name"),
     "no folder": (["digits", "--runs-dir", "file"], 1, "no run folder in file: File exists"),
-    "lanes": (["digits", "--lanes", "nonsense"], 2, "lanes: 'nonsense': give auto, or lanes side by side and devices"),
+    "lanes": (["digits", "--lanes", "nonsense"], 2, "lanes: 'nonsense': give auto, or parallel lanes and devices"),
     "no plan": (["digits", "--plan-from", "nowhere.json"], 1, "nowhere.json"),
     "other plan": (["digits", "--plan-from", "file"], 2, "plan: file: not a plan: Expecting value"),
     "memory below 0": (["digits", "--memory", "-1"], 2, "memory: -1.0: must be above 0 and finite"),

@@ -389,7 +389,7 @@ def test_a_run_on_two_devices_is_resumed_on_more_and_where_allowed_on_fewer(tmp_
         ({"stop": True}, "stop: True: must be a function without arguments"),
         ({"lanes": 1}, "lanes: 1: must be a string, as 'auto' or '1:2'"),
         ({"save_seconds": "5"}, "save_seconds: '5': must be a number"),
-        ({"keep_latest": 1.5}, "keep_latest: 1.5: must be a whole number"),
+        ({"keep_latest": 1.5}, "keep_latest: 1.5: must be an integer"),
         ({"memory": True}, "memory: True: must be a number"),
         ({"plan_from": "nowhere.json"}, "plan: nowhere.json: No such file"),
     ],
