@@ -349,7 +349,7 @@ def test_a_plan_of_micro_batches_is_refused_where_they_would_change_the_numbers(
 def test_memory_for_not_even_one_trial_is_told_in_one_line(tmp_path: Path) -> None:
     done = script("train", "digits", "--memory", "0.0001", "--filters", "4", cwd=tmp_path, check=False)
     assert (done.returncode, len(done.stderr.splitlines())) == (2, 1)
-    assert done.stderr.startswith("error: batch_size: 64: 1 trials at once take ")
+    assert done.stderr.startswith("error: batch_size: 64: 1 trials need ")
     assert done.stderr.endswith(", or increase --memory\n")
 
 
@@ -359,7 +359,7 @@ def test_trials_that_need_more_memory_train_in_chunks(digits: Dataset, tmp_path:
     [program] = plan(trials(SweepConfig(base, axes=(("learning_rate", (0.01, 0.1)),))), Lanes(0, 1))
     some = str(0.6 * compile_program(program, digits).memory / 2**30)
     done = script(*SWEEP, "--lanes", "0:1", "--memory", some, "--name", "s", cwd=tmp_path)
-    assert "\nmemory: 6 trials at once take " in done.stdout
+    assert "\nmemory: 6 trials need " in done.stdout
     chunks = [entry["trials"] for entry in programs_of(tmp_path / "runs" / "s")]
     assert len(chunks) > 1
     assert [number for chunk in chunks for number in chunk] == list(range(6))

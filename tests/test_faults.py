@@ -171,7 +171,10 @@ def test_two_processes_on_one_folder(tmp_path: Path, figure: Figure) -> None:
     first = Process(*TRAIN, "--name", "r", cwd=tmp_path)
     until((tmp_path / "runs" / "r" / ".lock").exists, first)
     second = script(*TRAIN, "--name", "r", "--resume", cwd=tmp_path, check=False)
-    assert (second.returncode, second.stderr) == (1, "error: run folder runs/r: another process is at work in it\n")
+    assert (second.returncode, second.stderr) == (
+        1,
+        "error: run folder runs/r: used by another process: wait for it, or choose another --name\n",
+    )
     first.kill()
     first.communicate()
     assert script(*TRAIN, "--name", "r", "--resume", cwd=tmp_path).returncode == 0
@@ -389,7 +392,7 @@ DAMAGED: dict[str, tuple[Callable[[Path], object], list[str], int, str]] = {
         written("metrics.jsonl", b'{"trial": 0, "epoch": "1"}\n'),
         [],
         1,
-        "metrics.jsonl: line 1 is damaged: not the fields of an epoch",
+        "metrics.jsonl: line 1 is damaged: fields are missing or have the wrong type",
     ),
     "a summary of nothing": (
         lambda run: (run / "summary.json").write_bytes(b"null"),
@@ -488,7 +491,7 @@ def test_fewer_epochs_than_trained_are_refused(stopped: Path, tmp_path: Path, fi
     shutil.copytree(stopped, tmp_path / "runs")
     arguments, message = (
         [*BASE, "--epochs", "1", "--allow-changes"],
-        "runs/r/checkpoints/0/38 has trained longer already",
+        "epochs: 1: must be at least 2: runs/r/checkpoints/0/38 is of epoch 2",
     )
     figure(BAD_INPUT, 1, mistake("train", *arguments, cwd=tmp_path, code=2, message=message))
 
@@ -532,7 +535,7 @@ def test_a_damaged_checkpoint_costs_one_line_and_no_number(stopped: Path, tmp_pa
     done = script("train", *arguments, cwd=tmp_path)
     told = [line for line in done.stdout.splitlines() if "damaged" in line]
     assert told == [
-        f"runs/r/checkpoints/0/{newest.name}/manifest.json: damaged: Expecting value: line 1 column 1 (char 0); the one before it is taken"
+        f"runs/r/checkpoints/0/{newest.name}/manifest.json: damaged: Expecting value: line 1 column 1 (char 0); using the one before it"
     ]
     assert (run / "metrics.jsonl").read_bytes() == whole
 

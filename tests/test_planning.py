@@ -287,9 +287,7 @@ def test_where_not_even_one_lane_fits_the_batch_is_named() -> None:
     with pytest.raises(ValueError, match=message):
         in_chunks(program, 1000 * mib, 50 * mib)
     [program] = plan(seeds(10), Lanes(1, 2))
-    message = (
-        "batch_size: 32: 2 trials need 400 MiB, but only 100 MiB may be used: use a batch size of 4, or increase --memory"
-    )
+    message = "batch_size: 32: 2 trials need 400 MiB, but only 100 MiB may be used: use a batch size of 4, or increase --memory"
     with pytest.raises(ValueError, match=message):
         in_chunks(program, 1000 * mib, 50 * mib)
 
@@ -337,8 +335,8 @@ def entry(*numbers: int, **changes: object) -> dict:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("{", "no plan: Expecting"),
-        (b"\xff\xfe\xff", "no plan: .*decode"),
+        ("{", "not a plan: Expecting"),
+        (b"\xff\xfe\xff", "not a plan: .*decode"),
         ([], "not a plan of these 4 trials"),
         ({}, "not a plan of these 4 trials: KeyError.'programs'"),
         ({"programs": 3}, "not a plan of these 4 trials"),
@@ -351,7 +349,10 @@ def entry(*numbers: int, **changes: object) -> dict:
         ({"programs": [entry(0, 2), entry(1, 3)]}, "puts trials of different shapes into one program"),
         ({"programs": [entry(0, 1, lanes="all"), entry(2, 3)]}, "lanes: 'all': give auto, or"),
         ({"programs": [entry(0, 1, lanes=None), entry(2, 3)]}, "lanes: 'None': give auto, or"),
-        ({"programs": [entry(0, 1, micro_batch="some"), entry(2, 3)]}, "not a plan of these 4 trials: ValueError.*some"),
+        (
+            {"programs": [entry(0, 1, micro_batch="some"), entry(2, 3)]},
+            "not a plan of these 4 trials: ValueError.*some",
+        ),
     ],
 )
 def test_what_is_no_plan_of_these_trials_is_refused(content: object, message: str, tmp_path: Path) -> None:

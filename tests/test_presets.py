@@ -163,7 +163,7 @@ def test_a_sweep_of_one_s_own_is_extended_and_its_winner_continued(swept: Path, 
 
 def test_data_of_a_preset_s_own_is_asked_for(own: Path) -> None:
     preset = cnnjax.load_preset(str(own / "squeeze.py"))
-    with pytest.raises(ValueError, match=r"^data: 'squeeze' is a preset's own: give preset.dataset\(\)"):
+    with pytest.raises(ValueError, match=r"^data: 'squeeze' is defined by a preset: give preset.dataset\(\)"):
         cnnjax.fit(preset.train)
 
 

@@ -224,7 +224,10 @@ def test_a_folder_of_the_first_format_is_refused_with_the_version_that_reads_it(
         ("{", "damaged: "),
         ("[1]", "damaged: must be a JSON object, not list"),
         ("{}", "format 1, written by cnnjax 0.1"),
-        ('{"format": 3}', "format 3, written by another version: read it with that version; this one reads format 2"),
+        (
+            '{"format": 3}',
+            "format 3, written by another version: read it with that version; this version reads format 2",
+        ),
         ('{"format": "2"}', "format 2, written by another version"),
         ('{"format": [1]}', "written by another version"),
         ('{"format": null}', "format None, written by another version"),
@@ -294,7 +297,7 @@ LINE = {
 def test_a_folder_is_gone_on_with_only_where_asked(tmp_path: Path) -> None:
     with RunFolder.within(tmp_path, "r", resume=True) as folder:
         folder.append_metrics([LINE])
-        with pytest.raises(BlockingIOError, match="another process is at work in it"):
+        with pytest.raises(BlockingIOError, match="used by another process"):
             RunFolder.within(tmp_path, "r", resume=True)
     with RunFolder.within(tmp_path, "r", resume=True) as folder:
         assert folder.metrics() == [LINE]
@@ -325,7 +328,7 @@ def test_lines_are_cut_and_a_torn_one_is_left_out(tmp_path: Path) -> None:
             {name: value for name, value in LINE.items() if name != "valid_accuracy"},
         ):
             path.write_text(json.dumps(row) + "\n")
-            with pytest.raises(RecordError, match="line 1 is damaged: not the fields of an epoch"):
+            with pytest.raises(RecordError, match="line 1 is damaged: fields are missing or have the wrong type"):
                 folder.metrics()
 
 

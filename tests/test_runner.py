@@ -107,7 +107,7 @@ WRONG: dict[str, Callable[[], Any]] = {
     "pack": lambda: cnnjax.fit(ONE, pack=["one"]),
     "plan_from": lambda: cnnjax.fit(ONE, plan_from=3),
     "foo: no such argument": lambda: cnnjax.fit(ONE, foo=1),
-    "save_second: no such argument; did you mean 'save_seconds'": lambda: cnnjax.fit(ONE, save_second=1),
+    "save_second: no such argument: did you mean 'save_seconds'": lambda: cnnjax.fit(ONE, save_second=1),
     "extend: None": lambda: cnnjax.sweep(SWEEP, extend=None),  # type: ignore[arg-type]
     "extend: 3": lambda: cnnjax.sweep(SWEEP, extend=3),  # type: ignore[arg-type]
     "classes": lambda: cnnjax.load_run("nowhere", classes=MLPConfig),  # type: ignore[arg-type]
@@ -176,7 +176,7 @@ def test_a_folder_has_what_memory_has_and_its_tables(small: Dataset, tmp_path: P
 def test_a_store_that_has_a_run_is_neither_overwritten_nor_taken_for_another(small: Dataset, tmp_path: Path) -> None:
     store = InMemory()
     cnnjax.fit(ONE, small, store=store)
-    with pytest.raises(FileExistsError, match="memory: has a run: resume=True continues it"):
+    with pytest.raises(FileExistsError, match="memory: already contains a run: continue it with resume=True"):
         cnnjax.fit(ONE, small, store=store)
     with pytest.raises(ValueError, match=r"memory was started with other settings: epochs 3 there, 4 here"):
         cnnjax.fit(replace(ONE, epochs=4), small, store=store, resume=True)
@@ -208,7 +208,7 @@ def test_a_plan_that_was_followed_is_not_needed_again(small: Dataset, tmp_path: 
     ],
 )
 def test_a_trained_network_takes_inputs_as_they_are_stored(small: Dataset, images: Any, found: str) -> None:
-    message = f"images: {found}: this network takes inputs as its data set stores them, uint8[batch, 8, 8, 1]"
+    message = f"images: {found}: must be as stored in the data set, uint8[batch, 8, 8, 1]"
     with pytest.raises(ValueError, match=re.escape(message)):
         cnnjax.fit(ONE, small).logits(images)
 
@@ -239,7 +239,7 @@ def test_a_file_system_without_locks_is_warned_of(
 
     monkeypatch.setattr(fcntl, "flock", refuse)
     reason = re.escape(os.strerror(number))
-    with pytest.warns(UserWarning, match=rf"run folder .*/r: its file system has no locks \({reason}\): nothing keeps"):
+    with pytest.warns(UserWarning, match=rf"run folder .*/r: its file system has no locks \({reason}\): do not start"):
         assert cnnjax.fit(ONE, small, store=tmp_path / "r").test is not None
 
 
@@ -275,7 +275,7 @@ def test_memory_is_as_strict_as_a_folder(small: Dataset) -> None:
         store = InMemory()
         with pytest.raises(KeyboardInterrupt):
             cnnjax.fit(ONE, small, store=store, stop=lambda: True)
-        with pytest.raises(CheckpointError, match=r"memory: .* there, .* here"):
+        with pytest.raises(CheckpointError, match=r"memory: .* in the checkpoint, .* in this run"):
             cnnjax.fit(replace(ONE, **changes), small, store=store, resume=True, allow_changes=True)
 
 
@@ -290,7 +290,7 @@ def test_a_difference_with_a_run_that_has_not_ended(small: Dataset, tmp_path: Pa
     ):
         cnnjax.sweep(other, small, store=tmp_path / name, **HOW)
         [line] = diff(tmp_path / "cut", tmp_path / name)["results"]
-        assert line == f"not compared: {tmp_path / 'cut'} has not ended, and the two have other trials"
+        assert line == f"not compared: {tmp_path / 'cut'} has not ended, and the runs have different trials"
     with pytest.raises(KeyError, match="trial 99: this sweep has trials 0, 1, 2"):
         whole.states[99]
     with pytest.raises(KeyError, match="foo: there are epoch, "):
@@ -330,7 +330,7 @@ def test_axes_in_another_order_are_other_trials(small: Dataset) -> None:
 def test_a_change_that_is_refused_leaves_the_run_as_it_was(small: Dataset, tmp_path: Path) -> None:
     cnnjax.fit(ONE, small, store=tmp_path / "r")
     before = {path: path.read_bytes() for path in (tmp_path / "r").rglob("*") if path.is_file()}
-    with pytest.raises(ValueError, match=r"epochs: 2: .* has trained longer already"):
+    with pytest.raises(ValueError, match=r"epochs: 2: must be at least \d+: .* is of epoch"):
         cnnjax.fit(replace(ONE, epochs=2), small, store=tmp_path / "r", resume=True, allow_changes=True)
     assert {path: path.read_bytes() for path in (tmp_path / "r").rglob("*") if path.is_file()} == before
     assert cnnjax.fit(ONE, small, store=tmp_path / "r", resume=True).rows == cnnjax.load_run(tmp_path / "r").rows
@@ -364,7 +364,7 @@ def test_a_run_on_two_devices_is_resumed_on_more_and_where_allowed_on_fewer(tmp_
     shutil.copytree(tmp_path / "r", tmp_path / "fewer")
     assert ran(1, "r", "")[1] == (
         "ValueError: resume: r was started with other settings: devices 2 there, 1 here (plan.json): "
-        "--allow-changes (allow_changes=True) continues all the same"
+        "use --allow-changes (allow_changes=True) to continue anyway"
     )
     whole, _ = ran(3, "r", "")
     assert (whole["trial"], whole["epoch"]) == (1, 2)
@@ -379,13 +379,13 @@ def test_a_run_on_two_devices_is_resumed_on_more_and_where_allowed_on_fewer(tmp_
         ({"config": SWEEP}, "config: SweepConfig: must be a TrainConfig: cnnjax.sweep takes a SweepConfig"),
         ({"config": 3}, "config: int: must be a TrainConfig"),
         ({"config": cnnjax.load_preset("digits")}, "config: Preset: must be a TrainConfig: give its .train"),
-        ({"data": "digits"}, "data: str: must be a Dataset, as cnnjax.load returns it"),
+        ({"data": "digits"}, "data: str: must be a Dataset, as returned by cnnjax.load"),
         ({"store": 3}, "store: 3: must be the path of a run folder, a RunFolder, or InMemory()"),
         ({"store": InMemory}, "must be the path of a run folder"),
         ({"resume": "yes"}, "resume: 'yes': must be True or False"),
         ({"allow_changes": "no"}, "allow_changes: 'no': must be True or False"),
-        ({"resume": True}, "resume: there is nothing to resume without a store"),
-        ({"progress": "yes"}, "progress: 'yes': must be True, False, or a function of an event"),
+        ({"resume": True}, "resume: True: needs a store"),
+        ({"progress": "yes"}, "progress: 'yes': must be True, False, or a function that takes an event"),
         ({"stop": True}, "stop: True: must be a function without arguments"),
         ({"lanes": 1}, "lanes: 1: must be a string, as 'auto' or '1:2'"),
         ({"save_seconds": "5"}, "save_seconds: '5': must be a number"),
@@ -575,7 +575,7 @@ def test_processes_decide_as_the_first_of_them(tmp_path: Path) -> None:
 
 
 def test_a_run_folder_is_one_process_s(small: Dataset, tmp_path: Path) -> None:
-    with RunFolder(tmp_path / "r"), pytest.raises(BlockingIOError, match="another process is at work in it"):
+    with RunFolder(tmp_path / "r"), pytest.raises(BlockingIOError, match="used by another process"):
         cnnjax.fit(ONE, small, store=tmp_path / "r", resume=True)
 
 
@@ -603,7 +603,7 @@ def test_the_notebook_runs_and_ends_as_it_says(tmp_path: Path) -> None:
     assert printed[2].startswith("test accuracy 9")
     assert "exit code 143\n" in printed[5]
     assert printed[5].endswith("True\n")
-    assert printed[6].startswith("stopped; what was trained is saved: resume=True continues\nrank ")
+    assert printed[6].startswith("stopped, and the state is saved: continue with resume=True\nrank ")
     assert printed[7] == "configuration: the same\nenvironment: the same\ndata: the same\nresults: the same\n"
 
 

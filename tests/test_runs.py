@@ -144,5 +144,5 @@ def test_packed_trials_that_need_more_memory_train_in_chunks(digits: Dataset, tm
     [program] = plan(trials(SweepConfig(base, axes, seeds=2)), Lanes(0, 1), "one", spec=digits.spec)
     some = 0.6 * compile_program(program, digits).memory / 2**30
     done = script("sweep", *arguments, "--memory", str(some), cwd=tmp_path)
-    assert "\nmemory: 16 trials at once take " in done.stdout
+    assert "\nmemory: 16 trials need " in done.stdout
     assert "16 trials: 16 complete" in done.stdout

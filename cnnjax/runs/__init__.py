@@ -1,4 +1,4 @@
-"""Whole runs: one loop over a store, the records and checkpoints that it leaves, and trained networks."""
+"""Runs: the training loop, the stores for records and checkpoints, and trained networks."""
 
 from cnnjax.runs.begin import begin as begin
 from cnnjax.runs.checkpoints import Checkpoint as Checkpoint

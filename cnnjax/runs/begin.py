@@ -1,4 +1,4 @@
-"""How a run begins: what it is is recorded, and of one that is resumed what has changed is refused."""
+"""The start of a run: writes its records, or compares a resumed run with them."""
 
 import dataclasses
 import json
@@ -18,13 +18,13 @@ from cnnjax.runs.store import RunFolder, Store
 _POINTS = {field.name for field in dataclasses.fields(SweepConfig)} - {"base"}
 
 
-class Begun(NamedTuple):
-    """How a run begins."""
+class Start(NamedTuple):
+    """The start of a run."""
 
     complete: bool
-    """It has a summary, and nothing has changed."""
+    """Whether the run has a summary and nothing has changed."""
     replaced: dict[str, Any]
-    """Records that `accept` is to write, once the states of the store are known to fit what has changed."""
+    """Changed records, which `accept` writes once the states in the store are known to fit them."""
 
 
 def begin(
@@ -34,18 +34,18 @@ def begin(
     code: Mapping[str, Any] | None = None,
     *,
     allow_changes: bool = False,
-) -> Begun:
-    """Records what a run is; of one that is resumed, refuses what has changed.
+) -> Start:
+    """Writes the configuration, environment and data of a run, or compares them with the records in the store.
 
     Args:
-      store: of the run.
-      config: what is trained.
-      data: on which.
-      code: path and SHA-256 of code of one's own; where one side has none, it is not compared.
-      allow_changes: whether changes are accepted.
+      store: the store of the run.
+      config: the configuration.
+      data: the data set.
+      code: path and SHA-256 of the user's preset; compared only if both sides have one.
+      allow_changes: whether a resumed run may differ from its records.
 
     Raises:
-      ValueError: something has changed.
+      ValueError: if a resumed run differs from its records.
     """
     env = environment()
     if code:
@@ -66,8 +66,8 @@ def begin(
             found += orders(there, here)
         if name == "config" and found and any(_ordered(there, field) != _ordered(here, field) for field in _POINTS):
             raise ValueError(
-                f"resume: {store.name} has other trials: {'; '.join(found)}: use another --name, with "
-                f"--extend {store.name} to take over those that both have"
+                f"resume: {store.name} has other trials: {'; '.join(found)}: use another --name, and "
+                f"--extend {store.name} to reuse the trials that both have"
             )
         changed += found
     ended = store.read_json("summary.json") is not None
@@ -76,13 +76,13 @@ def begin(
     if changed and not allow_changes:
         raise ValueError(
             f"resume: {store.name} was started with other settings: {'; '.join(changed)}: "
-            "--allow-changes (allow_changes=True) continues all the same"
+            "use --allow-changes (allow_changes=True) to continue anyway"
         )
-    return Begun(not changed and ended, facts if changed else {})
+    return Start(not changed and ended, facts if changed else {})
 
 
 def _devices(plan: Any) -> int:
-    """How many a plan needs; 0 where there is none, or none that can be read."""
+    """Returns the number of devices that a plan needs; 0 if there is no valid plan."""
     try:
         return max(parse_lanes(str(entry["lanes"])).all_devices for entry in plan["programs"])
     except (TypeError, KeyError, ValueError):
@@ -92,28 +92,28 @@ def _devices(plan: Any) -> int:
 def _check_kind(there: Mapping[str, Any], here: Mapping[str, Any], name: str) -> None:
     kinds = ["a sweep" if "axes" in value else "a single run" for value in (there, here)]
     if kinds[0] != kinds[1]:
-        raise ValueError(f"resume: {name} is {kinds[0]}, and this is {kinds[1]}: use another --name")
+        raise ValueError(f"resume: {name} is {kinds[0]}, but this is {kinds[1]}: use another --name")
 
 
 def _ordered(config: Mapping[str, Any], field: str) -> str:
-    """A field as JSON that keeps the order of axes, by which trials are numbered."""
+    """Returns a field as JSON; it keeps the order of the axes, which determines the numbers of the trials."""
     return json.dumps(config.get(field))
 
 
 def orders(there: Mapping[str, Any], here: Mapping[str, Any]) -> list[str]:
-    """What is to be said where the same axes come in another order, in which trials are numbered."""
+    """Reports axes in another order, which would number the trials differently."""
     old, new = (list(config.get("axes", ())) for config in (there, here))
     if old == new or sorted(old) != sorted(new):
         return []
     return [f"the order of the axes {', '.join(old)} there, {', '.join(new)} here"]
 
 
-def accept(store: Store, begun: Begun) -> None:
-    """Writes the records that have changed; a summary from before keeps its numbers under another name."""
-    if not begun.replaced:
+def accept(store: Store, start: Start) -> None:
+    """Writes the changed records; renames an earlier summary to `summary-before.json`."""
+    if not start.replaced:
         return
     if isinstance(store, RunFolder) and (summary := store.path / "summary.json").exists():
         before = (store.path / f"summary-before{number}.json" for number in ("", *range(2, 10**6)))
         summary.rename(next(path for path in before if not path.exists()))
-    for name, here in begun.replaced.items():
+    for name, here in start.replaced.items():
         store.write_json(f"{name}.json", here, again=True)

@@ -1,8 +1,8 @@
-"""Checkpoints: states on disk, each whole or not there. The only room that knows Orbax.
+"""Verified checkpoints, which are written atomically. Only this module uses Orbax.
 
-A checkpoint is a folder named by its step. Orbax writes the arrays into it, and a manifest beside
-them holds what makes them trustworthy: the shape, dtype and SHA-256 of every array, and the size
-and SHA-256 of every file, so that a file is not parsed before it is known to be the one written.
+A checkpoint is a folder named by its step. It contains the arrays, written by Orbax, and a manifest
+with the shape, dtype and SHA-256 of every array and the size and SHA-256 of every file. Files are
+verified before they are parsed.
 """
 
 import hashlib
@@ -27,19 +27,19 @@ from cnnjax.options import from_json, reason
 from cnnjax.runs.records import digest
 
 SCHEMA = 1
-LARGE = 16 * 2**20  # bytes of a state that is written while training goes on
+LARGE = 16 * 2**20  # bytes above which a state is written while training continues
 _Kind = tuple[list[int], str]  # shape and dtype
 _STATE, _MANIFEST = "state", "manifest.json"
-_OVERHEAD = 2**17  # bytes besides the arrays
+_OVERHEAD = 2**17  # bytes in addition to the arrays
 _LARGEST_MANIFEST = 2**26
 
 
 class CheckpointError(Exception):
-    """A checkpoint that cannot be written or read; the message names the file and says why."""
+    """Raised if a checkpoint cannot be written or read; the message names the file and the reason."""
 
 
 class Checkpoint(NamedTuple):
-    """What a checkpoint holds."""
+    """A restored checkpoint."""
 
     step: int
     state: PyTree
@@ -48,24 +48,24 @@ class Checkpoint(NamedTuple):
 
 
 def kept(metrics: Mapping[int, float | None], latest: int, best: int) -> set[int]:
-    """The steps to keep: the `latest` last, and the `best` with the highest metrics, later ones first.
+    """Returns the steps to keep: the `latest` most recent, and the `best` with the highest metrics.
 
-    A metric that is missing or not finite is never among the best, and costs no other its place.
+    Of equal metrics, later steps come first. Missing and non-finite metrics are never among the best.
     """
     finite = [(metric, step) for step, metric in metrics.items() if metric is not None and math.isfinite(metric)]
     return {*sorted(metrics)[-latest:], *(step for _, step in sorted(finite)[::-1][:best])}
 
 
 class Checkpoints:
-    """The checkpoints of one program in a folder of their own: its latest and its best.
+    """The checkpoints of one program in a folder: the most recent and the best ones.
 
     Args:
-      folder: made with the first checkpoint.
-      config: a digest of what is trained; what was written under another is refused.
-      of_any: whether it is taken all the same.
-      latest: how many of the last are kept; at least 2 leave one to fall back to.
-      best: how many with the highest metric are kept besides.
-      report: called with a line for each checkpoint that is damaged.
+      folder: the folder, created with the first checkpoint.
+      config: a digest of the configuration; checkpoints with another digest are not restored.
+      latest: the number of most recent checkpoints to keep; with at least 2, there is a fallback.
+      best: the number of checkpoints with the highest metric to keep in addition.
+      report: called with a message for each damaged checkpoint.
+      any_config: whether checkpoints of any configuration are restored.
     """
 
     def __init__(
@@ -75,11 +75,11 @@ class Checkpoints:
         latest: int = 2,
         best: int = 1,
         report: Callable[[str], None] = lambda line: None,
-        of_any: bool = False,
+        any_config: bool = False,
     ):
-        self.of_any = of_any
+        self.any_config = any_config
         self.folder, self.config, self.latest, self.best, self.report = folder, config, latest, best, report
-        self._thread = ThreadPoolExecutor(1)  # which starts with the first save
+        self._thread = ThreadPoolExecutor(1)  # the thread starts with the first save
         self._pending: Future[None] = Future()
         self._pending.set_result(None)
 
@@ -90,10 +90,10 @@ class Checkpoints:
         self.close()
 
     def close(self) -> None:
-        """Waits for what is being written.
+        """Waits until the last checkpoint is written.
 
         Raises:
-          CheckpointError: it cannot be written.
+          CheckpointError: if it cannot be written.
         """
         try:
             self._pending.result()
@@ -101,10 +101,10 @@ class Checkpoints:
             self._thread.shutdown()
 
     def save(self, step: int, state: PyTree, metric: float | None = None) -> None:
-        """Writes a state; a large one while the caller goes on.
+        """Writes a state; large states are written in the background.
 
         Raises:
-          CheckpointError: it cannot be written, or the one before could not.
+          CheckpointError: if the state, or the one before it, cannot be written.
         """
         arrays = {name: np.array(leaf) for name, leaf in _named(state).items()}  # the state may be donated
         self._pending.result()
@@ -113,25 +113,28 @@ class Checkpoints:
             self._pending.result()
 
     def restore(self, like: PyTree) -> Checkpoint | None:
-        """The newest sound checkpoint, as numpy arrays in the structure of `like`; None if there is none.
+        """Restores the most recent valid checkpoint, as NumPy arrays in the structure of `like`.
+
+        Returns:
+          The checkpoint, or None if there are no checkpoints.
 
         Raises:
-          CheckpointError: there are checkpoints, and every one is damaged.
+          CheckpointError: if there are checkpoints, but none is valid.
         """
         steps, reason = self.steps(), ""
         for step in reversed(steps):
             path = self.folder / str(step)
             try:
-                return load(path, like, None if self.of_any else self.config)
+                return load(path, like, None if self.any_config else self.config)
             except CheckpointError as error:
                 reason = str(error)
-                self.report(f"{error}; {'the one before it is taken' if step != steps[0] else 'no other is left'}")
+                self.report(f"{error}; {'using the one before it' if step != steps[0] else 'there is no other one'}")
         if steps:
-            raise CheckpointError(f"{self.folder}: none of its checkpoints ({len(steps)}) can be used: {reason}")
+            raise CheckpointError(f"{self.folder}: none of the {len(steps)} checkpoints can be used: {reason}")
         return None
 
     def steps(self) -> list[int]:
-        """The steps of which there are folders, damaged ones included."""
+        """Returns the steps of all checkpoints, including damaged ones."""
         try:
             names = [path.name for path in self.folder.iterdir() if path.is_dir()]
         except FileNotFoundError:
@@ -139,18 +142,18 @@ class Checkpoints:
         return sorted(int(name) for name in names if name.isascii() and name.isdecimal() and str(int(name)) == name)
 
     def drop_after(self, step: int) -> None:
-        """Removes the checkpoints of later steps, from which nothing goes on any more."""
+        """Removes the checkpoints of later steps."""
         for later in self.steps():
             if later > step:
                 self._remove(later)
 
     def _remove(self, step: int) -> None:
-        aside = self.folder / f".{step}.old"  # first out of sight, so that no half of one is seen
+        aside = self.folder / f".{step}.old"  # renamed first, so that no partly removed checkpoint is read
         (self.folder / str(step)).rename(aside)
         shutil.rmtree(aside)
 
     def _clear(self) -> None:
-        """Removes what a process that was killed did not finish."""
+        """Removes unfinished files of a killed process."""
         for path in self.folder.iterdir():
             if re.fullmatch(r"\.\d+(\.old)?", path.name):
                 shutil.rmtree(path)
@@ -162,7 +165,7 @@ class Checkpoints:
             self.folder.mkdir(exist_ok=True)
             self._clear()
             needed = sum(array.nbytes for array in arrays.values()) + _OVERHEAD
-            if (free := shutil.disk_usage(self.folder).free) < needed:  # Orbax would tell it in a hundred lines
+            if (free := shutil.disk_usage(self.folder).free) < needed:  # Orbax would raise a hundred lines
                 raise OSError(f"No space left on device: {free} bytes are free, {needed} needed")
             unfinished = self.folder / f".{step}"
             with _orbax() as orbax:
@@ -179,13 +182,13 @@ class Checkpoints:
                 json.dump({**manifest, "sha256": digest(manifest)}, file, indent=1)
                 file.flush()
                 os.fsync(file.fileno())
-            if path.exists():  # damaged, or of a run that was stopped after it was written
+            if path.exists():  # damaged, or written before the run was stopped
                 path.rename(self.folder / f".{step}.old")
             unfinished.rename(path)
             self._prune()
-        except Exception as error:  # Orbax has no type of its own for a disk that is full
+        except Exception as error:  # Orbax raises various types if the disk is full
             raise CheckpointError(
-                f"{path}: cannot be written: {reason(error)}; the ones before it are whole"
+                f"{path}: cannot be written: {reason(error)}; earlier checkpoints are intact"
             ) from error
 
     def _prune(self) -> None:
@@ -193,7 +196,7 @@ class Checkpoints:
         for step in self.steps():
             try:
                 metrics[step] = _manifest(self.folder / str(step))["metric"]
-            except CheckpointError:  # left for a look
+            except CheckpointError:  # damaged checkpoints are kept for inspection
                 continue
         for step in metrics.keys() - kept(metrics, self.latest, self.best):
             self._remove(step)
@@ -201,27 +204,27 @@ class Checkpoints:
 
 
 def load(path: Path, like: PyTree, config: str | None = None) -> Checkpoint:
-    """A checkpoint as numpy arrays, verified to the bit.
+    """Loads a checkpoint as NumPy arrays, and verifies its SHA-256 digests.
 
     Args:
-      path: its folder.
-      like: a tree of arrays, or of shapes and dtypes, as the state is expected to be; where it differs
-        from the checkpoint by `jax_enable_x64` alone, numbers are converted.
-      config: the digest under which it was written; None for any.
+      path: the folder of the checkpoint.
+      like: a tree with the expected shapes and dtypes; dtypes that differ only by `jax_enable_x64` are
+        converted.
+      config: the expected digest of the configuration; None for any.
 
     Raises:
-      CheckpointError: it is damaged, or of another kind.
+      CheckpointError: if the checkpoint is damaged, or does not have the expected arrays.
     """
     manifest = _manifest(path)
     if config is not None and manifest["config"] != config:
-        raise CheckpointError(f"{path}: of another configuration")
+        raise CheckpointError(f"{path}: belongs to another configuration")
     try:
         found = _files(path)
     except OSError as error:
         raise CheckpointError(f"{error.filename}: {error.strerror}") from error
     for name in sorted(manifest["files"].keys() | found.keys()):
         if found.get(name) != manifest["files"].get(name):
-            how = "missing" if name not in found else "changed" if name in manifest["files"] else "not one of its files"
+            how = "missing" if name not in found else "changed" if name in manifest["files"] else "added"
             raise CheckpointError(f"{path / name}: {how} since it was written")
     written = {name: (facts["shape"], facts["dtype"]) for name, facts in manifest["arrays"].items()}
     _check_kinds(path, written, like)
@@ -231,27 +234,27 @@ def load(path: Path, like: PyTree, config: str | None = None) -> Checkpoint:
     except Exception as error:
         raise CheckpointError(f"{path}: Orbax cannot read it: {reason(error)}") from error
     if not isinstance(arrays, dict) or arrays.keys() != written.keys():
-        raise CheckpointError(f"{path}: holds other arrays than its manifest says")
+        raise CheckpointError(f"{path}: its arrays do not match its manifest")
     for name in arrays:
         if _facts(arrays[name]) != manifest["arrays"][name]:
-            raise CheckpointError(f"{path}: {name} is not the array that was written")
+            raise CheckpointError(f"{path}: array {name} does not match its manifest")
     return Checkpoint(manifest["step"], _converted(arrays, like), manifest["metric"], path)
 
 
 def alike(checkpoint: Checkpoint, like: PyTree) -> Checkpoint:
-    """A checkpoint in memory, checked and converted as `load` does."""
+    """Checks and converts a checkpoint in memory, as `load` does for one on disk."""
     arrays = _named(checkpoint.state)
     _check_kinds(checkpoint.path, {name: _kind_of(array) for name, array in arrays.items()}, like)
     return checkpoint._replace(state=_converted(arrays, like))
 
 
 def _check_kinds(path: Path, written: Mapping[str, _Kind], like: PyTree) -> None:
-    """CheckpointError names the first array that is not as `like` has it."""
+    """Raises CheckpointError for the first array whose shape or dtype differs from `like`."""
     wanted = {name: _kind_of(leaf) for name, leaf in _named(like).items()}
     for name in sorted(wanted.keys() | written.keys()):
         if not _convertible(written.get(name), wanted.get(name)):
             there, here = (_kind(kinds.get(name)) for kinds in (written, wanted))
-            raise CheckpointError(f"{path}: {name} is {there} there, {here} here")
+            raise CheckpointError(f"{path}: array {name} is {there} in the checkpoint, {here} in this run")
 
 
 def _kind_of(leaf: Any) -> _Kind:
@@ -270,7 +273,7 @@ def _manifest(path: Path) -> dict[str, Any]:
             manifest = from_json(opened.read(_LARGEST_MANIFEST))
         written = manifest.pop("sha256")
         if manifest["schema"] != SCHEMA:
-            raise CheckpointError(f"{file}: schema {manifest['schema']}; this version reads {SCHEMA}")
+            raise CheckpointError(f"{file}: schema {manifest['schema']}: this version reads schema {SCHEMA}")
         if written != digest(manifest) or str(manifest["step"]) != path.name:
             raise CheckpointError(f"{file}: changed since it was written")
     except OSError as error:
@@ -281,7 +284,7 @@ def _manifest(path: Path) -> dict[str, Any]:
 
 
 def preload() -> None:
-    """Imports Orbax, which takes longer than a small save: to be called while something else is waited for."""
+    """Imports Orbax in advance, because the import takes longer than saving a small state."""
     with _orbax():
         pass
 
@@ -291,7 +294,7 @@ def _orbax() -> Iterator[Any]:
     import orbax.checkpoint as ocp
     from absl import logging
 
-    with quiet(logging, logging.FATAL):  # what it logs it also raises
+    with quiet(logging, logging.FATAL):  # it also raises all that it logs
         yield ocp.Checkpointer(ocp.PyTreeCheckpointHandler())
 
 
@@ -302,7 +305,7 @@ def _named(tree: PyTree) -> dict[str, Any]:
 
 
 def _convertible(written: _Kind | None, wanted: _Kind | None) -> bool:
-    """Whether both are one, or differ by `jax_enable_x64` alone: numbers of a kind in 32 and in 64 bits."""
+    """Returns whether both are equal, or differ only by `jax_enable_x64`: the same kind in 32 and 64 bits."""
     if written == wanted or written is None or wanted is None:
         return written == wanted
     (shape, name), (other_shape, other) = written, wanted
@@ -314,7 +317,7 @@ def _facts(array: np.ndarray) -> dict[str, Any]:
 
 
 def _files(folder: Path) -> dict[str, Any]:
-    """Size and SHA-256 of every file below a folder but the manifest, by path; a link counts as none."""
+    """Returns size and SHA-256 of all files in a folder by path, except the manifest and symbolic links."""
     found = {}
     for path in sorted(folder.rglob("*")):
         name = path.relative_to(folder).as_posix()

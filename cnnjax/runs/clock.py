@@ -1,4 +1,4 @@
-"""How long a run takes, and how much of it JAX compiles."""
+"""Measures the duration of a run, and the part in which JAX compiles."""
 
 import time
 import weakref
@@ -11,7 +11,7 @@ _clocks: "weakref.WeakSet[Clock]" = weakref.WeakSet()
 
 @cache
 def _listen() -> None:
-    """Once a process, since JAX lets go of no listener."""
+    """Registers the listener once per process, because JAX never removes one."""
     jax.monitoring.register_event_duration_secs_listener(_note)
 
 
@@ -23,10 +23,10 @@ def _note(event: str, duration_secs: float, **_: str | int) -> None:
 
 
 class Clock:
-    """Seconds since it was made, and how many of them JAX traced, lowered and compiled.
+    """Measures the seconds since its creation, and those in which JAX traced, lowered and compiled.
 
     Args:
-      started: `time.perf_counter()` from which `total` counts; by default now.
+      started: the value of `time.perf_counter()` at which `total` starts; by default now.
     """
 
     def __init__(self, started: float | None = None) -> None:
@@ -43,9 +43,9 @@ class Clock:
         _clocks.discard(self)
 
     def seconds(self) -> dict[str, float]:
-        """`compile`, `train` (all else since the clock was made) and `total`."""
+        """Returns `compile`, `train` (the rest since the creation of the clock) and `total`, in seconds."""
         compile_seconds, reached = 0.0, self._start
-        for start, end in sorted(self.spans):  # spans nest: an inner function is traced within an outer one
+        for start, end in sorted(self.spans):  # spans may be nested, as functions that are traced
             compile_seconds += max(0.0, end - max(start, reached))
             reached = max(reached, end)
         now = time.perf_counter()

@@ -1,4 +1,4 @@
-"""What differs between two runs."""
+"""Compares two runs."""
 
 import csv
 import json
@@ -12,14 +12,22 @@ _SIDES = ("first", "second")
 
 
 def diff(first: str | Path, second: str | Path) -> dict[str, list[str]]:
-    """What differs between two run folders, a line each: `configuration`, `environment`, `data`, `results`.
+    """Compares two run folders: configuration, environment, data and results.
 
-    Trials are compared by their values and seed: whether every number of every epoch is the same, and
-    where not, by how much the last ones differ. Of a single run and a sweep, the configuration is
-    compared with the sweep's base.
+    Trials are matched by their values and seed, and their numbers are compared in every epoch. For
+    trials that differ, the numbers of the last epoch are reported. A single run is compared with the
+    base of a sweep.
+
+    Args:
+      first: a run folder.
+      second: another run folder.
+
+    Returns:
+      The differences, one per line, under `configuration`, `environment`, `data` and `results`.
 
     Raises:
-      OSError, RecordError: a record is not there, or damaged.
+      OSError: if a record is missing.
+      RecordError: if a record is damaged.
     """
     folders = Path(first), Path(second)
 
@@ -39,23 +47,23 @@ def diff(first: str | Path, second: str | Path) -> dict[str, list[str]]:
 
 
 def _compared(folders: Sequence[Path], configs: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Trials by their values and seed; where a run has not ended, by number, which tells if the sweeps are the same."""
+    """Compares trials by their values and seed, or by number if a run has not ended and the points are equal."""
     names = [_names(folder) for folder in folders]
     if not all(names):
         if _points(configs[0]) != _points(configs[1]):
             unended = ", ".join(str(folder) for folder, found in zip(folders, names, strict=True) if not found)
-            return [f"not compared: {unended} has not ended, and the two have other trials"]
+            return [f"not compared: {unended} has not ended, and the runs have different trials"]
         names = [{}, {}]
     return list(_results(*map(_trials, folders, names)))
 
 
 def _points(config: Mapping[str, Any]) -> str:
-    """What numbers the trials of a sweep, the order of its axes included; the same for every single run."""
+    """Returns the fields that determine the numbers of the trials, as JSON; equal for all single runs."""
     return json.dumps({name: value for name, value in config.items() if "axes" in config and name != "base"})
 
 
 def _trials(folder: Path, names: Mapping[int, str]) -> dict[str, list[Row]]:
-    """The epochs of each trial, by its values and seed."""
+    """Returns the epochs of each trial, by its values and seed."""
     found: dict[str, list[Row]] = {}
     for row in read_metrics(folder / "metrics.jsonl"):
         rest = {name: value for name, value in row.items() if name != "trial"}
@@ -64,7 +72,7 @@ def _trials(folder: Path, names: Mapping[int, str]) -> dict[str, list[Row]]:
 
 
 def _names(folder: Path) -> Mapping[int, str]:
-    """Values and seed of the trials of a sweep that has ended, by number."""
+    """Returns values and seed of the trials of a finished sweep, by number."""
     path = folder / "trials.csv"
     if not path.is_file():
         return {}
@@ -84,7 +92,7 @@ def _results(there: Mapping[str, list[Row]], here: Mapping[str, list[Row]]) -> I
     unlike = [name for name in both if there[name] != here[name]]
     for missing, side in ((there.keys() - here.keys(), _SIDES[0]), (here.keys() - there.keys(), _SIDES[1])):
         if missing:
-            yield f"{len(missing)} trial{'s' if len(missing) > 1 else ''} in the {side} alone"
+            yield f"{len(missing)} trial{'s' if len(missing) > 1 else ''} only in the {side}"
     if unlike:
         yield f"{len(both) - len(unlike)} of {len(both)} trials have the same numbers in every epoch"
     for name in unlike:

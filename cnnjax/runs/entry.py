@@ -1,4 +1,4 @@
-"""Where runs begin: `sweep` and `fit` for code and notebooks, `events` for whoever shows them as they happen."""
+"""The entry points of runs: `fit` and `sweep` for code and notebooks, `events` for front ends."""
 
 import sys
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
@@ -31,12 +31,12 @@ _Execution = TypeVar("_Execution", bound=Execution)
 
 
 def as_sweep(config: Config) -> SweepConfig:
-    """A single run as a sweep of one trial."""
+    """Converts a single run to a sweep of one trial."""
     return config if isinstance(config, SweepConfig) else SweepConfig(config, axes=(), seeds=1)
 
 
 def as_resumed(execution: _Execution, store: Store | Path) -> _Execution:
-    """An execution without what the plan of a run that is resumed decides, in its store or in the folder at a path."""
+    """Removes the settings that the plan of a resumed run determines; `store` may be the path of its folder."""
     plan = (store / "plan.json").is_file() if isinstance(store, Path) else store.read_json("plan.json")
     return replace(execution, plan_from=None, lanes="auto") if plan else execution
 
@@ -56,41 +56,41 @@ def events(
     stop: Stop = lambda: False,
     started: float | None = None,
 ) -> Generator[Event, None, None]:
-    """Carries a run out from its checks to its summary; see `run` for what is yielded.
+    """Runs a configuration, from the first checks to the summary, and yields the events of `run`.
 
     Args:
-      config: what is trained: one run, or a sweep.
-      data: on which.
-      open_store: called after the checks that need no training, and left in the end.
-      execution: how.
-      extend: run folders of which trials are taken over, when the run begins.
-      only_extend: whether they must be the shards of the sweep, and all of them.
-      allow_changes: whether a run that is resumed, or extended, may have begun with other settings.
-      classes: your own that the configurations of these folders may name.
-      code: facts of the code that defines them, for `env.json`.
-      tensorboard: whether a run folder ends with a TensorBoard run for each trial.
+      config: the configuration of a single run or a sweep.
+      data: the data set.
+      open_store: returns a context manager for the store; called after the checks.
+      execution: the execution settings.
+      extend: run folders whose trials are reused when the run starts.
+      only_extend: whether `extend` must be exactly the shards of the sweep.
+      allow_changes: whether a resumed or reused run may have other settings.
+      classes: user-defined classes that the configurations of these folders may name.
+      code: path and SHA-256 of the code that defines them, for `env.json`.
+      tensorboard: whether to write a TensorBoard run for each trial to the run folder.
       stop: see `run`.
-      started: `time.perf_counter()` when the process began, for the times in `summary.json`.
+      started: the value of `time.perf_counter()` at the start of the process, for `summary.json`.
 
     Raises:
-      ValueError: the configuration cannot be carried out, or is not that of the run that is resumed.
-      DataError: the data is not sound.
-      OSError, RecordError, CheckpointError: a file cannot be read or written, or is damaged.
+      ValueError: if the configuration cannot be run, or a resumed run differs from its records.
+      DataError: if the data is invalid.
+      OSError, RecordError, CheckpointError: if a file cannot be read or written, or is damaged.
     """
     execution, sweep = execution or Execution(), as_sweep(config)
     check(sweep, data, execution, extend, classes)
     if only_extend:
         check_shards(extend, sweep, classes)
     with Clock(started) as clock, open_store() as store:
-        begun = begin(store, config, data, code, allow_changes=allow_changes)
-        yield Opened(store, begun.complete)
+        start = begin(store, config, data, code, allow_changes=allow_changes)
+        yield Opened(store, start.complete)
         if extend and store.read_json("plan.json") is None:
             yield from map(Noted, _extend(store, sweep, data, execution, extend, classes, allow_changes))
-        for event in run(sweep, data, store, execution, stop=stop, of_any=allow_changes):
-            if begun.replaced and not isinstance(event, Noted):  # what the store has was found to fit
-                accept(store, begun)
-                begun = begun._replace(replaced={})
-            if isinstance(event, Finished) and isinstance(store, RunFolder) and not begun.complete:
+        for event in run(sweep, data, store, execution, stop=stop, any_config=allow_changes):
+            if start.replaced and not isinstance(event, Noted):  # the states in the store fit
+                accept(store, start)
+                start = start._replace(replaced={})
+            if isinstance(event, Finished) and isinstance(store, RunFolder) and not start.complete:
                 if tensorboard:
                     write_tensorboard(store, event.swept)
                 summarize_run(store, config, event.swept, data, clock.seconds())
@@ -100,10 +100,10 @@ def events(
 def check(
     sweep: SweepConfig, data: Dataset, execution: Execution, extend: Sequence[Path] = (), classes: Iterable[Any] = ()
 ) -> None:
-    """ValueError or DataError where a sweep cannot be carried out or extended, as far as it can be told before."""
+    """Checks a sweep before training; raises ValueError or DataError if it cannot be run or extended."""
     data.check()
     if execution.plan_from and extend:
-        raise ValueError(f"extend: {extend[0]}: goes without --plan-from, which is for all trials")
+        raise ValueError(f"extend: {extend[0]}: cannot be combined with --plan-from: give only one of them")
     for source in extend:
         extendable(source, sweep, classes)
     check_sweep(sweep, data, execution, read_plan(execution.plan_from) if execution.plan_from else None)
@@ -118,14 +118,14 @@ def _extend(
     classes: Iterable[Any],
     allow_changes: bool,
 ) -> list[str]:
-    """Takes over what other runs have trained, and plans the rest; returns what is to be noted."""
+    """Reuses the trials of other runs, and plans the remaining ones; returns messages to show."""
     notes: list[str] = []
     taken, missing = extended(store, sweep, data, sources, classes, allow_changes=allow_changes, report=notes.append)
     stage = Stage(tuple(missing), 0, 0)
     pack = choose_packing(stage, data, execution) if missing else Packing("shapes", {})
     rest = planned(sweep, stage, data, execution, pack=pack.pack)
     plan = {**describe_plan([*taken, *rest]), "pack": pack._asdict()}
-    del plan["timed"]  # as long as nothing was
+    del plan["timed"]  # nothing has been timed so far
     store.write_json("plan.json", plan)
     return notes
 
@@ -145,34 +145,40 @@ def sweep(
     stop: Stop = lambda: False,
     **execution: Any,
 ) -> Swept:
-    """Trains a sweep, by its `search`, ranks its points, and tests the winner.
+    """Trains the trials of a sweep, ranks its points, and tests the winner.
 
-    >>> swept = cnnjax.sweep(SweepConfig(train, (("learning_rate", (0.01, 0.1)),), seeds=3))
-    >>> pandas.DataFrame(swept.table())
+    >>> from cnnjax import SGD, MLPConfig, SweepConfig, TrainConfig, sweep
+    >>> train = TrainConfig(MLPConfig(hidden=(8,)), SGD(), data="digits", epochs=1)
+    >>> swept = sweep(SweepConfig(train, axes=(("learning_rate", (0.01, 0.1)),), seeds=2))
+    >>> len(swept.points), len(swept.table())  # the points, best first, and a row for each trial
+    (2, 4)
 
     Args:
-      config: what is trained.
-      data: on which; by default what `config` names.
-      store: where records and states are kept: the path of a run folder, which gets all that
-        `sweep.py` leaves, a `RunFolder` that stays open, or an `InMemory()` that outlives the call; by
-        default memory. States are saved every `save_seconds` of training (30 unless told).
-      resume: whether a run that the store has is continued.
-      extend: run folders of finished sweeps, of which trials are taken over.
-      allow_changes: whether a run that is resumed or extended may have begun with other settings.
-      progress: whether a progress bar is shown, or what each event is given to.
-      stop: asked between dispatches whether the run is to be saved and ended.
+      config: the configuration of the sweep; its `search` selects the trials.
+      data: the data set; by default the one that `config` names.
+      store: where to keep records and states: the path of a run folder, which then contains all that
+        `sweep.py` writes, an open `RunFolder`, or an `InMemory()`. By default they are kept in memory
+        until the call returns. States are saved every `save_seconds` of training.
+      resume: whether to continue the run in the store, if there is one.
+      extend: run folders of finished sweeps, whose trials are reused.
+      allow_changes: whether a resumed or reused run may have other settings.
+      progress: whether to show a progress bar, or a function that is called with each event.
+      stop: a function that is called between dispatches; once it returns true, the state is saved and
+        the run stops.
       **execution: fields of `Execution`, as `pack="one"`.
 
+    Returns:
+      The ranked points, the records of all epochs, the states of the trials, and the test metrics.
+
     Raises:
-      ValueError, TypeError: it cannot be carried out, or is not the run that is resumed.
-      FileExistsError: the store has a run, and is not to be resumed.
-      BlockingIOError: another process has the run folder.
-      RecordError, CheckpointError, DataError: what is read is damaged or missing.
-      KeyboardInterrupt: `stop` was true, and the state is saved; or an interrupt came, and what was saved
-        last is what `resume` continues from.
+      ValueError, TypeError: if the sweep cannot be run, or a resumed run differs from its records.
+      FileExistsError: if the store contains a run and `resume` is false.
+      BlockingIOError: if another process uses the run folder.
+      RecordError, CheckpointError, DataError: if a file is damaged or missing.
+      KeyboardInterrupt: if `stop` returned true, after the state was saved, or on an interrupt.
     """
     _check_config(config, SweepConfig, ": cnnjax.fit takes a TrainConfig")
-    return _carried_out(config, data, store, resume, extend, allow_changes, progress, stop, execution)
+    return _execute(config, data, store, resume, extend, allow_changes, progress, stop, execution)
 
 
 def fit(
@@ -188,16 +194,23 @@ def fit(
 ) -> Trained:
     """Trains one network and tests it.
 
-    >>> trained = cnnjax.fit(TrainConfig(MLPConfig(), SGD(learning_rate=0.1), data="digits", epochs=10))
-    >>> trained.test, trained.rows[-1]["valid_accuracy"], trained.logits(images)
+    >>> from cnnjax import SGD, MLPConfig, TrainConfig, fit, load
+    >>> trained = fit(TrainConfig(MLPConfig(hidden=(8,)), SGD(learning_rate=0.1), data="digits", epochs=1))
+    >>> images = load("digits").test.inputs
+    >>> trained.logits(images[:4]).shape
+    (4, 10)
 
-    Arguments and errors are those of `sweep`; where training diverged, the network is the last before it did.
+    Arguments and errors are those of `sweep`.
+
+    Returns:
+      The trained network with its records and test metrics. If training diverged, the parameters are
+      those before it diverged.
     """
     _check_config(config, TrainConfig, ": cnnjax.sweep takes a SweepConfig")
-    return _carried_out(config, data, store, resume, (), allow_changes, progress, stop, execution).trained(0)
+    return _execute(config, data, store, resume, (), allow_changes, progress, stop, execution).trained(0)
 
 
-def _carried_out(
+def _execute(
     config: Config,
     data: Dataset | None,
     store: Store | str | Path | None,
@@ -212,7 +225,7 @@ def _carried_out(
     _check_arguments(data, store, {"resume": resume, "allow_changes": allow_changes}, progress, stop)
     _check_execution(execution)
     if not (isinstance(sources, Sequence) and all(isinstance(source, str | Path) for source in sources)):
-        raise TypeError(f"extend: {extend!r}: must be the path of a run folder, or a list of them")
+        raise TypeError(f"extend: {extend!r}: must be the path of a run folder, or a list of paths")
     store = Path(store).expanduser() if isinstance(store, str) else store
     base = config.base if isinstance(config, SweepConfig) else config
     if data is None:
@@ -238,7 +251,7 @@ def _carried_out(
             show(event)
             if isinstance(event, Finished):
                 return event.swept
-    raise KeyboardInterrupt("stopped; what was trained is saved: resume=True continues")
+    raise KeyboardInterrupt("stopped, and the state is saved: continue with resume=True")
 
 
 def _check_config(config: Any, kind: type, other: str) -> None:
@@ -248,9 +261,9 @@ def _check_config(config: Any, kind: type, other: str) -> None:
 
 
 def _check_arguments(data: Any, store: Any, switches: Mapping[str, Any], progress: Any, stop: Any) -> None:
-    """TypeError or ValueError where an argument is of another kind, before anything is written."""
+    """Raises TypeError or ValueError for an invalid argument, before anything is written."""
     if not (data is None or isinstance(data, Dataset)):
-        raise TypeError(f"data: {type(data).__name__}: must be a Dataset, as cnnjax.load returns it")
+        raise TypeError(f"data: {type(data).__name__}: must be a Dataset, as returned by cnnjax.load")
     kept = isinstance(store, str | Path) or (hasattr(store, "read_json") and not isinstance(store, type))
     if not (store is None or kept) or store == "":
         raise TypeError(f"store: {store!r}: must be the path of a run folder, a RunFolder, or InMemory()")
@@ -258,26 +271,26 @@ def _check_arguments(data: Any, store: Any, switches: Mapping[str, Any], progres
         if not isinstance(value, bool):
             raise TypeError(f"{name}: {value!r}: must be True or False")
     if switches["resume"] and store is None:
-        raise ValueError("resume: there is nothing to resume without a store")
+        raise ValueError("resume: True: needs a store")
     if not (isinstance(progress, bool) or callable(progress)):
-        raise TypeError(f"progress: {progress!r}: must be True, False, or a function of an event")
+        raise TypeError(f"progress: {progress!r}: must be True, False, or a function that takes an event")
     if not callable(stop):
-        raise TypeError(f"stop: {stop!r}: must be a function without arguments that returns whether to stop")
+        raise TypeError(f"stop: {stop!r}: must be a function without arguments that returns True to stop")
 
 
 def _check_execution(execution: Mapping[str, Any]) -> None:
-    """TypeError where a keyword is no field of `Execution`."""
+    """Raises TypeError for a keyword that is not a field of `Execution`."""
     known = [field.name for field in fields(Execution)]
     for name in execution:
         if name not in known:
-            raise TypeError(f"{name}: no such argument; {suggest(name, known)}there are {', '.join(known)}")
+            raise TypeError(f"{name}: no such argument: {suggest(name, known)}use one of {', '.join(known)}")
 
 
 def _loaded(name: str) -> Dataset:
-    """Data by its name; ValueError where it is a preset's own, which only the preset can give."""
+    """Loads data by name; raises ValueError for data that a preset defines."""
     own = getattr(sys.modules.get(f"preset.{name}"), "data", None)  # as `load_preset` names the module
     if isinstance(own, Dataset) or (callable(own) and not isinstance(own, type)):
-        raise ValueError(f"data: {name!r} is a preset's own: give preset.dataset() as `data`")
+        raise ValueError(f"data: {name!r} is defined by a preset: give preset.dataset() as `data`")
     return load(name)
 
 
@@ -286,5 +299,5 @@ def _opened(store: Store | Path | None, resume: bool) -> AbstractContextManager[
         return RunFolder(store, resume=resume)
     store = store if store is not None else InMemory()
     if not resume and store.read_json("config.json") is not None:
-        raise FileExistsError(f"{store.name}: has a run: resume=True continues it")
+        raise FileExistsError(f"{store.name}: already contains a run: continue it with resume=True")
     return nullcontext(store)

@@ -1,4 +1,4 @@
-"""What a run depends on besides its configuration: versions, device, source."""
+"""The environment of a run: versions, device, settings and source."""
 
 import hashlib
 import platform
@@ -19,16 +19,16 @@ PROPOSING = (
     "scipy",
     "torch",
     "cmaes",
-)  # where they are installed: on these an Optuna sampler's points depend
-_SHOWING = ("pictures", "tensorboard", "commands")  # rooms that change no number
+)  # the points of Optuna samplers depend on these, if installed
+_SHOWING = ("pictures", "tensorboard", "commands")  # these do not affect results
 
 
 FIXED = ("packages", "device", "switches", "source", "preset")
-"""Entries of an environment that must not change while a run lasts: its plan says how many devices it needs."""
+"""Entries of an environment that must not change when a run is resumed; its plan determines the devices."""
 
 
 def environment() -> dict[str, Any]:
-    """Versions, device, and the checkout's git commit (None outside a checkout)."""
+    """Returns versions, devices, JAX's settings, and the git commit of the checkout (None outside a checkout)."""
     device = jax.devices()[0]
     return {
         "python": platform.python_version(),
@@ -43,9 +43,9 @@ def environment() -> dict[str, Any]:
 
 
 def changes(there: Mapping[str, Any], here: Mapping[str, Any], names: Iterable[str] = FIXED) -> Iterator[str]:
-    """What differs between the entries of two environments: of a preset its contents, not its path.
+    """Yields the differences between entries of two environments.
 
-    A preset is compared where both have one: in Python a configuration comes without.
+    Presets are compared by their contents, not their paths, and only if both environments have one.
     """
     names = [name for name in names if name != "preset" or ("preset" in there and "preset" in here)]
     old, new = ({name: _contents(facts.get(name)) for name in names} for facts in (there, here))
@@ -64,7 +64,7 @@ def _version(name: str) -> str | None:
 
 
 def _source() -> str:
-    """A digest of the source that decides what is trained, which tells versions apart that have one number."""
+    """Returns a digest of the source that affects results, since the version may not change with it."""
     package, contents = Path(__file__).parents[1], hashlib.sha256()
     for path in sorted(package.rglob("*.py")):
         name = path.relative_to(package)
@@ -75,7 +75,7 @@ def _source() -> str:
 
 def _commit() -> str | None:
     checkout = Path(__file__).parents[2]
-    if not (checkout / "pyproject.toml").is_file():  # a wheel, perhaps within somebody else's checkout
+    if not (checkout / "pyproject.toml").is_file():  # a wheel, perhaps inside of another checkout
         return None
     try:
         command = ["git", "-C", str(checkout), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]

@@ -1,4 +1,4 @@
-"""What happens while a run is carried out, as values: `run` yields them, a screen shows them."""
+"""The events of a run, which `run` yields and front ends show."""
 
 from typing import NamedTuple
 
@@ -10,64 +10,64 @@ from cnnjax.training import Run
 
 
 class Opened(NamedTuple):
-    """The store is this run's."""
+    """The store of the run is open."""
 
     store: Store
     complete: bool
-    """Whether all was done before, its summary included."""
+    """Whether the run had already finished, including its summary."""
 
 
 class Planned(NamedTuple):
-    """The programs of a stage that are still to be trained are known."""
+    """The programs that remain to be trained in a stage are planned."""
 
     stage: Stage
     programs: tuple[Program, ...]
     why: str = ""
-    """Why the plan changed, if it did."""
+    """The reason for a changed plan."""
 
 
 class Resumed(NamedTuple):
-    """Lines of an earlier process were taken over, and training goes on after them."""
+    """Training continues after the records of an earlier process."""
 
     rows: list[Row]
 
 
 class Compiling(NamedTuple):
-    """Nothing trains before a program is compiled."""
+    """The run waits for a program to compile."""
 
     place: int
-    """Of the program among those of its stage, counted from 1."""
+    """The number of the program, starting at 1."""
     programs: int
-    """Programs of the stage, those that are finished included."""
+    """The number of programs that this process trains in the stage."""
 
 
 class Compiled(NamedTuple):
-    """A program is ready, and is trained next."""
+    """A program is compiled and trains next."""
 
     program: Program
     run: Run
 
 
 class Within(NamedTuple):
-    """A program has trained steps that end within an epoch."""
+    """A program has trained a part of an epoch."""
 
     program: Program
     step: int
     share: float
-    """Of the epoch that is trained."""
+    """The fraction of the epoch that is trained."""
 
 
 class Epoch(NamedTuple):
-    """A program has trained an epoch."""
+    """A program has finished an epoch."""
 
     program: Program
     epoch: int
     rows: list[Row]
-    """Its new lines: none of trials that had diverged before."""
+    """The new records, without those of trials that had already diverged."""
 
 
 class Saved(NamedTuple):
-    """A program's state was saved; where it was not at its end, a run that was stopped ends after this."""
+    """The state of a program was saved; if the run was stopped, this is its last event."""
 
     program: Program
     step: int
@@ -75,13 +75,13 @@ class Saved(NamedTuple):
 
 
 class Noted(NamedTuple):
-    """Something was found that the run could do without, as a damaged checkpoint."""
+    """A message about a problem that does not stop the run, such as a damaged checkpoint."""
 
     message: str
 
 
 class Finished(NamedTuple):
-    """All is trained, ranked and tested."""
+    """All points are trained and ranked, and the winner is tested."""
 
     swept: Swept
 

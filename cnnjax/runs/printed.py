@@ -1,4 +1,4 @@
-"""Results as `print` shows them: a few lines, without arrays."""
+"""Formats results for `print`, in a few lines without arrays."""
 
 from collections.abc import Mapping
 
@@ -6,12 +6,12 @@ from cnnjax.data import Spec
 
 
 def printed(title: str, facts: Mapping[str, str]) -> str:
-    """A title and a line for each fact that is not empty."""
+    """Formats a title, and one line for each fact that is not empty."""
     width = max(map(len, facts))
     return "\n".join([title, *(f"  {name:{width}}  {value}" for name, value in facts.items() if value)])
 
 
 def describe_inputs(name: str, spec: Spec) -> str:
-    """A data set in a line, as `digits: uint8[8, 8, 1], 10 classes`."""
+    """Describes a data set in one line, as `digits: uint8[8, 8, 1], 10 classes`."""
     labels = f"{len(spec.classes)} classes" if spec.classes else f"labels {spec.label_dtype}{list(spec.label_shape)}"
     return f"{name}: {spec.dtype}{list(spec.shape)}, {labels}"

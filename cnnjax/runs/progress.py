@@ -1,4 +1,4 @@
-"""The progress of a run as it is shown: a bar on a terminal or in a notebook, plain lines elsewhere."""
+"""Shows the progress of a run: a bar in a terminal or a notebook, plain lines elsewhere."""
 
 import contextlib
 import shutil
@@ -14,17 +14,17 @@ from cnnjax.runs.records import Row, has_diverged, result_of
 from cnnjax.sweeps import Result, Stage, rank, shown, work
 
 LINE_SECONDS, BAR_SECONDS = 10.0, 0.2
-_BAR = 18  # columns of the shortest bar, with its percentage
+_BAR = 18  # minimum columns of the bar with its percentage
 
 
 def in_lines() -> bool:
-    """Whether there is neither a terminal nor a notebook, so that progress is shown as plain lines."""
+    """Returns whether progress is shown as plain lines: there is neither a terminal nor a notebook."""
     return not sys.stderr.isatty() and "ipykernel" not in sys.modules
 
 
 @contextlib.contextmanager
 def waiting(words: str, *, visible: bool = True) -> Iterator[None]:
-    """Says what is waited for: until it is over on a terminal or in a notebook, as a line elsewhere."""
+    """Shows a message while the block runs; where progress is shown as plain lines, the message remains."""
     if visible and in_lines():
         print(words, flush=True)
     elif visible:
@@ -37,13 +37,13 @@ def waiting(words: str, *, visible: bool = True) -> Iterator[None]:
 
 
 class Progress:
-    """Shows events: a bar on a terminal or in a notebook, plain lines elsewhere.
+    """Shows the events of a run: a bar in a terminal or a notebook, plain lines elsewhere.
 
     Args:
-      sweep: what is trained.
-      data: on which.
-      visible: whether anything is shown.
-      log: gets the lines that are not printed, since there is a bar or nothing is visible.
+      sweep: the configuration of the sweep.
+      data: the data set.
+      visible: whether to show anything.
+      log: called with each line that is not printed, because there is a bar or `visible` is false.
     """
 
     def __init__(
@@ -55,13 +55,13 @@ class Progress:
         log: Callable[[str], None] = lambda line: None,
     ):
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of notebooks without widgets, where a plain bar serves
+            warnings.simplefilter("ignore")  # without widgets, tqdm warns and shows a plain bar
             from tqdm.auto import tqdm
         self._prints, self._log = visible and in_lines(), log
         self._alone = len(sweep.axes) == 0 and sweep.seeds == 1
         self._examples, self._metric, self._epochs = len(data.train.labels), sweep.base.metric, sweep.base.epochs
         self._total, self._whole, self._part = work(sweep) * self._examples, 0, 0.0
-        self._start, self._before = time.perf_counter(), 0.0  # when the first program was compiled, and what was done
+        self._start, self._before = time.perf_counter(), 0.0  # time and examples when the first program is compiled
         self._last = self._start
         self._bar = tqdm(
             total=self._total,
@@ -70,9 +70,9 @@ class Progress:
             dynamic_ncols=True,
             leave=False,
         )
-        self._name = self._waits = ""
+        self._name = self._message = ""
         self._stage: Stage | None = None
-        self._rows: dict[int, Row] = {}  # the last of each trial
+        self._rows: dict[int, Row] = {}  # the last record of each trial
 
     def __call__(self, event: Event) -> None:
         """Shows an event."""
@@ -90,7 +90,7 @@ class Progress:
             case Compiling(place, count):
                 self._waiting(f"compiling {place} of {count}" if count > 1 else "compiling")
             case Compiled():
-                if self._before == 0:  # speed is that of training
+                if self._before == 0:  # the time to plan and compile does not count for the speed
                     self._start = self._last = time.perf_counter()
                     self._before = self._done
             case Within() | Epoch():
@@ -114,18 +114,18 @@ class Progress:
 
     @property
     def _done(self) -> float:
-        """Examples that were trained, by all trials together."""
+        """The number of examples trained so far, over all trials."""
         return self._whole + self._part
 
     def standing(self) -> str:
-        """What is so far, in a line; empty before the first epoch has ended."""
+        """Returns the current results in one line; empty before the end of the first epoch."""
         best, name, counts = self._facts()
         if self._alone:
             return ", ".join([best, *counts])
         return f"{', '.join(counts)}; {best}{name and f' ({name})'}" if counts else ""
 
     def _facts(self) -> tuple[str, str, list[str]]:
-        """The best metric so far, the name of its point, and the trials by status but for counts that are zero."""
+        """Returns the best metric so far, the name of its point, and the nonzero counts of trials by status."""
         trials = self._stage.trials if self._stage else ()
         results: list[Result] = [
             result_of(trial, self._rows[trial.number], self._examples) for trial in trials if trial.number in self._rows
@@ -137,7 +137,7 @@ class Progress:
         if self._alone:
             return valid, "", [f"train loss {results[0].train_loss:.4f}"]
         diverged = sum(map(has_diverged, self._rows.values()))
-        left = self._rows.keys() - {trial.number for trial in trials}  # of an earlier stage
+        left = self._rows.keys() - {trial.number for trial in trials}  # trials of earlier stages
         stopped = (
             sum(not has_diverged(self._rows[number]) for number in left) if self._stage and self._stage.after else 0
         )
@@ -151,13 +151,13 @@ class Progress:
         return [_duration((self._total - self._done) * (now - self._start) / (self._done - self._before)) + " left"]
 
     def _waiting(self, words: str) -> None:
-        if words != self._waits:
+        if words != self._message:
             self._line(words)
-        self._waits = words
+        self._message = words
         self._bar.set_description_str(words)
 
     def _advance(self) -> None:
-        """Shows how much is done, every so often."""
+        """Updates the bar, or prints a line, at most every `BAR_SECONDS` or `LINE_SECONDS`."""
         now = time.perf_counter()
         if now - self._last < (LINE_SECONDS if self._prints else BAR_SECONDS):
             return
@@ -177,19 +177,19 @@ class Progress:
             self._bar.set_description_str(_fitted(filter(None, pieces), columns - _BAR))
 
     def _line(self, message: str) -> None:
-        """A line where there is no bar; it is logged in any case."""
+        """Prints a line if there is no bar, else logs it."""
         if message and self._prints:
             print(message, flush=True)
         elif message:
             self._log(message)
 
     def close(self) -> None:
-        """Takes the bar away."""
+        """Removes the bar."""
         self._bar.close()
 
 
 def _fitted(pieces: Iterable[str], room: int) -> str:
-    """Those of the pieces that fit, the first ones first."""
+    """Joins as many pieces as fit in `room` columns, in order."""
     words = ""
     for piece in pieces:
         longer = f"{words}, {piece}" if words else piece
@@ -198,7 +198,7 @@ def _fitted(pieces: Iterable[str], room: int) -> str:
 
 
 def _duration(seconds: float) -> str:
-    """A time to two digits or so, as `48 s`, `12 min`, `3.4 h`."""
+    """Formats a duration with about two digits, as `48 s`, `12 min` or `3.4 h`."""
     if seconds < 99.5:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 99.5 * 60 else f"{seconds / 3600:.1f} h"

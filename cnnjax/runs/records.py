@@ -1,4 +1,4 @@
-"""What the records of a run say: JSON, JSON lines and CSV, as plain values."""
+"""The records of a run (JSON, JSON lines and CSV) as plain values."""
 
 import enum
 import hashlib
@@ -20,22 +20,22 @@ from cnnjax.sweeps import Program, Result, Stage, Trial, results, stages
 from cnnjax.training import Progress
 
 Row = dict[str, Any]
-"""A line of `metrics.jsonl`: a trial after an epoch. Nulls where it has diverged."""
+"""A line of `metrics.jsonl`: a trial after an epoch, with nulls if it has diverged."""
 
 FORMAT = 2
 _WRITTEN_BY = {1: "cnnjax 0.1"}
 
 
 class RecordError(Exception):
-    """A record that is damaged; the message names the file and the line."""
+    """Raised for a damaged record; the message names the file and the line."""
 
 
 def read_record(path: Path) -> dict[str, Any]:
-    """What a JSON file of a run folder holds.
+    """Reads a JSON file of a run folder.
 
     Raises:
-      OSError: it is not there.
-      RecordError: it is damaged, or of another format.
+      OSError: if the file cannot be read.
+      RecordError: if it is damaged, or has another format version.
     """
     try:
         value = from_json(path.read_bytes())
@@ -47,16 +47,16 @@ def read_record(path: Path) -> dict[str, Any]:
     if found != FORMAT:
         by = _WRITTEN_BY.get(found, "another version") if isinstance(found, int) else "another version"
         raise RecordError(
-            f"{path}: format {found}, written by {by}: read it with that version; this one reads format {FORMAT}"
+            f"{path}: format {found}, written by {by}: read it with that version; this version reads format {FORMAT}"
         )
     return value
 
 
 def read_metrics(path: Path) -> list[Row]:
-    """The lines of a `metrics.jsonl`, up to one that was not finished.
+    """Reads a `metrics.jsonl`, without an unfinished last line.
 
     Raises:
-      RecordError: a line before the last is damaged, or any has not the fields of an epoch.
+      RecordError: if a line before the last one is damaged, or a line lacks a field.
     """
     lines = path.read_bytes().splitlines(keepends=True)
     rows = []
@@ -64,19 +64,19 @@ def read_metrics(path: Path) -> list[Row]:
         try:
             row = from_json(line)
             if not isinstance(row, dict) or not line.endswith(b"\n"):
-                raise ValueError("no whole line")
+                raise ValueError("incomplete line")
         except ValueError as error:
             if number == len(lines):
                 break
             raise RecordError(f"{path}: line {number} is damaged: {error}") from None
         if not _whole(row):
-            raise RecordError(f"{path}: line {number} is damaged: not the fields of an epoch")
+            raise RecordError(f"{path}: line {number} is damaged: fields are missing or have the wrong type")
         rows.append(row)
     return rows
 
 
 def _whole(row: Mapping[str, Any]) -> bool:
-    """Whether a line has the fields of one."""
+    """Returns whether a line has all fields, with the right types."""
     counts = [row.get(name, "") for name in ("trial", "epoch", "step")]
     losses = [row.get(name, "") for name in ("train_loss", "valid_loss")]
     rest = [value for name, value in row.items() if name.startswith(("train_", "valid_"))]
@@ -88,7 +88,7 @@ def _whole(row: Mapping[str, Any]) -> bool:
 
 
 def plain(value: Any) -> Any:
-    """A value as JSON holds it: tuples of numbers as `8,16`, what is not finite as null."""
+    """Converts a value for JSON: tuples to text as `8,16`, numbers that are not finite to null."""
     if isinstance(value, Mapping):
         return {str(key): plain(entry) for key, entry in value.items()}
     if isinstance(value, tuple):
@@ -103,7 +103,7 @@ def plain(value: Any) -> Any:
 
 
 def readable(value: Any, indent: str = "") -> str:
-    """A plain value as JSON with a line for each entry, but one line for what holds plain values only."""
+    """Formats a plain value as JSON, with one line per entry; an innermost list or object takes one line."""
     entries = list(value.values() if isinstance(value, Mapping) else value if isinstance(value, list) else ())
     if not any(isinstance(entry, Mapping | list) for entry in entries) and (indent or not entries):
         return json.dumps(value)
@@ -115,7 +115,7 @@ def readable(value: Any, indent: str = "") -> str:
 
 
 def describe_data(data: Dataset) -> dict[str, Any]:
-    """What a network needs to know of its data, and a digest of all of it."""
+    """Describes a data set: its specification, the sizes of its splits, and a digest of all arrays."""
     splits = {"train": data.train, "valid": data.valid, "test": data.test}
     return {
         "name": data.name,
@@ -128,12 +128,12 @@ def describe_data(data: Dataset) -> dict[str, Any]:
 
 
 def digest(value: Any) -> str:
-    """SHA-256 of a plain value, whatever the order of its fields."""
+    """Returns the SHA-256 of a plain value, which does not depend on the order of fields."""
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
 
 
 def epoch_rows(program: Program, progress: Progress) -> list[Row]:
-    """What `metrics.jsonl` says of an epoch, a line for each trial of a program; nulls of one that has diverged."""
+    """Returns the lines of `metrics.jsonl` for an epoch, one per trial of a program; NaN if it has diverged."""
     train = np.asarray(progress.train.metric)[program.rows].tolist()
     name = program.config.metric.name
     return [
@@ -151,7 +151,7 @@ def epoch_rows(program: Program, progress: Progress) -> list[Row]:
 
 
 def result_of(trial: Trial, row: Mapping[str, Any], examples: int) -> Result:
-    """A trial's result as its last line in `metrics.jsonl` has it, on so many training examples."""
+    """Returns the result of a trial from its last line in `metrics.jsonl` and the number of training examples."""
     step, epochs = row["step"], row["epoch"]
     names = ("train_loss", "valid_loss", f"valid_{trial.config.metric.name}")
     numbers = (math.nan if row[name] is None else row[name] for name in names)
@@ -163,19 +163,19 @@ def result_of(trial: Trial, row: Mapping[str, Any], examples: int) -> Result:
 
 
 def counted(statuses: Iterable[str]) -> str:
-    """How many trials have each status, as `8 complete, 4 diverged`."""
+    """Formats the number of trials with each status, as `8 complete, 4 diverged`."""
     found = list(statuses)
     counts = {status: found.count(status) for status in ("complete", "stopped", "diverged")}
     return ", ".join(f"{count} {status}" for status, count in counts.items() if count)
 
 
 def has_diverged(row: Mapping[str, Any] | None) -> bool:
-    """Whether a trial has diverged, by its last line."""
+    """Returns whether a trial has diverged, from its last line."""
     return row is not None and row["valid_loss"] is None
 
 
 def replayed(sweep: SweepConfig, rows: Iterable[Mapping[str, Any]], examples: int) -> Iterator[Stage]:
-    """The stages of a sweep as far as its lines in `metrics.jsonl` lead, the last of which may not be at its end."""
+    """Yields the stages of a sweep that its lines in `metrics.jsonl` determine; the last may be unfinished."""
     rows, last = list(rows), dict[int, Mapping[str, Any]]()
     for stage in stages(sweep, lambda trial: result_of(trial, last[trial.number], examples)):
         yield stage
@@ -185,7 +185,7 @@ def replayed(sweep: SweepConfig, rows: Iterable[Mapping[str, Any]], examples: in
 
 
 def ended(row: Mapping[str, Any] | None, trial: Trial, until: int = 0) -> bool:
-    """Whether a trial has diverged or come to an epoch, by default its last, by its last line."""
+    """Returns whether a trial has diverged or reached an epoch, by default its last one, from its last line."""
     return row is not None and (has_diverged(row) or row["epoch"] == (until or trial.config.epochs))
 
 
@@ -197,16 +197,16 @@ def trial_rows(
     rows: Iterable[Mapping[str, Any]] = (),
     parameters: Mapping[int, int] = MappingProxyType({}),
 ) -> list[dict[str, Any]]:
-    """The table of a sweep, a row for each trial: what it was, and what it came to.
+    """Returns the table of a sweep, with one row per trial: its values, its status and its metrics.
 
     Args:
-      results: of the trials.
-      tests: test metric and loss of those that were tested, by number.
-      metric: whose values they are.
-      axes: names of the swept values; NaN where a trial has none, since its parts lack the field.
-      rows: lines of `metrics.jsonl`, of which a trial's last has its metric in training: the mean over
-        the batches of the epoch, each under the parameters of its time.
-      parameters: trainable numbers of the trials' networks, by number.
+      results: the results of the trials.
+      tests: test metric and loss by trial number, for tested trials.
+      metric: the metric of the sweep.
+      axes: the names of the swept fields; NaN if the parts of a trial lack the field.
+      rows: lines of `metrics.jsonl`. The last line of a trial has its training metric: the mean over the
+        batches of the epoch, each evaluated with the parameters before its step.
+      parameters: the number of trainable parameters by trial number.
     """
     nothing = (math.nan, math.nan)
     last = {row["trial"]: row for row in rows}
@@ -232,7 +232,7 @@ def trial_rows(
 
 
 def differences(there: Any, here: Any, name: str = "", sides: tuple[str, str] = ("there", "here")) -> Iterator[str]:
-    """What differs between two plain values, as `optimizer.momentum 0.9 there, 0.8 here`."""
+    """Yields the differences between two plain values, as `optimizer.momentum 0.9 there, 0.8 here`."""
     if isinstance(there, Mapping) and isinstance(here, Mapping):
         for key in [*there, *(key for key in here if key not in there)]:
             yield from differences(there.get(key), here.get(key), f"{name}.{key}" if name else key, sides)

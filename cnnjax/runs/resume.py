@@ -1,4 +1,4 @@
-"""How far a run has come that is resumed: what its store holds of a stage is taken, what is missing is trained."""
+"""The progress of a resumed run, from the records and checkpoints in its store."""
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -19,12 +19,12 @@ from cnnjax.training import TrainState, steps_per_epoch
 
 
 def length_of(program: Program, data: Dataset) -> int:
-    """Steps of an epoch."""
+    """Returns the number of steps per epoch."""
     return steps_per_epoch(program.config.batch_size, data.train)
 
 
 def last_state(states: States, program: Program, data: Dataset) -> TrainState | None:
-    """A program's state at its end, from its most recent valid checkpoint; None if that is of an earlier step."""
+    """Returns the final state of a program, or None if its most recent valid checkpoint is of an earlier step."""
     checkpoint = states.restore(state_of(program, data.spec))
     if checkpoint is None:
         return None
@@ -33,30 +33,30 @@ def last_state(states: States, program: Program, data: Dataset) -> TrainState | 
 
 
 class Reached(NamedTuple):
-    """How far the programs of a stage have come."""
+    """The progress of the programs of a stage."""
 
     finished: int
-    """Programs that are at their end."""
+    """The number of finished programs."""
     checkpoint: Checkpoint | None
-    """Of the program after them."""
+    """The checkpoint of the next program."""
     epochs: dict[int, int]
-    """Epochs that each trial has behind it, by number."""
+    """The number of epochs that each trial has trained, by trial number."""
 
 
 def reached(
     programs: Sequence[Program], lines: Sequence[Row], data: Dataset, states: Callable[[int], States]
 ) -> Reached:
-    """How far the programs of a stage have come.
+    """Returns the progress of the programs of a stage.
 
     Args:
-      programs: of the stage.
-      lines: of `metrics.jsonl`.
-      data: on which they train.
-      states: states(i): where the states of the i-th of them are.
+      programs: the programs of the stage.
+      lines: the lines of `metrics.jsonl`.
+      data: the data set.
+      states: states(i) returns the stored states of program i.
 
     Raises:
-      ValueError: one has trained longer than it is to.
-      CheckpointError: none of the checkpoints of one is valid.
+      ValueError: if a program has already trained for more epochs than planned.
+      CheckpointError: if a program has checkpoints, but none is valid.
     """
     diverged_at = {row["trial"]: row["epoch"] for row in lines if has_diverged(row)}
     epochs: dict[int, int] = {}
@@ -67,7 +67,8 @@ def reached(
         length = length_of(program, data)
         epoch, within = divmod(checkpoint.step, length)
         if checkpoint.step > program.end * length:
-            raise ValueError(f"epochs: {program.end}: {checkpoint.path} has trained longer already")
+            least = -(-checkpoint.step // length)
+            raise ValueError(f"epochs: {program.end}: must be at least {least}: {checkpoint.path} is of epoch {least}")
         epochs.update((trial.number, min(epoch, diverged_at.get(trial.number, epoch))) for trial in program.trials)
         all_diverged = all(diverged_at.get(trial.number, math.inf) <= epoch for trial in program.trials)
         if within or not (epoch == program.end or all_diverged):
@@ -76,7 +77,7 @@ def reached(
 
 
 def lines_up_to(epochs: Mapping[int, int], lines: Iterable[Row], name: str) -> list[Row]:
-    """The lines up to where trials have come, by their epochs; RecordError that names the file where one is missing."""
+    """Returns the lines up to the given epochs of the trials; raises RecordError if one is missing."""
     rows = list(takewhile(lambda row: row["epoch"] <= epochs.get(row["trial"], -1), lines))
     ends: dict[int, int] = {}
     for row in rows:
@@ -84,22 +85,23 @@ def lines_up_to(epochs: Mapping[int, int], lines: Iterable[Row], name: str) -> l
     wrong = [trial for trial in {**epochs, **ends} if ends.get(trial, 0) != epochs.get(trial)]
     if wrong:
         raise RecordError(
-            f"{Path(name) / 'metrics.jsonl'}: lines of trial {wrong[0]} are missing that come before its checkpoint: "
+            f"{Path(name) / 'metrics.jsonl'}: lines of trial {wrong[0]} before its checkpoint are missing: "
             "remove the run folder and train again"
         )
     return rows
 
 
 def configuration_of(folder: Path, classes: Iterable[Any] = ()) -> TrainConfig | SweepConfig:
-    """What a run folder was started with.
+    """Reads the configuration of a run folder.
 
     Args:
-      folder: of the run.
-      classes: classes, enumerations and functions of your own that the configuration names.
+      folder: the run folder.
+      classes: user-defined classes, enumerations and functions that the configuration names.
 
     Raises:
-      OSError: `config.json` is not there.
-      RecordError: it is damaged, of another format, or names a class that is not among `classes`.
+      OSError: if `config.json` cannot be read.
+      RecordError: if it is damaged, has another format version, or names a class that is not in
+        `classes`.
     """
     path = folder / "config.json"
     described = read_record(path)
@@ -112,9 +114,9 @@ def configuration_of(folder: Path, classes: Iterable[Any] = ()) -> TrainConfig |
 
 
 def _defined_in(folder: Path) -> str:
-    """Which preset a run was started with, as far as it is recorded."""
+    """Describes the preset that a run was started with, if it is recorded."""
     try:
         path = Path(str(read_record(folder / "env.json")["preset"]["path"]))
     except (OSError, RecordError, LookupError, TypeError):
         return ""
-    return f"; it was defined in {path}" + ("" if path.is_file() else ", which is not there any more")
+    return f"; it was defined in {path}" + ("" if path.is_file() else ", which no longer exists")

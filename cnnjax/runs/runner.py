@@ -1,7 +1,7 @@
-"""The run: one loop over the stages of a sweep, their programs and epochs. A single run is a sweep of one trial.
+"""The training loop over the stages, programs and epochs of a sweep. A single run is a sweep of one trial.
 
-What was started is resumed from its store: records and tables come out as if it had not stopped.
-Lines of `metrics.jsonl` are written before the state that they lead to, so that no state is ahead
+A stopped run is resumed from its store, and ends with the same records and tables as an uninterrupted
+one. Lines of `metrics.jsonl` are written before the state of the same step, so that no state is ahead
 of its records.
 """
 
@@ -51,7 +51,7 @@ from cnnjax.sweeps import (
 from cnnjax.training import Lanes, Run, TrainState, count_parameters, measured, parts
 
 Stop = Callable[[], bool]
-"""Asked between dispatches whether the run is to be saved and ended."""
+"""A function that is called between dispatches; if it returns true, the run saves its state and stops."""
 
 
 def run(
@@ -61,47 +61,49 @@ def run(
     execution: Execution | None = None,
     *,
     stop: Stop = lambda: False,
-    of_any: bool = False,
+    any_config: bool = False,
 ) -> Iterator[Event]:
-    """Trains every stage of a sweep, a line of `metrics.jsonl` for each trial and epoch, and tests the winner.
+    """Trains all stages of a sweep, writes a line of `metrics.jsonl` per trial and epoch, and tests the winner.
 
-    What the store has is taken, what is missing is trained. A diverged trial has one line with nulls,
-    for the epoch in which it diverged, and none after. The test split is read once, for the winner.
+    Training continues from the records and states in the store. A diverged trial has one line with nulls
+    for the epoch in which it diverged, and no later lines. The test split is read once, for the winner.
 
     Args:
-      sweep: what is trained.
-      data: on which.
-      store: where records and states are kept; `begin` has written what the run is.
-      execution: how.
-      stop: asked after each dispatch; once it is true, the state is saved, and nothing follows.
-      of_any: whether states of another configuration are taken.
+      sweep: the configuration of the sweep.
+      data: the data set.
+      store: the store for records and states; `begin` must have written its first records.
+      execution: the execution settings.
+      stop: called after each dispatch; once it returns true, the state is saved and the run ends.
+      any_config: whether to accept states of another configuration.
 
     Yields:
-      Events, the last of them `Finished`; where the run was stopped, `Saved`.
+      Events. The last one is `Finished`, or `Saved` if the run was stopped.
 
     Raises:
-      ValueError: a stage cannot be carried out, as where memory is too small for one lane.
-      RecordError, CheckpointError: what the store has is damaged.
+      ValueError: if a stage cannot be run, for example because one lane does not fit in memory.
+      RecordError, CheckpointError: if the contents of the store are damaged.
     """
-    yield from _Runner(sweep, data, store, execution or Execution(), stop, of_any).events()
+    yield from _Runner(sweep, data, store, execution or Execution(), stop, any_config).events()
 
 
 class _Runner:
-    """A run under way."""
+    """The state of a run in progress."""
 
-    def __init__(self, sweep: SweepConfig, data: Dataset, store: Store, execution: Execution, stop: Stop, of_any: bool):
+    def __init__(
+        self, sweep: SweepConfig, data: Dataset, store: Store, execution: Execution, stop: Stop, any_config: bool
+    ):
         self.sweep, self.data, self.store, self.execution = sweep, data, store, execution
-        self.stop, self.of_any = stop, of_any
+        self.stop, self.any_config = stop, any_config
         before = store.read_json("plan.json")
         self.notes = {name: before[name] for name in ("pack", "timed") if before and name in before}
         self.resumed = before is not None
-        self.programs: list[Program] = []  # that are at their end, by number
+        self.programs: list[Program] = []  # finished programs, by number
         self.trials: dict[int, Trial] = {}
         lines = store.metrics()
-        self.recorded = lines if lines or self.resumed else None  # until all is taken of it
+        self.recorded = lines if lines or self.resumed else None  # None once all records are taken
         self.rows: list[Row] = []
-        self.last: dict[int, Row] = {}  # line of each trial
-        self.epochs: dict[int, int] = {}  # that trials had behind them when the run was resumed
+        self.last: dict[int, Row] = {}  # the last line of each trial
+        self.epochs: dict[int, int] = {}  # epochs trained before the run was resumed, by trial
         self.messages: list[str] = []
 
     def events(self) -> Iterator[Event]:
@@ -117,13 +119,13 @@ class _Runner:
                     if not ended:
                         return
                     checkpoint = None
-        if self.recorded is not None:  # all was trained before; at most its last line was not finished
+        if self.recorded is not None:  # all trials were trained before; drop an unfinished last line
             self.store.cut_metrics(len(self.rows))
         swept = self._swept()
         yield from self._noted()
         yield Finished(swept)
 
-    # ------------------------------------------------------------------ what is known
+    # ------------------------------------------------------------------ results and states
 
     def _result(self, trial: Trial) -> Result:
         return result_of(trial, self.last[trial.number], len(self.data.train.labels))
@@ -131,7 +133,7 @@ class _Runner:
     def _states(self, number: int, program: Program) -> States:
         trials, execution = [trial.number for trial in program.trials], self.execution
         keep = {"latest": execution.keep_latest, "best": execution.keep_best}
-        return self.store.states(number, trials, **keep, report=self.messages.append, of_any=self.of_any)
+        return self.store.states(number, trials, **keep, report=self.messages.append, any_config=self.any_config)
 
     def _noted(self) -> Iterator[Noted]:
         while self.messages:
@@ -141,13 +143,13 @@ class _Runner:
         self.rows += rows
         self.last.update((row["trial"], row) for row in rows)
 
-    # ------------------------------------------------------------------ what is planned, and what is taken
+    # ------------------------------------------------------------------ planning and resuming
 
     def _planned(self, stage: Stage) -> tuple[Program, ...]:
-        """The programs of a stage: as the store's plan or the one that is followed says, or new ones."""
+        """Plans the programs of a stage: from the store's plan, from a given plan, or anew."""
         source = devices = None
         if self.resumed:
-            devices = jax.device_count()  # where they are fewer, `begin` has asked
+            devices = jax.device_count()  # `begin` has checked whether fewer devices are allowed
             source = WrittenPlan(f"{self.store.name}/plan.json", self.store.read_json("plan.json"))
         elif self.execution.plan_from:
             source = read_plan(self.execution.plan_from)
@@ -159,7 +161,7 @@ class _Runner:
     def _taken(
         self, programs: Sequence[Program]
     ) -> Generator[Event, None, tuple[tuple[Program, ...], Checkpoint | None]]:
-        """Takes what the store has of a stage; returns what is to be trained, and the state of its first program."""
+        """Takes a stage's records from the store; returns the remaining programs and the state of the first."""
         assert self.recorded is not None
         before = len(self.programs)
         found = reached(programs, self.recorded, self.data, lambda i: self._states(before + i, programs[i]))
@@ -179,12 +181,12 @@ class _Runner:
 
     # ------------------------------------------------------------------ compiling
 
-    def _compiled(self, stage: Stage, programs: Sequence[Program], begun: bool) -> Iterator[Event]:
-        """Each program with its compiled run; the next ones compile while one trains.
+    def _compiled(self, stage: Stage, programs: Sequence[Program], started: bool) -> Iterator[Event]:
+        """Yields each program with its compiled run; the next programs compile while one trains.
 
-        With `begun` the first has a state of all of its lanes, and is not cut into chunks. How they
-        are carried out is written to `plan.json` before the first trains, and again where a program
-        turns out to need more memory than there is.
+        With `started`, the first program has a checkpoint with all of its lanes and is not split. The plan
+        is written to `plan.json` before the first program trains, and again if a program needs more memory
+        than is available.
         """
         if not programs:
             return
@@ -192,20 +194,20 @@ class _Runner:
             pool.submit(self.store.preload)
 
             def start(program: Program) -> Future[Run]:
-                return pool.submit(compile_program, program, self.data, begun and program is programs[0])
+                return pool.submit(compile_program, program, self.data, started and program is programs[0])
 
             available = self._memory(programs)
-            started: dict[Program, Future[Run]] = {}
+            compiling: dict[Program, Future[Run]] = {}
             if self.execution.lanes == "auto" and not self.execution.plan_from and "timed" not in self.notes:
                 largest = largest_of(programs)
-                started = {program: start(program) for program in programs[:ahead] if program is not largest}
+                compiling = {program: start(program) for program in programs[:ahead] if program is not largest}
                 yield Compiling(1, len(programs))
-                programs, timed = tune(programs, self.data, tuple(started.values()), available)
+                programs, timed = tune(programs, self.data, tuple(compiling.values()), available)
                 self.notes["timed"] = describe_timed(timed)
             self._write_plan(programs)
             yield Planned(stage, tuple(programs))
-            waiting = deque((program, started.pop(program, None)) for program in programs)
-            started.clear()
+            waiting = deque((program, compiling.pop(program, None)) for program in programs)
+            compiling.clear()
             count = len(waiting)
             try:
                 while waiting:
@@ -218,9 +220,9 @@ class _Runner:
                         yield Compiling(count - len(waiting), count)
                     run = future.result()
                     chunks = (
-                        (program,) if begun else in_chunks(program, run.memory, available(program.lanes.all_devices))
+                        (program,) if started else in_chunks(program, run.memory, available(program.lanes.all_devices))
                     )
-                    begun = False
+                    started = False
                     if chunks == (program,):
                         yield Compiled(program, run)
                         continue
@@ -233,7 +235,7 @@ class _Runner:
                 pool.shutdown(wait=False, cancel_futures=True)
 
     def _memory(self, programs: Sequence[Program]) -> Callable[[int], int]:
-        """Bytes that a program on so many devices may take on each, as things are now."""
+        """Returns available(n): the bytes that a program on n devices may currently use on each of them."""
         free = {n: free_memory(n) for n in {1, *(program.lanes.all_devices for program in programs)}}
 
         def available(devices: int) -> int:
@@ -251,7 +253,7 @@ class _Runner:
     # ------------------------------------------------------------------ training
 
     def _trained(self, program: Program, run: Run, checkpoint: Checkpoint | None) -> Generator[Event, None, bool]:
-        """Trains a program to its end; returns whether it came there, and was not stopped."""
+        """Trains a program; returns false if it was stopped before its end."""
         with closing(self._states(len(self.programs), program)) as states:
             saved, metric = time.monotonic(), None
             for step, state in parts(run, *self._first(program, run, checkpoint)):
@@ -277,7 +279,7 @@ class _Runner:
         return not stop
 
     def _first(self, program: Program, run: Run, checkpoint: Checkpoint | None) -> tuple[TrainState, int]:
-        """The state from which a program trains, and its step."""
+        """Returns the state from which a program continues, and its step."""
         if checkpoint:
             return run.place(checkpoint.state), checkpoint.step
         if program.after:
@@ -286,7 +288,7 @@ class _Runner:
         return run.state, 0
 
     def _recorded(self, program: Program, run: Run, step: int, state: TrainState) -> Epoch:
-        """Writes the lines of an epoch."""
+        """Evaluates an epoch, and writes its lines."""
         every = plain(epoch_rows(program, measured(run, step, state)))
         rows = [row for row in every if not has_diverged(self.last.get(row["trial"]))]
         self.store.append_metrics(rows)
@@ -300,7 +302,7 @@ class _Runner:
     def _all_diverged(self, program: Program) -> bool:
         return all(has_diverged(self.last.get(trial.number)) for trial in program.trials)
 
-    # ------------------------------------------------------------------ what it came to
+    # ------------------------------------------------------------------ the outcome
 
     def _last_states(self) -> LastStates:
         programs = tuple(self.programs)
@@ -311,8 +313,8 @@ class _Runner:
         state = last_state(states, programs[number], self.data)
         if state is None:
             raise CheckpointError(
-                f"{self.store.name}: the last checkpoint of program {number} is damaged or missing: resuming trains "
-                "from the one before"
+                f"{self.store.name}: the last checkpoint of program {number} is damaged or missing: resume the run to "
+                "train from the one before it"
             )
         return state
 
@@ -320,7 +322,7 @@ class _Runner:
         metric = self.sweep.base.metric
         points = rank([self._result(trial) for trial in self.trials.values()], metric)
         best, states = points[0].results, self._last_states()
-        tested = () if self.sweep.shard else best  # a shard's winner need not be the sweep's
+        tested = () if self.sweep.shard else best  # the winner of a shard may not be that of the sweep
         complete = [result.trial for result in tested if result.status == "complete"]
         tests = measure_test_of(complete, states.of(trial.number for trial in complete), self.data)
         alone = count_parameters(state_of(Program((best[0].trial,), Lanes()), self.data.spec))
@@ -330,6 +332,6 @@ class _Runner:
 def _why(program: Program, run: Run, chunks: Sequence[Program]) -> str:
     gib = program.lanes.all_devices * run.memory / 2**30
     return (
-        f"memory: {len(program.trials)} trials at once take {gib:.3g} GiB: "
-        f"{len(chunks)} programs of at most {len(chunks[0].trials)}"
+        f"memory: {len(program.trials)} trials need {gib:.3g} GiB: split into {len(chunks)} programs of at most "
+        f"{len(chunks[0].trials)} trials"
     )

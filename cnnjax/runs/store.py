@@ -1,4 +1,4 @@
-"""Where a run keeps its records and checkpoints: in memory, or in a run folder, whose files are not overwritten."""
+"""Stores for the records and checkpoints of a run: in memory, or in a run folder."""
 
 import contextlib
 import copy
@@ -23,58 +23,58 @@ from cnnjax.runs.records import FORMAT, Row, digest, plain, read_metrics, read_r
 
 
 class States(Protocol):
-    """Where the states of one program lie, by step."""
+    """The stored states of one program, by step."""
 
     def save(self, step: int, state: PyTree, metric: float | None = None) -> None:
-        """Keeps a state, and as the best those with the highest metric."""
+        """Saves a state; states with the highest metric are kept as the best."""
 
     def restore(self, like: PyTree) -> Checkpoint | None:
-        """The most recent state that is valid; None if there is none."""
+        """Returns the most recent valid state; None if there is none."""
 
     def close(self) -> None:
-        """Waits for what is being written."""
+        """Waits until the last state is written."""
 
 
 class Store(Protocol):
-    """What `run` asks of the place where records and checkpoints are kept."""
+    """The interface of stores, which `run` uses."""
 
     @property
     def name(self) -> str:
-        """What messages call it."""
+        """The name of the store in messages."""
 
     def preload(self) -> None:
-        """Imports what saving takes."""
+        """Imports the libraries that saving needs."""
 
     def read_json(self, name: str) -> Any:
-        """A record; None if there is no such."""
+        """Reads a record; None if it does not exist."""
 
     def write_json(self, name: str, value: Mapping[str, Any], *, again: bool = False) -> None:
-        """Keeps a new record, or with `again` replaces it."""
+        """Writes a new record; with `again`, replaces an existing one."""
 
     def metrics(self) -> list[Row]:
-        """The lines of `metrics.jsonl`."""
+        """Returns the lines of `metrics.jsonl`."""
 
     def append_metrics(self, rows: Iterable[Mapping[str, Any]]) -> None:
-        """Adds lines to `metrics.jsonl`."""
+        """Appends lines to `metrics.jsonl`."""
 
     def sync_metrics(self) -> None:
-        """Waits until the lines are safe, before what is said to follow them."""
+        """Waits until the lines are on disk, so that a state can be saved after them."""
 
     def cut_metrics(self, lines: int) -> None:
-        """Drops all but so many lines."""
+        """Keeps only the first `lines` lines."""
 
     def states(self, program: int, trials: Sequence[int], **options: Any) -> States:
-        """Where the states of a program are kept, by its number in `plan.json` and its trials' numbers."""
+        """Returns the stored states of a program, given its number in `plan.json` and the numbers of its trials."""
 
     def drop_states(self, program: int, step: int) -> None:
-        """Drops what a program kept after a step, and all of the programs after it."""
+        """Drops the states of a program after a step, and all states of later programs."""
 
 
 class InMemory:
-    """A store for as long as the process lives: what was stopped can be resumed from it."""
+    """A store in memory, from which a stopped run can be resumed in the same process."""
 
     name = "memory"
-    """What messages call it."""
+    """The name of the store in messages."""
 
     def __init__(self) -> None:
         self._records: dict[str, Any] = {}
@@ -82,43 +82,43 @@ class InMemory:
         self._states: dict[int, _StatesInMemory] = {}
 
     def preload(self) -> None:
-        """Nothing is needed."""
+        """Does nothing."""
 
     def read_json(self, name: str) -> Any:
-        """A copy of what `write_json` was given, as JSON would hold it; None if there is no such."""
+        """Returns a copy of a record, as JSON represents it; None if it does not exist."""
         return copy.deepcopy(self._records.get(name))
 
     def write_json(self, name: str, value: Mapping[str, Any], *, again: bool = False) -> None:
-        """Keeps a record.
+        """Stores a record.
 
         Raises:
-          FileExistsError: there is one of that name, and not `again`.
+          FileExistsError: if the record exists and `again` is false.
         """
         if not again and name in self._records:
             raise FileExistsError(f"{self.name}: {name} exists")
         self._records[name] = json.loads(json.dumps(plain(value)))
 
     def metrics(self) -> list[Row]:
-        """The rows so far."""
+        """Returns a copy of the rows."""
         return [dict(row) for row in self._rows]
 
     def append_metrics(self, rows: Iterable[Mapping[str, Any]]) -> None:
-        """Adds rows."""
+        """Appends rows."""
         self._rows += [plain(row) for row in rows]
 
     def sync_metrics(self) -> None:
-        """Nothing is to be waited for."""
+        """Does nothing."""
 
     def cut_metrics(self, lines: int) -> None:
-        """Drops all but so many rows."""
+        """Keeps only the first `lines` rows."""
         del self._rows[lines:]
 
     def states(self, program: int, trials: Sequence[int], **options: Any) -> States:
-        """The last state of a program; `options` are those of a folder, and mean nothing here."""
+        """Returns the store for the last state of a program; `options` apply only to folders."""
         return self._states.setdefault(program, _StatesInMemory())
 
     def drop_states(self, program: int, step: int) -> None:
-        """Drops what a program kept after a step, and all of the programs after it."""
+        """Drops the state of a program if it is after a step, and the states of all later programs."""
         for number in [number for number in self._states if number >= program]:
             last = self._states[number].last
             if number > program or (last and last.step > step):
@@ -126,7 +126,7 @@ class InMemory:
 
 
 class _StatesInMemory:
-    """The last state of a program, as arrays of the host."""
+    """The last state of a program, as NumPy arrays."""
 
     def __init__(self) -> None:
         self.last: Checkpoint | None = None
@@ -142,19 +142,19 @@ class _StatesInMemory:
 
 
 class RunFolder:
-    """A folder of records and checkpoints; its files are written once, `metrics.jsonl` line by line.
+    """A folder of records and checkpoints; files are not overwritten, and `metrics.jsonl` is appended to.
 
-    Every JSON file bears the version of the folder's format. One process at a time has it: a lock
-    goes with the process that holds it.
+    Every JSON file contains the version of the folder's format. A file lock, which ends with its process,
+    ensures that only one process at a time uses the folder.
 
     Args:
-      path: of the folder; what is above it is made if it does not exist.
-      resume: the folder is continued, if there is one; else it must be free.
+      path: the path of the folder; missing parent folders are created.
+      resume: whether the folder may exist; otherwise it must be new.
 
     Raises:
-      FileExistsError: the name is taken.
-      BlockingIOError: another process has the folder.
-      OSError: the folder cannot be made.
+      FileExistsError: if the folder exists and `resume` is false.
+      BlockingIOError: if another process uses the folder.
+      OSError: if the folder cannot be created.
     """
 
     def __init__(self, path: str | Path, *, resume: bool = False):
@@ -186,15 +186,15 @@ class RunFolder:
 
     @classmethod
     def within(cls, runs_dir: Path, name: str | None, default: str = "run", *, resume: bool = False) -> "RunFolder":
-        """The folder `runs_dir/name`; unnamed, one that begins with `default`, with the time and a number if need be.
+        """Opens the folder `runs_dir/name`; without a name, one named by `default` and the time.
 
         Raises:
-          ValueError: the name is a path.
-          OSError: as of `RunFolder`.
+          ValueError: if the name is not a plain folder name.
+          OSError: as in `RunFolder`.
         """
         if name is not None:
             if Path(name).name != name or not name or name.startswith("."):
-                raise ValueError(f"name: {name!r}: give a plain folder name; --runs-dir says where it lies")
+                raise ValueError(f"name: {name!r}: give a plain folder name; --runs-dir sets the parent folder")
             return cls(runs_dir / name, resume=resume)
         stem = f"{default}-{time.strftime('%Y%m%d-%H%M%S')}"
         number = 1
@@ -206,25 +206,27 @@ class RunFolder:
 
     @property
     def name(self) -> str:
-        """Its path."""
+        """The path of the folder."""
         return str(self.path)
 
     def _locked(self) -> Any:
         try:
             import fcntl
-        except ImportError:  # Windows has no such locks
+        except ImportError:  # Windows does not have these locks
             return contextlib.nullcontext()
-        # Open for reading only, which the lock of filelock is not: a disk can be remounted or unmounted under a run.
+        # Opened read-only, unlike the lock of filelock, so that the disk can be remounted during a run.
         file = open(os.open(self.path / ".lock", os.O_RDONLY | os.O_CREAT, 0o644))  # noqa: PTH123, SIM115
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             file.close()
-            raise BlockingIOError(f"run folder {self.path}: another process is at work in it") from None
-        except OSError as error:  # as on Lustre and some network drives
+            raise BlockingIOError(
+                f"run folder {self.path}: used by another process: wait for it, or choose another --name"
+            ) from None
+        except OSError as error:  # for example on Lustre and some network drives
             warnings.warn(
                 f"run folder {self.path}: its file system has no locks ({error.strerror}): "
-                "nothing keeps a second process out",
+                "do not start a second process in it",
                 stacklevel=2,
             )
         return file
@@ -234,18 +236,18 @@ class RunFolder:
         preload()
 
     def read_json(self, name: str) -> Any:
-        """What `write_json` wrote; None if there is no such file."""
+        """Reads a JSON file; None if it does not exist."""
         try:
             return read_record(self.path / name)
         except FileNotFoundError:
             return None
 
     def write_json(self, name: str, value: Mapping[str, Any], *, again: bool = False) -> None:
-        """Writes a new file, or with `again` replaces it; numbers that are not finite become null."""
+        """Writes a new file; with `again`, replaces an existing one. Non-finite numbers become null."""
         self._write(name, readable({"format": FORMAT, **plain(value)}) + "\n", again)
 
     def write_csv(self, name: str, rows: Iterable[Mapping[str, Any]], *, again: bool = False) -> None:
-        """Writes a new file with a header; what does not exist is empty."""
+        """Writes a new CSV file with a header; None and non-finite numbers are left empty."""
         rows = [{key: "" if plain(value) is None else plain(value) for key, value in row.items()} for row in rows]
         file = io.StringIO(newline="")
         writer = csv.DictWriter(file, list(rows[0]))
@@ -259,20 +261,20 @@ class RunFolder:
             raise FileExistsError(f"{path} exists")
         try:
             unfinished.write_text(content, newline="")
-            unfinished.replace(path)  # whole or not there
+            unfinished.replace(path)  # atomic
         except OSError as error:
             raise OSError(error.errno, error.strerror, str(path)) from None
 
     def append(self, name: str, line: str) -> None:
-        """Adds a line to a file of plain text."""
+        """Appends a line to a text file."""
         with (self.path / name).open("a", encoding="utf-8", errors="surrogateescape") as file:
             file.write(line + "\n")
 
     def append_metrics(self, rows: Iterable[Mapping[str, Any]]) -> None:
-        """Adds lines to `metrics.jsonl`."""
+        """Appends lines to `metrics.jsonl`."""
         lines = "".join(json.dumps(plain(row)) + "\n" for row in rows)
         try:
-            # Opened anew, so that a folder that was removed is noticed.
+            # Opened each time, so that a removed folder is noticed.
             with open(self._metrics, "r+") as file:  # noqa: PTH123
                 file.seek(0, os.SEEK_END)
                 file.write(lines)
@@ -280,35 +282,35 @@ class RunFolder:
             raise OSError(error.errno, error.strerror, str(self._metrics)) from None
 
     def metrics(self) -> list[Row]:
-        """See `read_metrics`."""
+        """Returns the lines of `metrics.jsonl`; see `read_metrics`."""
         return read_metrics(self._metrics)
 
     def sync_metrics(self) -> None:
-        """Waits until the lines of `metrics.jsonl` are on disk, before what is said to follow them."""
+        """Waits until the lines of `metrics.jsonl` are on disk, so that a state can be saved after them."""
         with self._metrics.open("rb") as file:
             os.fsync(file.fileno())
 
     def cut_metrics(self, lines: int) -> None:
-        """Cuts `metrics.jsonl` after so many lines."""
+        """Truncates `metrics.jsonl` after `lines` lines."""
         with self._metrics.open("rb") as file:
             length = sum(len(line) for line in itertools.islice(file, lines))
         if length < self._metrics.stat().st_size:
             os.truncate(self._metrics, length)
 
     def states(self, program: int, trials: Sequence[int], **options: Any) -> Checkpoints:
-        """The checkpoints of a program; `options` as of `Checkpoints`."""
+        """Returns the checkpoints of a program; `options` as in `Checkpoints`."""
         return checkpoints_of(
             self.path, program, trials, self.read_json("config.json"), self.read_json("data.json"), **options
         )
 
     def drop_states(self, program: int, step: int) -> None:
-        """Removes the checkpoints of a program after a step, and all of the programs after it."""
+        """Removes the checkpoints of a program after a step, and all checkpoints of later programs."""
         for path in (self.path / "checkpoints").glob("*"):
             if path.name.isdecimal() and int(path.name) >= program:
                 Checkpoints(path, "").drop_after(step if int(path.name) == program else -1)
 
     def close(self) -> None:
-        """Leaves the folder to other processes."""
+        """Releases the lock of the folder."""
         self._lock.__exit__(None, None, None)
 
     def __enter__(self) -> "RunFolder":
@@ -316,21 +318,21 @@ class RunFolder:
 
     def __exit__(self, kind: object, error: object, traceback: object) -> None:
         if self._new and isinstance(error, ValueError) and not self._metrics.stat().st_size:
-            shutil.rmtree(self.path)  # refused before anything was trained: the name stays free
+            shutil.rmtree(self.path)  # nothing was trained: the name can be used again
         self.close()
 
 
 def checkpoints_of(
     folder: Path, program: int, trials: Sequence[int], config: Any, data: Any, **options: Any
 ) -> Checkpoints:
-    """Where a run folder keeps the checkpoints of a program.
+    """Returns the checkpoints of a program in a run folder.
 
     Args:
-      folder: of the run.
-      program: its number in `plan.json`.
-      trials: numbers of the trials that are its lanes.
-      config: as in `config.json`.
-      data: as in `data.json`.
+      folder: the run folder.
+      program: the number of the program in `plan.json`.
+      trials: the numbers of its trials.
+      config: the contents of `config.json`.
+      data: the contents of `data.json`.
       options: see `Checkpoints`.
     """
     identity = digest({"config": config, "data": data, "trials": list(trials)})

@@ -1,4 +1,4 @@
-"""A trained network, and what it takes to use it."""
+"""Trained networks, from `fit`, `sweep` or a run folder."""
 
 import csv
 import warnings
@@ -26,25 +26,25 @@ from cnnjax.training import Task, TrainState, as_arrays, make_task
 
 
 class Trained(NamedTuple):
-    """A network as training left it, and what it takes to use it."""
+    """A trained network with its configuration and records."""
 
     variables: Variables
     logits: Callable[[Num[Any, "batch *shape"]], Float[Array, "batch outputs"]]
-    """Compiled; takes inputs as the data set stores them, and standardizes them itself."""
+    """A compiled function of inputs as the data set stores them; it standardizes the inputs."""
     spec: Spec
     config: TrainConfig
     rows: Sequence[Row] = ()
-    """A line for each epoch, as in `metrics.jsonl`."""
+    """The lines of `metrics.jsonl`, one per epoch."""
     result: Result | None = None
-    """What training came to, where this comes from `fit` or `sweep`."""
+    """The result of training, from `fit` or `sweep`."""
     test: tuple[float, float] | None = None
-    """Metric and loss on the test split, where `fit` or `sweep` measured them."""
+    """Metric and loss on the test split, from `fit` or `sweep`."""
     where: str = ""
     """The run folder, or `memory`."""
 
     @property
     def classes(self) -> tuple[str, ...]:
-        """Names of the columns of `logits`, where they are classes."""
+        """The names of the columns of `logits`; empty if the labels are not classes."""
         return self.spec.classes
 
     def __repr__(self) -> str:
@@ -64,12 +64,12 @@ class Trained(NamedTuple):
 
 
 def trained(config: TrainConfig, spec: Spec, state: TrainState, rows: Sequence[Row] = ()) -> Trained:
-    """A network from its last state.
+    """Creates a trained network from its last state.
 
     Args:
-      config: what was trained.
-      spec: what the data is.
-      state: in the shapes of the network.
+      config: the configuration of the run.
+      spec: the specification of the data.
+      state: the last state of the run.
       rows: its lines of `metrics.jsonl`.
     """
     task = make_task(config, spec)
@@ -84,7 +84,7 @@ def trained(config: TrainConfig, spec: Spec, state: TrainState, rows: Sequence[R
         images = images if isinstance(images, Array) else np.asarray(images)
         if images.dtype != spec.dtype or images.shape[1:] != spec.shape or images.ndim == 0:
             raise ValueError(
-                f"images: {images.dtype}{list(images.shape)}: this network takes inputs as its data set stores them, "
+                f"images: {images.dtype}{list(images.shape)}: must be as stored in the data set, "
                 f"{spec.dtype}[batch, {', '.join(map(str, spec.shape))}]"
             )
         return compute(as_arrays(task), variables, images)
@@ -93,27 +93,36 @@ def trained(config: TrainConfig, spec: Spec, state: TrainState, rows: Sequence[R
 
 
 def load_run(folder: str | Path, trial: int | None = None, classes: Iterable[Any] = ()) -> Trained:
-    """The network of a run, from its most recent valid checkpoint.
+    """Loads the network of a run from its most recent valid checkpoint.
 
-    >>> trained = cnnjax.load_run("runs/mnist-20260101-120000")
-    >>> trained.classes[int(trained.logits(images).argmax(-1)[0])]
+    >>> from cnnjax import SGD, MLPConfig, TrainConfig, fit, load, load_run
+    >>> config = TrainConfig(MLPConfig(hidden=(8,)), SGD(learning_rate=0.1), data="digits", epochs=1)
+    >>> fitted = fit(config, store="runs/example")
+    >>> trained = load_run("runs/example")
+    >>> logits = trained.logits(load("digits").test.inputs)
+    >>> logits.shape, trained.classes[:3]
+    ((360, 10), ('0', '1', '2'))
 
     Args:
-      folder: as `train.py` or `sweep.py` left it.
-      trial: number of a trial of a sweep; by default the winner's with the lowest seed.
-      classes: classes, enumerations and functions of your own that the run's configuration names.
+      folder: a run folder, written by `train.py`, `sweep.py`, `fit` or `sweep`.
+      trial: the number of a trial of a sweep; by default the trial of the winner with the lowest seed.
+      classes: user-defined classes, enumerations and functions that the configuration names.
+
+    Returns:
+      The trained network with its configuration and records.
 
     Raises:
-      OSError: the folder or one of its files is not there.
-      RecordError: a record is damaged, of another format, or names a class that is not among `classes`.
-      CheckpointError: no checkpoint is valid.
-      ValueError: there is no such trial, or none has won so far.
-      TypeError: an argument is of another kind.
+      OSError: if the folder or one of its files cannot be read.
+      RecordError: if a record is damaged, has another format version, or names a class that is not in
+        `classes`.
+      CheckpointError: if no checkpoint is valid.
+      ValueError: if the trial does not exist or has no checkpoint, or the sweep has no winner yet.
+      TypeError: if an argument has the wrong type.
     """
     if not isinstance(folder, str | Path):
         raise TypeError(f"folder: {folder!r}: must be the path of a run folder")
     if not isinstance(classes, Iterable) or isinstance(classes, str):
-        raise TypeError(f"classes: {classes!r}: must be a list, as classes=[Net]")
+        raise TypeError(f"classes: {classes!r}: must be a list of classes, as [Net]")
     classes = list(classes)
     if unnamed := [value for value in classes if not hasattr(value, "__qualname__")]:
         raise TypeError(f"classes: {unnamed[0]!r}: must be a class, an enumeration or a function")
@@ -126,7 +135,9 @@ def load_run(folder: str | Path, trial: int | None = None, classes: Iterable[Any
         winner = folder / "trials.csv"
         trial = _valid(winner, lambda: _winner(winner)) if isinstance(config, SweepConfig) else 0
     if trial is None:
-        raise ValueError(f"trial: say which: {folder} has no winner, since it has not ended or all diverged")
+        raise ValueError(
+            f"trial: None: give a number: {folder} has no winner, because it has not ended or all diverged"
+        )
     if trial not in planned:
         raise ValueError(f"trial: {trial!r}: {folder} has trials {min(planned)} to {max(planned)}")
     checkpoint = None
@@ -137,7 +148,7 @@ def load_run(folder: str | Path, trial: int | None = None, classes: Iterable[Any
         if checkpoint := store.restore(like):
             break
     if checkpoint is None:
-        raise ValueError(f"trial: {trial}: has no checkpoint in {store.folder}: has it been trained?")
+        raise ValueError(f"trial: {trial}: has no checkpoint in {store.folder}: train it first")
     state = states_of(program, checkpoint.state, [planned[trial]], spec)[trial]
     rows = [row for row in read_metrics(folder / "metrics.jsonl") if row["trial"] == trial]
     return trained(planned[trial].config, spec, state, rows)._replace(where=str(folder))
@@ -151,7 +162,7 @@ def _valid(path: Path, read: Callable[[], Any]) -> Any:
 
 
 def _planned(config: TrainConfig | SweepConfig, folder: Path, data: Any) -> dict[int, Trial]:
-    """The trials of a run by number, as far as its records lead."""
+    """Returns the trials of a run by number, as far as its records determine them."""
     sweep = config if isinstance(config, SweepConfig) else SweepConfig(config, axes=(), seeds=1)
     single = sweep.search == "all"
     stages = replayed(sweep, [] if single else read_metrics(folder / "metrics.jsonl"), data["examples"]["train"])
@@ -159,7 +170,7 @@ def _planned(config: TrainConfig | SweepConfig, folder: Path, data: Any) -> dict
 
 
 def _places(plan: Any, planned: Mapping[int, Trial], trial: int) -> list[tuple[int, Program]]:
-    """The programs that a trial is a lane of, with their numbers, in order."""
+    """Returns the programs that contain a trial, with their numbers, in order."""
     found = [
         (place, read_program(entry, planned))
         for place, entry in enumerate(plan["programs"])
@@ -171,7 +182,7 @@ def _places(plan: Any, planned: Mapping[int, Trial], trial: int) -> list[tuple[i
 
 
 def _winner(path: Path) -> int | None:
-    """The first of the trials that were tested; None if there are none."""
+    """Returns the first tested trial; None if there is none."""
     try:
         with path.open(newline="") as file:
             return min((int(row["trial"]) for row in csv.DictReader(file) if row["test_loss"]), default=None)
