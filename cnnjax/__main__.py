@@ -1,4 +1,4 @@
-"""The command `cnnjax`, and `python -m cnnjax`."""
+"""The command `cnnjax`, also `python -m cnnjax`."""
 
 import ast
 import importlib
@@ -13,8 +13,8 @@ COMMANDS = ("train", "sweep", "merge", "diff", "prepare")
 
 
 def main() -> None:
-    """Runs the command that the first word names."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)  # which would end in a traceback while the imports last
+    """Runs the command that is named by the first argument."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # without a traceback during the imports
     program = "python -m cnnjax" if Path(sys.argv[0]).name == "__main__.py" else "cnnjax"
     words = sys.argv[1:]
     if words[:1] in (["--version"], ["-V"]):
@@ -26,7 +26,7 @@ def main() -> None:
             from cnnjax.commands.errors import fail
             from cnnjax.options import suggest
 
-            fail(f"{words[0]}: no such command: {suggest(words[0], COMMANDS)}there are {', '.join(COMMANDS)}", 2)
+            fail(f"{words[0]}: no such command: {suggest(words[0], COMMANDS)}use one of {', '.join(COMMANDS)}", 2)
         lines = [f"usage: {program} COMMAND ...", "", "commands (each has --help):"]
         lines += [f"  {name:8s} {_summary(name)}" for name in COMMANDS]
         with piped():
@@ -37,7 +37,7 @@ def main() -> None:
 
 
 def _summary(name: str) -> str:
-    """The first line of a command's docstring, read without importing it, which takes a second."""
+    """Returns the first line of the docstring of a command without importing it, which would take a second."""
     source = Path(__file__).with_name("commands") / f"{name}.py"
     return (ast.get_docstring(ast.parse(source.read_text(encoding="utf-8"))) or "").splitlines()[0]
 

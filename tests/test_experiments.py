@@ -235,7 +235,7 @@ MISTAKES = {
     "no memory": (["digits", "--memory", "0"], 2, "memory: 0.0: must be above 0 and finite"),
     "memory not a number": (["digits", "--memory", "nan"], 2, "memory: nan: must be above 0 and finite"),
     "endless memory": (["digits", "--memory", "1e308"], 2, "memory: 1e+308: must be above 0 and finite"),
-    "no device": (["digits", "--device", "tpu"], 2, "device: tpu: JAX finds none here"),
+    "no device": (["digits", "--device", "tpu"], 2, "device: tpu: JAX finds no such device"),
 }
 
 
@@ -264,8 +264,8 @@ SWEEP_MISTAKES = {
         ["--learning-rate", "log:1:1e-3", "--points", "8"],
         "learning_rate: log:1:0.001: upside down: the lower end comes first",
     ),
-    "a range and a value": (["--learning-rate", "log:1e-3:1", "0.1", "--points", "8"], "a range stands alone"),
-    "no range": (["--learning-rate", "linear:0:1", "--points", "8"], "a range is log:LOW:HIGH"),
+    "a range and a value": (["--learning-rate", "log:1e-3:1", "0.1", "--points", "8"], "give either one range or a list of values"),
+    "no range": (["--learning-rate", "linear:0:1", "--points", "8"], "give a range as log:LOW:HIGH"),
     "a range without points": (["--learning-rate", "log:1e-3:1"], "points: say how many are drawn from the range"),
     "a logarithm of zero": (["--momentum", "log:0:0.9", "--points", "8"], "momentum: log:0:0.9: a logarithm needs"),
     "too many points": (["--points", "13"], "points: 13: must be at most 12, the number of different points"),
@@ -451,5 +451,5 @@ def test_preparing_needs_tensorflow_and_says_so(tmp_path: Path) -> None:
     done = script("prepare", "mnist", "--data-dir", tmp_path, cwd=tmp_path, check=False)
     assert (done.returncode, done.stderr) == (
         1,
-        'error: preparing needs TensorFlow: pip install -e ".[prepare]"\n',
+        'error: prepare: needs TensorFlow: pip install -e ".[prepare]"\n',
     )

@@ -133,7 +133,7 @@ def test_a_plan_beforehand_trains_nothing(tmp_path: Path) -> None:
     assert lines[-1].startswith("training ")
     assert not (tmp_path / "runs").exists()
     packed = script("sweep", *TINY, "--pack", "one", "--seeds", "2", "--plan", cwd=tmp_path).stdout
-    assert "  filters: lanes: widths, embedded in the widest network of a program by zeros" in packed
+    assert "  filters: lanes: widths, padded with zeros to the widest network of a program" in packed
 
 
 @pytest.mark.slow

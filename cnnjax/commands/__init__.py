@@ -1,1 +1,1 @@
-"""The command line: argv and screen of `cnnjax train`, `sweep`, `merge`, `diff` and `prepare`."""
+"""The command-line interface: `cnnjax train`, `sweep`, `merge`, `diff` and `prepare`."""

@@ -1,4 +1,4 @@
-"""The command line of a run or a sweep: first the choice of parts, then the fields of the parts chosen."""
+"""Parses the command line of a run or a sweep: first the choice of parts, then the fields of these parts."""
 
 import dataclasses
 import enum
@@ -33,13 +33,13 @@ from cnnjax.presets import Preset, load_preset, presets
 
 Path_ = tuple[str, ...]
 _SEARCH = {
-    "seeds": "number of seeds under each point, counted up from --seed",
-    "zip": "fields that vary together",
-    "points": "number of points drawn at random; 0 for every combination",
-    "search": "all points to their end, halving, or an Optuna sampler",
-    "factor": "halving: the best 1/factor continue after each rung",
-    "batch_points": "Optuna: points that are proposed at a time",
-    "shard": "2/8 trains the second of eight parts of the points; `merge` joins the parts",
+    "seeds": "number of seeds per point, counting up from --seed",
+    "zip": "groups of fields that vary together",
+    "points": "number of random points (0: all combinations)",
+    "search": "train all points to the end, or use halving or an Optuna sampler",
+    "factor": "fraction 1/FACTOR of the points that continues after each rung of halving",
+    "batch_points": "number of points that an Optuna sampler proposes at a time",
+    "shard": "part of the points to train, as 2/8 for the second of eight (`merge` joins the parts)",
 }
 _RESERVED = [(name,) for name in (*(field.name for field in dataclasses.fields(Options)), *_SEARCH)]
 
@@ -47,13 +47,11 @@ _RESERVED = [(name,) for name in (*(field.name for field in dataclasses.fields(O
 def _overview(script: str, doc: str) -> str:
     lines = [f"usage: {script} PRESET [--field value ...]", "", doc.strip(), "", "presets (each has --help):"]
     known = [f"  {name:12s} {load_preset(name).doc.strip().splitlines()[0]}" for name in presets()]
-    return "\n".join(
-        [*lines, *known, "or the path to a file of your own that defines `train`, as those in configs/ do"]
-    )
+    return "\n".join([*lines, *known, "or the path to your own file that defines `train`, like the files in configs/"])
 
 
 class Parsed(NamedTuple):
-    """What a command line says."""
+    """A parsed command line."""
 
     config: TrainConfig | SweepConfig
     options: Options
@@ -61,7 +59,13 @@ class Parsed(NamedTuple):
 
 
 def parse(doc: str, argv: Sequence[str], several: bool) -> Parsed:
-    """The configuration, the options and the preset that a command line gives."""
+    """Parses a command line to a configuration, options and a preset.
+
+    Args:
+      doc: the description of the command for its help.
+      argv: the words of the command line; the first one is a preset.
+      several: whether fields take several values, for a sweep.
+    """
     script = Path(sys.argv[0]).name
     if not argv or argv[0].startswith("-"):
         helped = bool({"-h", "--help"} & set(argv))
@@ -79,7 +83,7 @@ def parse(doc: str, argv: Sequence[str], several: bool) -> Parsed:
     )
     run_options, folder = arguments.execution, Path(argv[0])
     if run_options.resume and run_options.name is None and (folder / "config.json").is_file():
-        if folder.name != folder.resolve().name:  # `.`, or a link
+        if folder.name != folder.resolve().name:  # `.` or a symbolic link
             folder = folder.resolve()
         run_options = dataclasses.replace(run_options, runs_dir=folder.parent, name=folder.name)
     with usage(run_options.debug):
@@ -92,7 +96,7 @@ def parse(doc: str, argv: Sequence[str], several: bool) -> Parsed:
 
 
 def _flags(argv: Sequence[str]) -> Iterator[tuple[str, list[str]]]:
-    """The options of a command line with their words."""
+    """Yields the options of a command line with their values."""
     name, values = "", list[str]()
     for word in [*argv, "--"]:
         if word.startswith("--"):
@@ -108,7 +112,7 @@ def _flags(argv: Sequence[str]) -> Iterator[tuple[str, list[str]]]:
 
 
 def _resolved(name: str, known: Sequence[Path_]) -> Path_ | None:
-    """The path of an option; None where it is none. ValueError where several parts have it."""
+    """Returns the path of an option, or None if it does not exist; raises ValueError if it is ambiguous."""
     try:
         return resolve(name, [*known, *_RESERVED])
     except AmbiguousError as error:
@@ -118,11 +122,11 @@ def _resolved(name: str, known: Sequence[Path_]) -> Path_ | None:
 
 
 class _Parts(NamedTuple):
-    """The run with the parts that a command line chooses."""
+    """The base run with the parts that a command line selects."""
 
     base: TrainConfig
     axes: dict[str, tuple[Any, ...]]
-    """Parts that are swept, by name."""
+    """The swept parts, by name."""
     classes: tuple[Any, ...]
 
     @classmethod
@@ -144,7 +148,7 @@ class _Parts(NamedTuple):
 
     @property
     def known(self) -> list[Option]:
-        """The options of the run, those of every part that is swept included."""
+        """The options of the run, including those of all swept parts."""
         found: dict[Path_, Option] = {}
         for run in alternatives(self.base, self.axes.items()):
             found |= {option.path: option for option in options(run) if option.path not in found}
@@ -156,7 +160,7 @@ class _Parts(NamedTuple):
         return self._replace(axes={**self.axes, name: values})
 
     def instance(self, option: Option, word: str, known: Sequence[Any]) -> Any:
-        """The part that a word stands for: as the preset has it, or with its defaults."""
+        """Returns the part with a name: as defined in the preset, or with its defaults."""
         if option.kind == "parts":
             there = [entry for value in known for entry in value]
             if word == "none":
@@ -175,11 +179,11 @@ class _Parts(NamedTuple):
             return cls()
         except TypeError as error:
             raise ValueError(
-                f"{option.name}: {word}: has fields without a default: name it in a preset: {error}"
+                f"{option.name}: {word}: has fields without a default: set it in a preset: {error}"
             ) from None
 
     def words(self, option: Option) -> dict[str, Any]:
-        """The classes that can stand for a part, by their names on the command line."""
+        """Returns the classes that a part can have, by their names on the command line."""
         hint = typing.get_args(option.hint)[0] if option.kind == "parts" else option.hint
         bases = tuple(entry for entry in members(hint) if is_config(entry))
         every = [*PARTS.values(), *(cls for cls in self.classes if is_config(cls))]
@@ -211,7 +215,7 @@ def _optional(read: Callable[[str], Any], optional: bool) -> Callable[[str], Any
 
 
 def _ranged(read: Callable[[str], Any]) -> Callable[[str], Any]:
-    """A value, or a range of numbers, as `log:1e-3:1`."""
+    """Reads a value, or a range of numbers such as `log:1e-3:1`."""
 
     def value(word: str) -> Any:
         scale, *ends = word.split(":")
@@ -221,7 +225,7 @@ def _ranged(read: Callable[[str], Any]) -> Callable[[str], Any]:
             low, high = map(float, ends)
             return Range(low, high, {"log": True, "uniform": False}[scale])
         except (ValueError, KeyError):
-            return word  # reported by `_sweep`, since tyro would not pass a message on
+            return word  # reported by `_sweep`, because tyro would drop the message
 
     return value
 
@@ -238,7 +242,7 @@ def _int_or_word(word: str) -> int | str:
 
 
 def _kind_of(option: Option, several: bool) -> Any:
-    """The type of an option for tyro; None where it cannot be written on a command line."""
+    """Returns the type of an option for tyro; None if it cannot be given on a command line."""
     plain = [entry for entry in members(option.hint) if entry is not type(None)]
     optional = len(plain) < len(members(option.hint))
     if bool in plain:
@@ -275,7 +279,7 @@ def _group(path: Path_) -> str:
 
 
 class _Form:
-    """What a command line offers: a dataclass for tyro, with a field for each option."""
+    """Builds the dataclass for tyro, with a field for each option."""
 
     def __init__(self, parts: _Parts, sweep: SweepConfig | None):
         self.parts, self.known = parts, {option.path: option for option in parts.known}
@@ -313,7 +317,7 @@ class _Form:
             self.shown[option.path] = default
         help = option.metadata.get("help") or ""
         if option.metadata.get("kind") is None and not help:
-            help = f"of {option.path[-2]}" if len(option.path) > 1 else ""
+            help = f"field of {option.path[-2]}" if len(option.path) > 1 else ""
         shown = tyro.conf.arg(name=self.names[option.path], help=help)
         return "__".join(option.path).replace("-", "_"), Annotated[kind, shown], dataclasses.field(default=default)
 
@@ -323,7 +327,7 @@ class _Form:
         now = tuple(_word(value) for value in (swept[0] if swept else (option.value,)))
         kind: Any = Literal[words]
         if option.kind == "parts":
-            kind = Annotated[object, _primitive(str, "NAME,..." + f" of {', '.join(words)}")]
+            kind = Annotated[object, _primitive(str, f"{{{','.join(words)}}},...")]
         return (types.GenericAlias(tuple, (kind, ...)), now) if several else (kind, now[0])
 
     def _path(self, name: str) -> Path_ | None:
@@ -345,7 +349,7 @@ class _Form:
         ]
 
     def spelled(self, argv: Sequence[str]) -> list[str]:
-        """The command line with every option as tyro knows it; ValueError where several parts have one."""
+        """Converts a command line to the option names of tyro; raises ValueError for an ambiguous option."""
         words, part = [], False
         for word in argv:
             if not word.startswith("--"):
@@ -361,7 +365,7 @@ class _Form:
         return words
 
     def values(self, arguments: Any) -> dict[Path_, Any]:
-        """What was parsed, by path, where it differs from what was shown."""
+        """Returns the parsed values that differ from the defaults, by path."""
         found = {}
         for path, shown in self.shown.items():
             value = getattr(getattr(arguments, _group(path)), "__".join(path).replace("-", "_"))
@@ -370,7 +374,7 @@ class _Form:
         return found
 
     def search(self, arguments: Any) -> dict[str, Any]:
-        """The fields of a SweepConfig besides its base and axes."""
+        """Returns the fields of a SweepConfig other than base and axes."""
         return {"zipped" if name == "zip" else name: getattr(arguments.search, name) for name in _SEARCH}
 
 
@@ -380,7 +384,7 @@ def _word(value: Any) -> str:
     return "none" if value is None else value.kind()
 
 
-# ------------------------------------------------------------------------- what was asked for
+# ------------------------------------------------------------------------- the configuration
 
 
 def _train(parts: _Parts, given: Mapping[Path_, Any]) -> TrainConfig:
@@ -391,7 +395,7 @@ def _train(parts: _Parts, given: Mapping[Path_, Any]) -> TrainConfig:
 
 
 def _sweep(parts: _Parts, preset: SweepConfig, given: Mapping[Path_, Any], how: Mapping[str, Any]) -> SweepConfig:
-    """The sweep that was asked for: a field with one value is an axis only if it is the preset's."""
+    """Creates the sweep; a field with one value is an axis only if it is an axis of the preset."""
     known = [option.path for option in parts.known]
     before = {path: (name, values) for name, values in preset.axes if (path := _resolved(name, known))}
     names = {path: name for name, path in flat_names([*known, *_RESERVED]).items()}
@@ -422,7 +426,7 @@ def _axis(name: str, many: tuple[Any, ...]) -> Any:
     ranges = [value for value in many if isinstance(value, Range)]
     for value in many:
         if isinstance(value, str) and value.split(":")[0] in ("log", "uniform", "linear") and ":" in value:
-            raise ValueError(f"{name}: {value!r}: a range is log:LOW:HIGH or uniform:LOW:HIGH")
+            raise ValueError(f"{name}: {value!r}: give a range as log:LOW:HIGH or uniform:LOW:HIGH")
     if ranges and len(many) > 1:
-        raise ValueError(f"{name}: {' '.join(map(text, many))}: a range stands alone")
+        raise ValueError(f"{name}: {' '.join(map(text, many))}: give either one range or a list of values")
     return ranges[0] if ranges else many

@@ -1,4 +1,4 @@
-"""What the commands share: how one starts, is carried out, is interrupted, and fails."""
+"""The shared code of the commands: start, run, signals, and errors."""
 
 import contextlib
 import hashlib
@@ -40,12 +40,12 @@ from cnnjax.runs import (
 )
 from cnnjax.sweeps import batch_split, search, structure
 
-STARTED = time.perf_counter() - time.process_time()  # of the process, whose imports take most of a second
+STARTED = time.perf_counter() - time.process_time()  # start of the process, before its imports
 PLATFORMS = {"cpu": "cpu", "gpu": "cuda", "tpu": "tpu"}
 
 
 def cpu_devices(config: TrainConfig | SweepConfig, cores: int) -> int:
-    """How many devices the cores are worth being: one for each trial of a program, or for a share of its batches."""
+    """Returns how many CPU devices to create: one per core that can train a trial or share its batches."""
     trials = next(search(as_sweep(config))).trials
     alike = Counter(structure(trial.config) for trial in trials)
     first = {structure(trial.config): trial.config for trial in reversed(trials)}
@@ -58,8 +58,8 @@ def cpu_devices(config: TrainConfig | SweepConfig, cores: int) -> int:
 
 
 def use_compilation_cache() -> None:
-    """Keeps compiled programs, apart by version of jaxlib and by what the processor can do, if the user keeps none."""
-    # An entry that is damaged, or a disk that is full, costs a compilation and no more.
+    """Sets a compilation cache for this jaxlib version and processor, unless the user has set one."""
+    # A damaged entry or a full disk only costs a compilation.
     warnings.filterwarnings("ignore", "Error (reading|writing) persistent compilation cache")
     if jax.config.values["jax_compilation_cache_dir"] is not None:
         return
@@ -76,7 +76,7 @@ def use_compilation_cache() -> None:
 
 
 def run_command(main: Callable[[Any, Any, Any], None], read: Callable[[list[str]], Parsed]) -> None:
-    """Runs a command: `main(config, options, preset)` on what `read(argv)` finds; mistakes are reported in one line."""
+    """Runs a command: `main(config, options, preset)` on the result of `read(argv)`; errors take one line."""
     argv = sys.argv[1:]
     signals.listen()
     terminal.use()
@@ -97,18 +97,18 @@ def _run(main: Callable[[Any, Any, Any], None], read: Callable[[list[str]], Pars
         print(interrupted, file=sys.stderr)
         sys.stdout.flush()
         sys.stderr.flush()
-        os._exit(interrupted.code)  # threads that compile would be waited for
+        os._exit(interrupted.code)  # sys.exit would wait for threads that compile
 
 
 def _start_jax(parsed: Parsed) -> None:
-    """Sets what must be set before JAX starts, and starts it."""
+    """Sets devices and flags, which must precede the start of JAX, and starts JAX."""
     config, options, _ = parsed
     if not {"JAX_NUM_CPU_DEVICES", "XLA_FLAGS"} & set(os.environ) and hasattr(os, "sched_getaffinity"):
         cores = len(os.sched_getaffinity(0))
         with usage(options.debug):
             chosen = options.lanes != "auto" or options.plan_from
             devices = cores if chosen else cpu_devices(config, cores)
-        with contextlib.suppress(RuntimeError):  # a preset that made an array has started JAX
+        with contextlib.suppress(RuntimeError):  # a preset that creates an array starts JAX
             jax.config.update("jax_num_cpu_devices", devices)
     if options.compilation_cache:
         use_compilation_cache()
@@ -119,16 +119,16 @@ def _start_jax(parsed: Parsed) -> None:
     with usage(options.debug):
         try:
             jax.devices()
-        except (RuntimeError, AssertionError) as error:  # jax asserts where no plugin is installed
+        except (RuntimeError, AssertionError) as error:  # jax asserts if no plugin is installed
             wanted = options.device or os.environ.get("JAX_PLATFORMS")
-            raise ValueError(f"device: {wanted}: JAX finds none here") from error
+            raise ValueError(f"device: {wanted}: JAX finds no such device: use another --device") from error
 
 
 # ------------------------------------------------------------------------- signals
 
 
 class Interrupted(BaseException):
-    """SIGINT or SIGTERM came; what was in hand is saved."""
+    """Raised for SIGINT or SIGTERM, after the state was saved."""
 
     def __init__(self, number: int, where: str = ""):
         super().__init__(f"interrupted{where and ': ' + where}")
@@ -136,7 +136,7 @@ class Interrupted(BaseException):
 
 
 class Signals:
-    """Raises `Interrupted` when SIGINT or SIGTERM comes; while `held`, only `pending` says so."""
+    """Raises `Interrupted` on SIGINT or SIGTERM; while `held` is true, it only sets `pending`."""
 
     def __init__(self) -> None:
         self.pending = 0
@@ -162,10 +162,10 @@ log = terminal.Log()
 def carried_out(
     config: TrainConfig | SweepConfig, options: Options, preset: Preset, *, only_extend: bool = False
 ) -> tuple[Swept, RunFolder]:
-    """Carries out what a command line says, and shows its progress; returns what it came to, and its folder.
+    """Runs a configuration and shows its progress; returns the results and the run folder.
 
     Raises:
-      Interrupted: a signal came, and the state is saved.
+      Interrupted: on SIGINT or SIGTERM, after the state was saved.
     """
     sweep = as_sweep(config)
     with waiting(f"loading {sweep.base.data}", visible=not options.quiet):
@@ -210,7 +210,7 @@ def carried_out(
 def _followed(happening: Iterator[Event], progress: Progress, folder: RunFolder) -> Swept:
     step, accepted = 0, False
     for event in happening:
-        if not (accepted or isinstance(event, Noted)):  # a run that is refused is left as it was
+        if not (accepted or isinstance(event, Noted)):  # a refused run must not change
             folder.append("command", shell.line())
             log.follow(folder.path / "log.txt")
             accepted = True
@@ -224,7 +224,7 @@ def _followed(happening: Iterator[Event], progress: Progress, folder: RunFolder)
 
 
 def exit_if_all_diverged(folder: RunFolder) -> None:
-    """Ends the process with code 1 where every trial of a run has diverged, by its summary."""
+    """Exits with code 1 if all trials of a run have diverged, according to its summary."""
     summary = folder.read_json("summary.json")
     counts = summary["trials"] if "trials" in summary else {summary["status"]: 1}
     if not any(count for status, count in counts.items() if status != "diverged"):
@@ -232,5 +232,5 @@ def exit_if_all_diverged(folder: RunFolder) -> None:
 
 
 def times(folder: RunFolder) -> str:
-    """How long a run took, as its summary has it."""
+    """Formats the times in the summary of a run."""
     return ", ".join(f"{name} {value:.1f} s" for name, value in folder.read_json("summary.json")["seconds"].items())

@@ -1,4 +1,4 @@
-"""Compares two runs: configuration, environment, data, and results."""
+"""Compares two runs: configuration, environment, data and results."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,18 +14,18 @@ from cnnjax.runs import diff
 
 @dataclass(frozen=True)
 class Arguments:
-    """What is compared."""
+    """The runs to compare."""
 
     first: Annotated[Path, tyro.conf.Positional]
     """a run folder"""
     second: Annotated[Path, tyro.conf.Positional]
-    """another"""
+    """another run folder"""
     debug: bool = False
-    """full tracebacks"""
+    """show full tracebacks"""
 
 
 def main(arguments: Arguments) -> None:
-    """Prints what differs."""
+    """Prints the differences."""
     with reported(arguments.debug):
         for title, lines in diff(arguments.first, arguments.second).items():
             print(f"{title}: {'the same' if not lines else ''}".rstrip())
@@ -34,7 +34,7 @@ def main(arguments: Arguments) -> None:
 
 
 def command() -> None:
-    """`cnnjax diff`."""
+    """Runs `cnnjax diff`."""
     terminal.use()
     with terminal.piped():
         main(parse_words(Arguments, __doc__ or ""))

@@ -1,4 +1,4 @@
-"""A user's mistakes, each reported in one line."""
+"""Reports errors in one line."""
 
 import contextlib
 import sys
@@ -13,14 +13,14 @@ from cnnjax.runs import CheckpointError, RecordError
 
 
 def fail(message: object, code: int) -> NoReturn:
-    """Ends the process with one line on standard error: code 2 for usage, 1 for the rest."""
+    """Exits with one line on standard error; the code is 2 for usage errors, 1 for others."""
     print(f"error: {' '.join(str(message).split())}", file=sys.stderr)
     raise SystemExit(code)
 
 
 @contextlib.contextmanager
 def usage(debug: bool = False) -> Iterator[None]:
-    """Where a ValueError is the caller's mistake."""
+    """Reports a ValueError in the block as a usage error."""
     try:
         yield
     except ValueError as error:
@@ -31,7 +31,7 @@ def usage(debug: bool = False) -> Iterator[None]:
 
 @contextlib.contextmanager
 def reported(debug: bool = False) -> Iterator[None]:
-    """Where what cannot be read, written or computed ends the process with one line."""
+    """Reports errors of files, data, memory and devices in the block, with exit code 1."""
     try:
         with piped():
             yield

@@ -1,4 +1,4 @@
-"""Joins the shards of a sweep: their trials as one run, ranked, and its winner tested."""
+"""Joins the shards of a sweep to one run, ranks its points, and tests the winner."""
 
 import dataclasses
 from pathlib import Path
@@ -19,35 +19,35 @@ from cnnjax.runs import configuration_of
 
 @dataclasses.dataclass(frozen=True)
 class Arguments:
-    """What is joined, and where."""
+    """The shards to join, and the new run folder."""
 
     runs: Annotated[tuple[Path, ...], tyro.conf.Positional]
     """run folders of the shards"""
     name: str | None = None
     """name of the run folder; by default `merged` and the time"""
     runs_dir: Path = Path("runs")
-    """where run folders lie"""
+    """directory of run folders"""
     data_dir: Path | None = None
-    """where TensorFlow Datasets keeps prepared data"""
+    """directory of prepared TensorFlow Datasets data"""
     preset: Path | None = None
-    """the file that defines the parts of your own that the shards were started with"""
+    """file that defines the user-defined parts of the shards"""
     resume: bool = False
-    """continue a merge that stopped"""
+    """continue a stopped merge"""
     allow_changes: bool = False
-    """join also where versions, source or preset differ"""
+    """join even if versions, source or preset differ"""
     compilation_cache: bool = True
     """keep compiled programs in the user's cache directory"""
     quiet: bool = False
-    """print the result only"""
+    """print only the result"""
     debug: bool = False
-    """full tracebacks"""
+    """show full tracebacks"""
 
 
 def _read(argv: list[str]) -> Parsed:
     given = parse_words(Arguments, __doc__ or "", argv)
     with usage(given.debug):
         if not given.runs:
-            raise ValueError("merge: name the run folders of the shards")
+            raise ValueError("merge: give the run folders of the shards")
         for folder in given.runs:
             if not (folder / "config.json").is_file():
                 raise ValueError(f"merge: {folder}: is not a run folder")
@@ -65,12 +65,12 @@ def _read(argv: list[str]) -> Parsed:
 
 
 def main(config: SweepConfig, options: Options, preset: Preset) -> None:
-    """Joins, and prints what came of it."""
+    """Joins the shards, and prints the result."""
     swept, folder = carried_out(config, options, preset, only_extend=True)
     report(swept, folder)
     exit_if_all_diverged(folder)
 
 
 def command() -> None:
-    """`cnnjax merge`."""
+    """Runs `cnnjax merge`."""
     run_command(main, _read)

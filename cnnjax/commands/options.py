@@ -1,4 +1,4 @@
-"""The options that `train` and `sweep` take besides what is trained."""
+"""The execution options of `train` and `sweep`."""
 
 import dataclasses
 from pathlib import Path
@@ -9,39 +9,39 @@ from cnnjax.planning import Execution
 
 @dataclasses.dataclass(frozen=True)
 class Options(Execution):
-    """How a run is carried out; nothing here changes a result but by rounding."""
+    """Execution options; they change results only by rounding."""
 
     name: str | None = None
     """name of the run folder; by default the preset and the time"""
     runs_dir: Path = Path("runs")
-    """where run folders lie"""
+    """directory of run folders"""
     data_dir: Path | None = None
-    """where TensorFlow Datasets keeps prepared data; by default TFDS_DATA_DIR or ~/tensorflow_datasets"""
+    """directory of prepared TensorFlow Datasets data; by default TFDS_DATA_DIR or ~/tensorflow_datasets"""
     device: Literal["cpu", "gpu", "tpu"] | None = None
-    """kind of device; by default the best there is"""
+    """kind of device; by default the best one available"""
     resume: bool = False
-    """continue the run --name where it stopped, or start it if there is none"""
+    """continue the run --name, or start it if it does not exist"""
     allow_changes: bool = False
-    """continue also where configuration, versions, source, preset or data are not those it started with"""
+    """continue even if configuration, versions, source, preset or data have changed"""
     deterministic: bool = False
-    """on a GPU, only operations whose results never vary, at some cost in speed"""
+    """on a GPU, use only deterministic operations, which are slower"""
     compilation_cache: bool = True
     """keep compiled programs in the user's cache directory"""
     preset: Path | None = None
-    """where the first word is a run folder: the file that defines the parts of your own that it was started with"""
+    """file that defines the user-defined parts of a run folder given as PRESET"""
     extend: tuple[Path, ...] = ()
-    """take over what these finished runs of the same kind have trained already, and train what is missing"""
+    """finished runs whose trials are reused, so that only missing trials are trained"""
     tensorboard: bool = False
-    """write a TensorBoard run for each trial, with the HParams page"""
+    """write a TensorBoard run for each trial, with hyperparameters"""
     plan: bool = False
-    """only print what would be trained: trials, programs, lanes, memory, and the predicted time"""
+    """print trials, programs, lanes, memory and predicted time, without training"""
     debug: bool = False
-    """full tracebacks"""
+    """show full tracebacks"""
     quiet: bool = False
-    """print the result only"""
+    """print only the result"""
 
     def check(self) -> None:
-        """ValueError where a value is out of range."""
+        """Raises ValueError if a value is out of range."""
         super().check()
         if self.resume and self.name is None:
-            raise ValueError("resume: give --name, the run to continue")
+            raise ValueError("resume: True: give the --name of the run to continue")

@@ -1,4 +1,4 @@
-"""tyro as the commands use it: `none` for what is optional, and mistakes in one line."""
+"""Parses command lines with tyro: optional values accept `none`, and errors take one line."""
 
 import contextlib
 import dataclasses
@@ -23,7 +23,7 @@ _registry = ConstructorRegistry()
 
 
 def parse_words(form: type[T], description: str, words: Sequence[str] | None = None, prog: str | None = None) -> T:
-    """The dataclass that a command line stands for, by default that of the process; a mistake ends it with code 2."""
+    """Parses a command line, by default that of the process, to a dataclass; exits with code 2 on an error."""
     said = io.StringIO()
     try:
         with contextlib.redirect_stderr(said), _uncolored() if os.environ.get("NO_COLOR") else contextlib.nullcontext():
@@ -36,23 +36,23 @@ def parse_words(form: type[T], description: str, words: Sequence[str] | None = N
                 registry=_registry,
             )
     except SystemExit as ended:
-        if not said.getvalue():  # of --help
+        if not said.getvalue():  # after --help
             raise
         fail(_one_line(said.getvalue()), 2)
         raise ended from None
 
 
 def _uncolored() -> contextlib.AbstractContextManager[Any]:
-    """Has tyro, which does not know NO_COLOR, take standard output for a file."""
+    """Disables the colors of tyro, which ignores NO_COLOR but checks whether standard output is a terminal."""
     plain = types.SimpleNamespace(write=sys.stdout.write, flush=sys.stdout.flush, encoding=sys.stdout.encoding)
     plain.isatty = lambda: False
     return contextlib.redirect_stdout(plain)
 
 
 def _one_line(box: str) -> str:
-    """A mistake as tyro draws it, without its frame: what is wrong, and what was perhaps meant."""
+    """Converts an error box of tyro to one line: the error, and the suggestion if there is one."""
     lines = [line.strip("│ ") for line in re.sub(r"\x1b\[[\d;]*m", "", box).splitlines()]
-    framed = lines[0].startswith("╭")  # else the first part is the title, above a rule
+    framed = lines[0].startswith("╭")  # otherwise the first part is a title above a rule
     parts: list[list[str]] = [[]]
     for line in lines[1:-1] if framed else lines:
         if line and not line.strip("─-"):
@@ -71,7 +71,7 @@ def _one_line(box: str) -> str:
 
 @_registry.primitive_rule
 def _optional(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec[Any] | None:
-    """A type or None: its words, or `none`."""
+    """Reads an optional type: its values, or `none`."""
     plain = [entry for entry in typing.get_args(info.type) if entry is not type(None)]
     union = info.type_origin in (typing.Union, types.UnionType)
     if not union or len(plain) != 1 or type(None) not in typing.get_args(info.type):
@@ -91,7 +91,7 @@ def _optional(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec[Any] | None:
 
 @_registry.primitive_rule
 def _several(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec[Any] | None:
-    """Any number of words of a type, as `FLOAT ...`."""
+    """Reads any number of values of a type, as `FLOAT ...`."""
     if info.type_origin is not tuple or typing.get_args(info.type)[1:] != (...,):
         return None
     inner = ConstructorRegistry.get_primitive_spec(PrimitiveTypeInfo.make(typing.get_args(info.type)[0], info.markers))

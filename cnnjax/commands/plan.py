@@ -1,4 +1,4 @@
-"""What a sweep is going to take: its programs, memory and time."""
+"""Prints the plan of a sweep: its programs, memory and predicted time."""
 
 from cnnjax.commands.errors import usage
 from cnnjax.commands.options import Options
@@ -11,10 +11,10 @@ from cnnjax.sweeps import search, work
 
 
 def show_plan(sweep: SweepConfig, options: Options, preset: Preset) -> None:
-    """Prints what a sweep would train, and what it would take, without training."""
+    """Prints the programs of a sweep, with their predicted memory and time, without training."""
     with usage(options.debug):
         if options.extend or options.resume:
-            raise ValueError("plan: goes without --extend and --resume: it is of a whole sweep")
+            raise ValueError("plan: True: cannot be combined with --extend or --resume")
     dataset = preset.dataset(sweep.base.data, options.data_dir)
     with usage(options.debug):
         check(sweep, dataset, options)
@@ -37,23 +37,23 @@ def show_plan(sweep: SweepConfig, options: Options, preset: Preset) -> None:
         rows.append([*how, str(program.config.network), *times])
     print(aligned(rows))
     seconds = sum(taken.train_s for taken in found) * epochs / here
-    rest = "" if epochs == here else f", of which {here:,} epochs are the first stage, shown above"
+    rest = "" if epochs == here else f", of which {here:,} epochs are in the first stage, shown above"
     compiling = sum(taken.compile_s for taken in found)
-    print(f"training {seconds:.1f} s{rest}; compilation {compiling:.1f} s, programs side by side while others train")
+    print(f"training {seconds:.1f} s{rest}; compilation {compiling:.1f} s, in parallel with training")
 
 
 def reasons(sweep: SweepConfig, pack: str) -> dict[str, str]:
-    """Why each axis is lanes or programs."""
+    """Returns, for each axis, whether its values are lanes or programs, and why."""
     networks = [run.network for run in alternatives(sweep.base, sweep.axes)]
     widths = {name for network in networks for name in network.widths} if pack != "shapes" else set()
-    words = {"seeds": "lanes: each point under the same seeds"}
+    words = {"seeds": "lanes: the same seeds for every point"}
     for name, values in sweep.axes:
         option = sweep.option(name)
         if option.kind == "number":
             off = not isinstance(values, Range) and len({value is None for value in values}) > 1
-            words[name] = "lanes: a number" + (", none a program of its own" if off else "")
+            words[name] = "lanes: a number" + (", with a separate program for none" if off else "")
         elif option.path[0] == "network" and option.path[-1] in widths:
-            words[name] = "lanes: widths, embedded in the widest network of a program by zeros"
+            words[name] = "lanes: widths, padded with zeros to the widest network of a program"
         else:
             words[name] = "programs: it changes a shape or a function"
     return words

@@ -1,6 +1,6 @@
-"""Prepares a TensorFlow Datasets data set as array_record, which the other commands read without TensorFlow.
+"""Prepares a TensorFlow Datasets data set as array_record files, which the other commands read without TensorFlow.
 
-Needs a network and the extra `prepare` (TensorFlow).
+It needs network access and the extra `prepare` (TensorFlow).
 """
 
 import importlib.util
@@ -18,20 +18,20 @@ from cnnjax.data.tfds import default_directory
 
 @dataclass(frozen=True)
 class Arguments:
-    """What is prepared."""
+    """The data set to prepare."""
 
     name: Annotated[str, tyro.conf.Positional]
-    """of the data set, with its configuration and version if wanted: mnist, emnist/letters, mnist:3.0.1"""
+    """name of the data set, with optional configuration and version: mnist, emnist/letters, mnist:3.0.1"""
     data_dir: Path = field(default_factory=default_directory)
-    """where to put it"""
+    """directory of prepared TensorFlow Datasets data"""
     debug: bool = False
-    """full tracebacks"""
+    """show full tracebacks"""
 
 
 def main(arguments: Arguments) -> None:
-    """Prepares it."""
+    """Prepares the data set, and prints its path."""
     if importlib.util.find_spec("tensorflow") is None:
-        fail('preparing needs TensorFlow: pip install -e ".[prepare]"', 1)
+        fail('prepare: needs TensorFlow: pip install -e ".[prepare]"', 1)
     import tensorflow_datasets as tfds
 
     try:
@@ -45,7 +45,7 @@ def main(arguments: Arguments) -> None:
 
 
 def command() -> None:
-    """`cnnjax prepare`."""
+    """Runs `cnnjax prepare`."""
     terminal.use()
     with terminal.piped():
         main(parse_words(Arguments, __doc__ or ""))

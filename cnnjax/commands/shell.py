@@ -1,4 +1,4 @@
-"""The command that was typed, as a line for a shell."""
+"""Formats the command of this process as a shell command."""
 
 import shlex
 import sys
@@ -7,14 +7,14 @@ from pathlib import Path
 
 
 def line(words: Sequence[str] | None = None, script: str | None = None) -> str:
-    """The command that was typed; with other words, or of another script."""
+    """Returns the command of this process as a shell command, optionally with other words or another script."""
     words, script = sys.argv[1:] if words is None else words, script or sys.argv[0]
-    started = ["python", script] if script.endswith(".py") else script.split()  # `cnnjax sweep` is one word of argv
+    started = ["python", script] if script.endswith(".py") else script.split()  # argv[0] may be `cnnjax sweep`
     return shlex.join([*started, *words])
 
 
 def without(words: Iterable[str], dropped: Callable[[str], bool]) -> list[str]:
-    """The words but for the options that are dropped, by their names as `learning_rate`, and their values."""
+    """Removes options and their values; `dropped` takes the name of an option, such as `learning_rate`."""
     kept, skipping = list[str](), False
     for word in words:
         if word.startswith("--"):
@@ -25,7 +25,7 @@ def without(words: Iterable[str], dropped: Callable[[str], bool]) -> list[str]:
 
 
 def continuing(folder: Path) -> str:
-    """The command that continues the run that was typed, which may have been given its name."""
+    """Returns the command that continues the run of this process in `folder`."""
     words = sys.argv[1:]
     given = {_name(word) for word in words if word.startswith("--")}
     named = [] if given & {"name", "resume"} else ["--name", folder.name]

@@ -1,4 +1,4 @@
-"""What a command writes on: any terminal or file, whatever letters it has, and the log of its run."""
+"""The output of a command: terminals and files of any encoding, and the log of a run."""
 
 import codecs
 import contextlib
@@ -16,7 +16,7 @@ _format = warnings.formatwarning
 
 
 def use() -> None:
-    """Replaces letters that the output's encoding lacks, and shows our warnings without their place in the source."""
+    """Replaces characters that the output encoding lacks, and shows user warnings without their source location."""
     codecs.register_error("cnnjax", _replaced)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
@@ -37,26 +37,26 @@ def _one_line(message: Warning | str, category: type[Warning], *place: Any) -> s
 
 @contextlib.contextmanager
 def piped() -> Iterator[None]:
-    """Where the reader of standard output may leave, as `head` does: the process ends without a word."""
+    """Exits silently if the reader of standard output closes the pipe in the block, as `head` does."""
     try:
         try:
             yield
         finally:
-            sys.stdout.flush()  # here, since Python's own flush at the end reports what fails
+            sys.stdout.flush()  # a failure of Python's own flush at exit would be reported
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise SystemExit(1) from None
 
 
 class Log:
-    """The lines that a command says, with times, in a file; kept back until there is one."""
+    """A log of the output of a command with times; lines are buffered until the log has a file."""
 
     def __init__(self) -> None:
         self._path: Path | None = None
         self._kept: list[str] = []
 
     def __call__(self, line: str) -> None:
-        """Adds a line. What cannot be written is left out: a run must not fail for its log."""
+        """Adds a line; errors are ignored, because a run must not fail due to its log."""
         self._kept.append(f"{time.strftime('%Y-%m-%d %H:%M:%S')}  {line}\n")
         self._write()
 
@@ -67,13 +67,13 @@ class Log:
             self._kept.clear()
 
     def follow(self, path: Path) -> None:
-        """Writes to a file from now on, after what was kept back."""
+        """Writes the buffered and all further lines to a file."""
         self._path = path
         self._write()
 
     @contextlib.contextmanager
     def copying(self) -> Iterator[None]:
-        """Has standard output and standard error copied to the log."""
+        """Copies standard output and standard error to the log."""
         with (
             contextlib.redirect_stdout(_Copied(sys.stdout, self)),
             contextlib.redirect_stderr(_Copied(sys.stderr, self)),
@@ -82,7 +82,7 @@ class Log:
 
 
 class _Copied:
-    """A stream of which each line that stays on the screen is logged: none that a carriage return takes back."""
+    """A stream that logs each line that remains on the screen; a carriage return discards the text before it."""
 
     def __init__(self, stream: Any, log: Callable[[str], None]):
         self._stream, self._log, self._begun = stream, log, ""

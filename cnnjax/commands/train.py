@@ -13,7 +13,7 @@ from cnnjax.sweeps import digits
 
 
 def main(config: TrainConfig, options: Options, preset: Preset) -> None:
-    """Trains, and prints what came of it."""
+    """Trains a network, and prints the result."""
     if options.plan:
         show_plan(as_sweep(config), options, preset)
         return
@@ -34,5 +34,5 @@ def main(config: TrainConfig, options: Options, preset: Preset) -> None:
 
 
 def command() -> None:
-    """`cnnjax train`."""
+    """Runs `cnnjax train`."""
     run_command(main, partial(parse, __doc__ or "", several=False))
