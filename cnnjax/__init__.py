@@ -78,7 +78,7 @@ __version__ = metadata.version("cnnjax")
 
 
 class _Package(types.ModuleType):
-    """Has `cnnjax.config` stay the decorator when the module of that name is imported."""
+    """Keeps `cnnjax.config` the decorator when the module of that name is imported."""
 
     def __setattr__(self, name: str, value: Any) -> None:
         if not (name == "config" and isinstance(value, types.ModuleType)):
@@ -89,7 +89,7 @@ sys.modules[__name__].__class__ = _Package
 
 
 def __getattr__(name: str) -> Any:
-    """What is asked for, imported then: `cnnjax --help` and an interrupt do not wait for JAX and Flax."""
+    """Imports names on first use, so that `cnnjax --help` does not import JAX and Flax."""
     home = next((home for home, names in _HOMES.items() if name in names.split()), None)
     if home:
         globals()[name] = found = getattr(importlib.import_module(home), name)

@@ -1,4 +1,4 @@
-"""Augmentations: random changes of a batch in training, on the device, inside the step."""
+"""Augmentations: random transformations of training batches, which run on the device inside of the step."""
 
 import jax
 import jax.numpy as jnp
@@ -11,22 +11,22 @@ from cnnjax.options import Config, config, number
 
 @config
 class Augmentation(Config):
-    """The base of augmentations.
+    """The base class of augmentations.
 
-    A subclass implements `__call__(key, batch)`, which returns a batch of the same shapes and types.
-    `batch.inputs` are standardized, [batch, *spatial, channels]; `batch.labels` are as the data set stores
-    them, or after an augmentation that mixes classes [batch, classes]. Numbers of the subclass may be tracers.
+    A subclass implements `__call__(key, batch)`, which returns a batch with the same shapes and dtypes.
+    `batch.inputs` are standardized, [batch, *spatial, channels]. `batch.labels` are as stored in the data
+    set, or [batch, classes] after an augmentation that mixes classes. Number fields may be tracers.
     """
 
     def __call__(self, key: Key[Array, ""], batch: Split) -> Split:
-        raise NotImplementedError(f"{type(self).__name__}: an augmentation implements __call__(key, batch)")
+        raise NotImplementedError(f"{type(self).__name__}: implement __call__(key, batch)")
 
 
 @config
 class Flip(Augmentation):
-    """Mirrors an image left to right, with a probability."""
+    """Flips images horizontally with probability `p`."""
 
-    p: float = number(0.5, "probability that an image is mirrored", least=0, most=1)
+    p: float = number(0.5, "probability of a horizontal flip", least=0, most=1)
 
     def __call__(self, key: Key[Array, ""], batch: Split) -> Split:
         images = batch.inputs
@@ -36,13 +36,13 @@ class Flip(Augmentation):
 
 @config
 class Shift(Augmentation):
-    """Moves an image by a whole number of cells along each spatial axis, up to `cells` either way; zeros move in.
+    """Shifts images by a random integer number of pixels along each spatial axis, at most `cells`.
 
-    Inputs are standardized, so that a zero is the mean of the training split. A `cells` between two
-    whole numbers makes the largest moves rarer.
+    Zeros fill the border; since inputs are standardized, they are the mean of the training split. A
+    fractional `cells` makes the largest shifts less likely.
     """
 
-    cells: float = number(2.0, "largest move along each spatial axis, in cells", least=0)
+    cells: float = number(2.0, "maximum shift along each spatial axis, in pixels", least=0)
 
     def __call__(self, key: Key[Array, ""], batch: Split) -> Split:
         images, spatial = batch.inputs, batch.inputs.ndim - 2

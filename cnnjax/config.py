@@ -1,4 +1,4 @@
-"""What a run and a sweep are, as values that know no arrays: the parts of a run, composed."""
+"""The configurations of a run and of a sweep, composed of parts."""
 
 import math
 from collections.abc import Iterable, Iterator, Mapping
@@ -33,22 +33,30 @@ from cnnjax.options import (
 
 @config
 class TrainConfig(Config):
-    """One training run. It is checked where it enters: see `options.check`."""
+    """The configuration of a training run.
 
-    network: NetworkConfig = part(help="what is trained")
-    optimizer: Optimizer = part(SGD(), "how parameters are updated")
-    loss: Loss = part(CrossEntropy(), "what training minimizes")
-    metric: Metric = part(Accuracy(), "what points are ranked by")
-    augment: tuple[Augmentation, ...] = part((), "random changes of a batch in training, one after the other")
-    data: str = static("digits", "digits, or a TensorFlow Datasets name, as mnist or mnist:3.0.1")
-    batch_size: int = static(64, "examples a step", least=1)
+    Values are checked when a run starts, not here; see `options.check`.
+
+    >>> from cnnjax import Adam, CNNConfig
+    >>> config = TrainConfig(CNNConfig(filters=(8, 16)), Adam(learning_rate=0.01), epochs=5)
+    >>> config.optimizer.learning_rate, config.loss
+    (0.01, CrossEntropy(label_smoothing=0.0))
+    """
+
+    network: NetworkConfig = part(help="network to train")
+    optimizer: Optimizer = part(SGD(), "optimizer of the parameters")
+    loss: Loss = part(CrossEntropy(), "loss that training minimizes")
+    metric: Metric = part(Accuracy(), "metric that ranks points")
+    augment: tuple[Augmentation, ...] = part((), "augmentations of training batches, applied in order")
+    data: str = static("digits", "digits, or a TensorFlow Datasets name such as mnist or mnist:3.0.1")
+    batch_size: int = static(64, "examples per step", least=1)
     epochs: int = static(10, "passes over the training split", least=1)
-    seed: int = static(0, "fixes initialization, batch order and noise", least=0, below=2**32)
+    seed: int = static(0, "seed of initialization, batch order and noise", least=0, below=2**32)
 
 
 @dataclass(frozen=True)
 class Range:
-    """Numbers to draw from: uniformly, or with `log` uniformly in the logarithm."""
+    """A range to draw numbers from: uniformly, or with `log` uniformly on a logarithmic scale."""
 
     low: float
     high: float
@@ -58,13 +66,13 @@ class Range:
         return f"{'log' if self.log else 'uniform'}:{self.low:g}:{self.high:g}"
 
     def at(self, share: float, whole: bool) -> float:
-        """The number at a share of the way from low to high, as `near`."""
+        """Returns the number at a fraction `share` of the way from low to high, rounded as by `near`."""
         low, high = (self.low, self.high) if not self.log else (math.log(self.low), math.log(self.high))
         value = low + (high - low) * share
         return self.near(math.exp(value) if self.log else value, whole)
 
     def near(self, value: float, whole: bool) -> float:
-        """A number to four digits, as it is printed, or to a `whole` one, inside of the range."""
+        """Rounds a number to four digits, or to an integer if `whole`, and clips it to the range."""
         if whole:
             return min(max(round(value), int(self.low)), int(self.high))
         return min(max(float(f"{value:.4g}"), self.low), self.high)
@@ -79,35 +87,47 @@ Values = tuple[Any, ...] | Range
 
 @dataclass(frozen=True)
 class SweepConfig:
-    """Points, each under the same seeds, and how the best of them is looked for.
+    """The configuration of a sweep: points, which are all trained with the same seeds, and a search.
 
-    A point is a combination of the axes' values. There is one for every combination, or with `points`
-    so many are drawn at random. The axes of a `zipped` group vary together, the first value of one
-    with the first of the others. An axis is a field of the run by its name (`learning_rate`, or
-    `optimizer.learning_rate`), or one of its parts (`network`, `optimizer`), whose values are
-    configurations. An axis that only some of the swept parts have varies under those alone.
+    A point is a combination of values of the axes: by default, each combination is a point. Axes of a
+    `zipped` group vary together, value by value. An axis is a field of the run, given by name
+    (`learning_rate` or `optimizer.learning_rate`), or a part of the run (`network`, `optimizer`), whose
+    values are configurations. If only some of the swept parts have a field, its axis applies only to
+    those.
 
-    `search` says what is trained. `all`: every point to its end. `halving`: after 1/factor, 1/factor^2, ...
-    of the epochs only the best 1/factor of the points continue (`cnnjax.sweeps.search`). `tpe`, `gp`, `cmaes`,
-    `qmc`: Optuna proposes `points` of them, `batch_points` at a time. With a `shard`, as 2/8, only that part
-    of the points is trained; `extend` joins the parts.
+    >>> from cnnjax import CNNConfig
+    >>> axes = (("learning_rate", (0.01, 0.1)), ("filters", ((4, 8), (8, 16), (16, 32))))
+    >>> sweep = SweepConfig(TrainConfig(CNNConfig()), axes, seeds=5)  # 6 points, 30 trials
+
+    Args:
+      base: the run that the axes vary.
+      axes: (name, values) pairs, the last varying fastest; the values are a sequence or a `Range`.
+      seeds: the number of seeds per point, counting up from the seed of `base`.
+      zipped: groups of axes that vary together.
+      points: the number of random points; 0 for all combinations.
+      search: `all` trains all points to the end. `halving` continues only with the best 1/`factor` of the
+        points after each rung (`cnnjax.sweeps.search.halving`). `tpe`, `gp`, `cmaes` and `qmc` are samplers
+        of Optuna, which propose `points` points.
+      batch_points: the number of points that Optuna proposes at a time.
+      factor: the reduction factor of halving.
+      shard: the part of the points to train, as `2/8` for the second of eight; `extend` joins the parts.
 
     Raises:
-      ValueError: a value of the run is out of range; an axis is empty, occurs twice, names a value
-        twice, is no option of the run or cannot be an axis (`data`, `seed`, `metric`); a range is upside
-        down or leaves the option's; axes that are zipped differ in length; there is no seed, or no
-        number of points where one is needed.
+      ValueError: if a value of the run is out of range; an axis is empty, occurs twice, has a duplicate
+        value, is not an option of the run or cannot be swept (`data`, `seed`, `metric`); a range is
+        reversed or exceeds that of its option; zipped axes differ in length; or a required number of
+        seeds or points is missing.
     """
 
     base: TrainConfig
-    axes: tuple[tuple[str, Values], ...]  # (option, values), the last varies fastest
+    axes: tuple[tuple[str, Values], ...]
     seeds: int = 3
     zipped: tuple[tuple[str, ...], ...] = ()
     points: int = 0
     search: str = "all"
     batch_points: int = 16
     factor: int = 3
-    shard: str | None = None  # "2/8": the second of eight parts of the points
+    shard: str | None = None
 
     def __post_init__(self) -> None:
         if not isinstance(self.base, TrainConfig):
@@ -128,12 +148,12 @@ class SweepConfig:
             self._check_axis(name, values, self.known[path])
         self._check_zipped()
         if self.search == "halving" and ("epochs",) in paths:
-            raise ValueError("epochs: cannot be swept by halving, which compares after equally many")
+            raise ValueError("epochs: cannot be swept with halving: use --search all")
         if not self.points and self.search in SAMPLERS:
-            raise ValueError(f"points: say how many points {self.search} may try, as 64")
+            raise ValueError(f"points: {self.points}: give the number of points that {self.search} may try, as 64")
         if self.shard is not None and self.search != "all":
-            raise ValueError(f"shard: {self.shard}: {self.search} compares points with each other: use --search all")
-        _ = self.part  # checks it
+            raise ValueError(f"shard: {self.shard}: {self.search} needs all points: use --search all")
+        _ = self.part  # raises ValueError if it is invalid
 
     def _check_types(self) -> None:
         pairs = 'must be pairs of a name and its values, as (("learning_rate", (0.01, 0.1)),)'
@@ -150,26 +170,26 @@ class SweepConfig:
         if not isinstance(self.search, str):
             raise ValueError(f"search: {self.search!r}: must be a string, as 'all'")
         if not (self.shard is None or isinstance(self.shard, str)):
-            raise ValueError(f"shard: {self.shard!r}: give a part and how many there are, as '2/8'")
+            raise ValueError(f"shard: {self.shard!r}: give a part and the number of parts, as '2/8'")
         groups = self.zipped if isinstance(self.zipped, list | tuple) else [None]
         if not all(
             isinstance(group, list | tuple) and all(isinstance(name, str) for name in group) for group in groups
         ):
             raise ValueError(
-                f"zipped: {self.zipped!r}: must be groups of names of axes, as (('learning_rate', 'momentum'),)"
+                f"zipped: {self.zipped!r}: must be groups of axis names, as (('learning_rate', 'momentum'),)"
             )
 
     @property
     def part(self) -> tuple[int, int]:
-        """Which part of how many its points are: (0, 1) for all of them."""
+        """The index of the shard, starting at 0, and the number of shards; (0, 1) for all points."""
         first, slash, count = ("1/1" if self.shard is None else self.shard).partition("/")
         if not (slash and first.isdecimal() and count.isdecimal() and 1 <= int(first) <= int(count)):
-            raise ValueError(f"shard: {self.shard!r}: give a part and how many there are, as 2/8")
+            raise ValueError(f"shard: {self.shard!r}: give a part and the number of parts, as 2/8")
         return int(first) - 1, int(count)
 
     @cached_property
     def known(self) -> dict[tuple[str, ...], Option]:
-        """The options of the run by path, those of every part that is swept included."""
+        """The options of the run by path, including those of all swept parts."""
         found: dict[tuple[str, ...], Option] = {}
         for run in alternatives(self.base, self.axes):
             found |= {option.path: option for option in options(run) if option.path not in found}
@@ -177,16 +197,16 @@ class SweepConfig:
 
     @cached_property
     def paths(self) -> dict[str, tuple[str, ...]]:
-        """The paths of the axes by name, in the order in which they are applied: parts before their fields."""
+        """The paths of the axes by name, in the order of their application: parts before their fields."""
         found = {name: resolve(name, self.known) for name, _ in self.axes}
         return dict(sorted(found.items(), key=lambda item: (not self.known[item[1]].holds_parts, len(item[1]))))
 
     def option(self, name: str) -> Option:
-        """The field that an axis varies."""
+        """Returns the field that an axis varies."""
         return self.known[self.paths[name]]
 
     def run(self, chosen: Mapping[str, Any]) -> tuple[TrainConfig, dict[str, Any]]:
-        """The run with values of the axes, and those of them that it has: no fields of parts that were not chosen."""
+        """Applies values of the axes to the base run; returns the run, and the values of fields that it has."""
         run, had = self.base, {}
         for name, path in self.paths.items():
             if has(run, path):
@@ -196,7 +216,7 @@ class SweepConfig:
 
     def _check_axis(self, name: str, values: Values, option: Option) -> None:
         if option.path[0] in NOT_SWEPT:
-            raise ValueError(f"{name}: cannot be swept: every point has the same data, seeds and metric")
+            raise ValueError(f"{name}: cannot be swept: all points have the same data, seeds and metric")
         if isinstance(values, Range):
             self._check_range(name, values, option)
             return
@@ -222,28 +242,28 @@ class SweepConfig:
                     raise ValueError(f"zip: {name}: occurs twice")
             lengths = [f"{name} {len(values[name])}" for name in group]  # type: ignore[arg-type]
             if len({length.split()[-1] for length in lengths}) > 1:
-                raise ValueError(f"zip: {text(group)}: must have equally many values, not {', '.join(lengths)}")
+                raise ValueError(f"zip: {text(group)}: must have the same number of values, not {', '.join(lengths)}")
 
     def _check_range(self, name: str, range: Range, option: Option) -> None:
         if not option.numeric:
-            raise ValueError(f"{name}: {range}: only a number has a range; list the values")
+            raise ValueError(f"{name}: {range}: only numbers can have a range: list the values")
         if option.whole and not (float(range.low).is_integer() and float(range.high).is_integer()):
-            raise ValueError(f"{name}: {range}: the ends must be whole numbers")
+            raise ValueError(f"{name}: {range}: both ends must be integers")
         for end in (range.low, range.high):
             check_range(option, name, float(end))
         if range.low >= range.high:
-            raise ValueError(f"{name}: {range}: upside down: the lower end comes first")
+            raise ValueError(f"{name}: {range}: the first end must be below the second")
         if range.log and range.low <= 0:
-            raise ValueError(f"{name}: {range}: a logarithm needs a lower end above 0")
+            raise ValueError(f"{name}: {range}: a logarithmic range must start above 0")
         if not self.points:
-            raise ValueError(f"{name}: {range}: points: say how many are drawn from the range, as 16")
+            raise ValueError(f"{name}: {range}: give the number of random points with points, as 16")
 
 
 def alternatives(base: TrainConfig, axes: Iterable[tuple[str, Values]]) -> Iterator[TrainConfig]:
-    """The run with each of the parts that axes offer, one at a time; those of a part of a part with each of the whole.
+    """Yields the base run with every combination of the parts that axes vary.
 
     Raises:
-      ValueError: an axis offers what is no such part.
+      ValueError: if a value of an axis is not a valid part.
     """
     runs = [base]
     for name, values in axes:
@@ -252,7 +272,7 @@ def alternatives(base: TrainConfig, axes: Iterable[tuple[str, Values]]) -> Itera
 
 
 def _with_each(run: TrainConfig, name: str, values: Values) -> Iterator[TrainConfig]:
-    """The run with each value of an axis that offers parts; as it is where it has none of that name."""
+    """Yields the run with each value of an axis over parts; yields it unchanged for any other axis."""
     found = {option.path: option for option in options(run)}
     try:
         option = found[resolve(name, found)]

@@ -1,7 +1,7 @@
-"""Configurations as plain values, and back: what `config.json` holds.
+"""Converts configurations to the plain values of `config.json`, and back.
 
-Nothing that is read names code to import. A part of cnnjax is looked up among the parts it has;
-any other must be given.
+Reading a description imports no code: parts of cnnjax are looked up by name, and the classes of all
+other parts must be passed as arguments.
 """
 
 import dataclasses
@@ -20,15 +20,15 @@ PARTS: Mapping[str, type[Config]] = {
     for name, value in vars(room).items()
     if isinstance(value, type) and issubclass(value, Config) and value is not Config
 }
-"""The parts that cnnjax has, by the name of their class."""
+"""The parts of cnnjax, by class name."""
 
 
 class UnknownClassError(ValueError):
-    """A record names a class, a function or a field that cnnjax and what was given do not have."""
+    """Raised for a description that names an unknown class, function or field."""
 
 
 def given_by(config: TrainConfig | SweepConfig) -> list[Any]:
-    """The classes, enumerations and functions that a configuration consists of."""
+    """Returns the classes, enumerations and functions in a configuration."""
     if isinstance(config, TrainConfig):
         return list(dict.fromkeys(_within(config)))
     axes = [value for _, values in config.axes if not isinstance(values, Range) for value in values]
@@ -50,7 +50,7 @@ def _within(value: Any) -> Iterator[Any]:
 
 
 def describe(config: TrainConfig | SweepConfig) -> dict[str, Any]:
-    """A configuration as plain values, enough to run it again."""
+    """Converts a configuration to plain values, from which it can be run again."""
     if isinstance(config, TrainConfig):
         return _plain(config)
     axes = {
@@ -73,7 +73,7 @@ def _plain(value: Any) -> Any:
 
 
 def _name(cls: type) -> str:
-    """`cnnjax.CNNConfig` of a part that cnnjax has, `module.Class` of any other."""
+    """Returns `cnnjax.CNNConfig` for a part of cnnjax, `module.Class` for any other class."""
     return f"cnnjax.{cls.__qualname__}" if _own(cls) else f"{cls.__module__}.{cls.__qualname__}"
 
 
@@ -82,20 +82,20 @@ def _own(cls: Any) -> bool:
 
 
 def foreign(config: TrainConfig | SweepConfig) -> list[Any]:
-    """Those classes and functions of a configuration that are not cnnjax's own: reading it back needs them."""
+    """Returns the user-defined classes and functions in a configuration, which are needed to read it back."""
     return [value for value in given_by(config) if not _own(value)]
 
 
 def configuration(described: Any, classes: Iterable[Any] = ()) -> TrainConfig | SweepConfig:
-    """The configuration that `describe` wrote.
+    """Creates a configuration from the output of `describe`.
 
     Args:
-      described: as read from `config.json`.
-      classes: classes, enumerations and functions of your own that it may name.
+      described: the contents of `config.json`.
+      classes: user-defined classes, enumerations and functions that it may name.
 
     Raises:
-      UnknownClassError: it names one that is not cnnjax's own and is not among `classes`.
-      ValueError: it is no such description, or a value is out of range.
+      UnknownClassError: if it names a class that is neither part of cnnjax nor in `classes`.
+      ValueError: if it is not a description of a configuration, or a value is out of range.
     """
     classes = list(classes)
     given = {value.__qualname__.rpartition(".")[2]: value for value in classes}
@@ -111,12 +111,12 @@ def configuration(described: Any, classes: Iterable[Any] = ()) -> TrainConfig | 
         rest = {name: value for name, value in described.items() if name not in ("base", "axes", "zipped")}
         return SweepConfig(_checked(_value(described["base"], given)), tuple(axes.items()), zipped=zipped, **rest)
     except (KeyError, TypeError, AttributeError) as error:
-        raise ValueError(f"no configuration: {type(error).__name__}: {error}") from None
+        raise ValueError(f"not a configuration: {type(error).__name__}: {error}") from None
 
 
 def _checked(config: Any) -> TrainConfig:
     if not isinstance(config, TrainConfig):
-        raise ValueError(f"no configuration: {type(config).__name__}")
+        raise ValueError(f"not a configuration: {type(config).__name__}")
     check(config)
     return config
 
@@ -133,11 +133,11 @@ def _value(described: Any, given: Mapping[str, Any]) -> Any:
         return _found(values["function"], given)
     cls = _found(values.pop("class"), given)
     if not (isinstance(cls, type) and issubclass(cls, Config)):
-        raise ValueError(f"no configuration: {cls!r} is no part")
+        raise ValueError(f"not a configuration: {cls!r} is not a part")
     unknown = [name for name in values if name not in kinds(cls)]
     if unknown and PARTS.get(cls.__name__) is not cls:
         raise UnknownClassError(
-            f"{cls.__name__} has no field {unknown[0]!r}, which this run has: give the class it had"
+            f"{cls.__name__} has no field {unknown[0]!r}: give the class that the run was started with"
         )
     return cls(**{name: _value(value, given) for name, value in values.items()})
 
@@ -148,7 +148,7 @@ def _found(name: Any, given: Mapping[str, Any]) -> Any:
     found = next((known[key] for key in (str(name), last) if key in known), None)
     if found is None:
         raise UnknownClassError(
-            f"{name}: not a part of cnnjax{', nor among the classes given' if given else ''}: name the preset that "
-            f"defines it with --preset FILE, or give classes=[{last}]"
+            f"{name}: not a part of cnnjax{' or one of the given classes' if given else ''}: give the preset that "
+            f"defines it with --preset FILE, or classes=[{last}]"
         )
     return found

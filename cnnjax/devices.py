@@ -1,4 +1,4 @@
-"""The devices of this machine and of others: what is free on them, how XLA compiles for them, what they agree on."""
+"""Devices: free memory, compiler options, JAX's settings, and decisions that all processes share."""
 
 import os
 import threading
@@ -11,7 +11,7 @@ import jax
 import jaxlib.version
 import numpy as np
 
-_SHARE = 0.8  # of free memory that a program may take
+_SHARE = 0.8  # fraction of the free memory that a program may use
 SWITCHES = (
     "jax_enable_x64",
     "jax_default_matmul_precision",
@@ -20,19 +20,25 @@ SWITCHES = (
     "jax_default_prng_impl",
     "jax_threefry_partitionable",
 )
-"""JAX's settings on which numbers depend."""
+"""JAX's settings that affect results."""
 _thread = threading.local()
 
 
 def compiler_options(*, once: bool, devices: int) -> dict[str, str | int]:
-    """XLA's options on CPU, for a program that runs once or many times, on so many devices.
+    """Returns the XLA options for a program on CPU; none on other devices.
 
-    What runs once, as initialisation, is not optimised: drawing numbers compiles slowly. Steps of a
-    program that has the processor to itself keep their convolutions from YNNPACK, which computes
-    them on one thread (jaxlib 0.10); Eigen uses all. Lanes that occupy a core each want no other.
-    In jaxlib 0.10.2 YNNPACK's fusions around a sum give wrong numbers
-    (https://github.com/jax-ml/jax/issues/39103): there it computes single products, and on several
-    devices single convolutions, and no fusion.
+    Programs that run once, such as initialization, are compiled without optimization, because random
+    numbers compile slowly. A program on a single device keeps its convolutions away from YNNPACK, which
+    runs them on one thread (jaxlib 0.10), whereas Eigen uses all threads. With a device per core, one
+    thread per convolution is enough.
+
+    In jaxlib 0.10.2, YNNPACK fusions with reductions give wrong results
+    (https://github.com/jax-ml/jax/issues/39103). For this version, YNNPACK computes only single matrix
+    products and, on several devices, single convolutions.
+
+    Args:
+      once: whether the program runs only once.
+      devices: the number of devices of the program.
     """
     if jax.default_backend() != "cpu":
         return {}
@@ -48,7 +54,7 @@ def compiler_options(*, once: bool, devices: int) -> dict[str, str | int]:
 
 
 def compiled(lowered: jax.stages.Lowered, options: dict[str, str | int]) -> jax.stages.Compiled:
-    """Compiles with those of the options that this version of XLA has."""
+    """Compiles a program with those options that this version of XLA supports."""
     try:
         return lowered.compile(options)  # type: ignore[arg-type]
     except jax.errors.JaxRuntimeError as error:
@@ -61,33 +67,33 @@ def compiled(lowered: jax.stages.Lowered, options: dict[str, str | int]) -> jax.
 
 
 def switches() -> dict[str, Any]:
-    """JAX's settings, by name, as they are here and now."""
+    """Returns the current values of JAX's settings in this thread, by name."""
     return {name: getattr(jax.config, name) for name in SWITCHES}
 
 
 def threads(count: int) -> ThreadPoolExecutor:
-    """Threads with the settings of this one, since `with jax.enable_x64():` and its like hold in one thread only."""
+    """Creates a thread pool with JAX's settings of this thread, since `with jax.enable_x64():` affects one thread."""
     return ThreadPoolExecutor(count, initializer=_switch, initargs=(switches(),))
 
 
 def _switch(settings: dict[str, Any]) -> None:
-    _thread.settings = ExitStack()  # never closed: they hold as long as the thread
+    _thread.settings = ExitStack()  # never closed: the settings last as long as the thread
     for name, value in settings.items():
         _thread.settings.enter_context(getattr(jax, name.removeprefix("jax_"))(value))
 
 
 def free_memory(devices: int) -> int:
-    """Bytes that a program on so many devices may take on each: a share of what is free now."""
+    """Returns the bytes that a program on `devices` devices may use on each: a fraction of the free memory."""
     statistics_of = jax.devices()[0].memory_stats()
     if statistics_of and "bytes_limit" in statistics_of:
         free = statistics_of["bytes_limit"] - statistics_of["bytes_in_use"]
     else:
         free = _host_memory() // devices
-    return agreed(int(_SHARE * free) >> 10) << 10  # a KiB is exact enough, and fits into 32 bits
+    return agreed(int(_SHARE * free) >> 10) << 10  # in KiB, to fit into 32 bits
 
 
 def _host_memory() -> int:
-    """Bytes that processes can still have, files that the system only keeps at hand not counted as taken."""
+    """Returns the available memory of the host in bytes, including reclaimable file caches."""
     try:
         lines = Path("/proc/meminfo").read_text().splitlines()
         return next(1024 * int(line.split()[1]) for line in lines if line.startswith("MemAvailable:"))
@@ -96,7 +102,7 @@ def _host_memory() -> int:
 
 
 def agreed(value: int) -> int:
-    """A decision that hangs on a clock, a signal or the memory of a machine, as the first of all processes takes it."""
+    """Returns the value of the first process, so that all processes take the same decision."""
     if jax.process_count() == 1:
         return value
     from jax.experimental import multihost_utils

@@ -1,20 +1,20 @@
-"""The logs of other libraries, turned down while they are called and no longer."""
+"""Temporarily reduces the log output of other libraries."""
 
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-_LOCK = threading.RLock()  # of two threads at once, the second would take the first one's level for the user's
+_LOCK = threading.RLock()  # otherwise a second thread would save and restore the level set by the first
 
 
 @contextmanager
 def quiet(logging: Any, level: int) -> Iterator[None]:
-    """Lets a library log what is at least of a level; afterwards it logs as before.
+    """Sets the log level of a library within the block, and restores it afterwards.
 
     Args:
-      logging: the library's module with `get_verbosity` and `set_verbosity`, as `absl.logging`.
-      level: in its own numbers.
+      logging: a module with `get_verbosity` and `set_verbosity`, such as `absl.logging`.
+      level: the log level, as defined by the library.
     """
     with _LOCK:
         before = logging.get_verbosity()

@@ -1,4 +1,4 @@
-"""Optimizers: Optax transformations built from numbers that may be tracers, so that each lane has its own."""
+"""Optimizers: Optax transformations whose numbers may be tracers, so that each lane can have its own."""
 
 from collections.abc import Callable
 from typing import Any
@@ -13,48 +13,50 @@ from cnnjax.schedules import Cosine, Schedule
 
 @config
 class Optimizer(Config):
-    """The base of optimizers.
+    """The base class of optimizers.
 
-    A subclass implements `__call__(steps)`, which returns an Optax transformation for a run of that
-    many steps. `steps` and every number of the subclass may be a tracer.
+    A subclass implements `__call__(steps)`, which returns an Optax transformation for a run with that
+    number of steps. `steps` and the number fields of the subclass may be tracers.
     """
 
     def __call__(self, steps: Any) -> optax.GradientTransformation:
-        raise NotImplementedError(f"{type(self).__name__}: an optimizer implements __call__(steps)")
+        raise NotImplementedError(f"{type(self).__name__}: implement __call__(steps)")
 
 
-_CLIP = "global norm to which larger gradients are scaled down (Pascanu et al. 2013)"
+_CLIP = "maximum global norm of gradients, to which larger ones are scaled down (Pascanu et al. 2013)"
 
 
 def clipping(norm: Any) -> tuple[optax.GradientTransformation, ...]:
-    """What to chain first: clipping by the global norm, or nothing for None."""
+    """Returns the first transformations of a chain: clipping by the global norm, or none for None."""
     return () if norm is None else (optax.clip_by_global_norm(norm),)
 
 
 def rate(optimizer: Any, steps: Any) -> Callable[[Array], Array]:
-    """The learning rate of an optimizer with a `schedule`, as a function of the steps taken so far."""
+    """Returns the learning rate of an optimizer with a `schedule`, as a function of the step count."""
     return lambda count: optimizer.learning_rate * optimizer.schedule.factor(count, steps)
 
 
 def kernels(params: Any) -> Any:
-    """Which arrays are kernels: those of two or more dimensions, not biases or normalization scales."""
+    """Returns a mask of the kernels: arrays with at least two dimensions, not biases or normalization scales."""
     return jax.tree.map(lambda array: array.ndim > 1, params)
 
 
 @config
 class SGD(Optimizer):
-    """Stochastic gradient descent with momentum and coupled L2 decay.
+    """Stochastic gradient descent with momentum and coupled L2 weight decay.
 
-    Decay adds `weight_decay * kernel` to the gradient before momentum; biases and normalization
-    scales (arrays of one dimension) have none.
+    Weight decay adds `weight_decay * kernel` to the gradient before momentum. It does not apply to
+    biases and normalization scales (arrays of one dimension).
+
+    >>> transformation = SGD(learning_rate=0.1)(steps=100)  # an optax.GradientTransformation
     """
 
     learning_rate: float = number(0.1, "peak learning rate", least=0)
-    momentum: float = number(0.9, "share of the last update that is kept", least=0, below=1)
-    weight_decay: float = number(0.0, "coupled L2 decay of kernels", least=0)
+    momentum: float = number(0.9, "decay rate of the momentum", least=0, below=1)
+    weight_decay: float = number(0.0, "coupled L2 weight decay of kernels", least=0)
     clip_norm: float | None = number(None, _CLIP, least=0)
-    nesterov: bool = static(False, "Nesterov's form of momentum")
-    schedule: Schedule = part(Cosine(), "factor of the learning rate over training")
+    nesterov: bool = static(False, "whether to use Nesterov momentum")
+    schedule: Schedule = part(Cosine(), "schedule of the learning rate")
 
     def __call__(self, steps: Any) -> optax.GradientTransformation:
         decay = optax.add_decayed_weights(self.weight_decay, kernels)
@@ -63,14 +65,14 @@ class SGD(Optimizer):
 
 @config
 class Adam(Optimizer):
-    """Adam (Kingma and Ba 2015)."""
+    """The Adam optimizer (Kingma and Ba 2015)."""
 
     learning_rate: float = number(0.001, "peak learning rate", least=0)
     b1: float = number(0.9, "decay of the mean of gradients", least=0, below=1)
     b2: float = number(0.999, "decay of the mean of squared gradients", least=0, below=1)
-    eps: float = number(1e-8, "added to the root of the mean square", least=1e-30)
+    eps: float = number(1e-8, "constant added to the root mean square of gradients", least=1e-30)
     clip_norm: float | None = number(None, _CLIP, least=0)
-    schedule: Schedule = part(Cosine(), "factor of the learning rate over training")
+    schedule: Schedule = part(Cosine(), "schedule of the learning rate")
 
     def __call__(self, steps: Any) -> optax.GradientTransformation:
         return optax.chain(*clipping(self.clip_norm), optax.adam(rate(self, steps), self.b1, self.b2, self.eps))
@@ -78,10 +80,10 @@ class Adam(Optimizer):
 
 @config
 class AdamW(Adam):
-    """Adam with decoupled weight decay of kernels (Loshchilov and Hutter 2019)."""
+    """The AdamW optimizer: Adam with decoupled weight decay of kernels (Loshchilov and Hutter 2019)."""
 
     word = "adamw"
-    weight_decay: float = number(1e-4, "decoupled decay of kernels, times the learning rate", least=0)
+    weight_decay: float = number(1e-4, "decoupled weight decay of kernels, times the learning rate", least=0)
 
     def __call__(self, steps: Any) -> optax.GradientTransformation:
         decay = {"weight_decay": self.weight_decay, "mask": kernels}

@@ -1,4 +1,4 @@
-"""Presets: files that define what is trained, and run folders, which say what they were started with."""
+"""Presets: Python files, or run folders, that define the configuration of a run or a sweep."""
 
 import dataclasses
 import enum
@@ -21,28 +21,32 @@ from cnnjax.runs import RecordError, configuration_of, read_record
 
 PACKAGE = Path(__file__).resolve().parent
 PRESETS = (PACKAGE if (PACKAGE / "configs").is_dir() else PACKAGE.parent) / "configs"
-"""The presets that come with cnnjax: a wheel carries them, a checkout has them beside the package."""
+"""The presets of cnnjax: inside of the package in a wheel, beside it in a checkout."""
 
 
 class Preset(NamedTuple):
-    """What a file or a run folder defines."""
+    """A configuration from a file or a run folder."""
 
     name: str
     train: TrainConfig
     sweep: SweepConfig
     doc: str
     classes: tuple[Any, ...] = ()
-    """Configurations, enumerations and functions that a configuration of it may name."""
+    """The user-defined classes, enumerations and functions that its configurations may name."""
     source: Path | None = None
-    """The file that was run."""
+    """The file that defines it."""
     data: Dataset | Callable[[], Dataset] | None = None
-    """Its own data, which a run has under the preset's name."""
+    """User-defined data, whose name is that of the preset."""
 
     def dataset(self, name: str | None = None, data_dir: Path | None = None) -> Dataset:
-        """The data of a run, by name; by default what `train` names.
+        """Loads data by name, by default the data that `train` names.
+
+        Args:
+          name: the name of the preset for its own data, or a name as in `cnnjax.load`.
+          data_dir: the directory of prepared TensorFlow Datasets data.
 
         Raises:
-          DataError: it is missing, damaged or unfit, or the preset's own function fails.
+          DataError: if the data is missing, damaged or invalid, or the preset's data function fails.
         """
         name = self.train.data if name is None else name
         if self.data is None or name != self.data_name:
@@ -59,11 +63,11 @@ class Preset(NamedTuple):
 
     @property
     def data_name(self) -> str:
-        """What a configuration calls the preset's own data."""
+        """The name of the preset's own data in a configuration."""
         return self.source.stem if self.source else ""
 
     def facts(self, config: TrainConfig | SweepConfig) -> dict[str, Any] | None:
-        """Path and SHA-256 of the code that a configuration needs besides cnnjax; None where it needs none."""
+        """Returns path and SHA-256 of the user code that a configuration needs; None if it needs none."""
         base = config if isinstance(config, TrainConfig) else config.base
         if self.source is None or not (foreign(config) or (self.data is not None and base.data == self.data_name)):
             return None
@@ -75,24 +79,27 @@ class Preset(NamedTuple):
 
 
 def presets() -> dict[str, Path]:
-    """The files in `configs/`, by the name that the command line takes."""
+    """Returns the files in `configs/`, by their names on the command line."""
     return {path.stem.replace("_", "-"): path for path in sorted(PRESETS.glob("*.py"))}
 
 
 def load_preset(name: str, definitions: Path | None = None) -> Preset:
-    """A preset by name, or the path to a file of one's own, or to a run folder.
+    """Loads a preset by name, from a file, or from a run folder.
 
-    A file defines `train`, a TrainConfig, and may define `sweep`, a SweepConfig; `data`, a Dataset or
-    a function that returns one; and parts of its own. A run folder is a preset as well: what it was
+    A file must define `train`, a TrainConfig. It may define `sweep`, a SweepConfig; `data`, a Dataset or
+    a function that returns one; and its own parts. A run folder has the configuration that it was
     started with.
 
+    >>> load_preset("digits").train.epochs
+    30
+
     Args:
-      name: a name in `presets`, or a path.
-      definitions: the file that defines what a run folder's configuration names besides cnnjax's own.
+      name: a name in `presets()`, or the path to a file or a run folder.
+      definitions: the file that defines the user-defined parts of a run folder.
 
     Raises:
-      ValueError: there is no such preset, or the file defines no `train`.
-      RecordError: the run folder's records are damaged, or need `definitions`.
+      ValueError: if the preset does not exist, or the file does not define `train`.
+      RecordError: if the records of the run folder are damaged, or it needs `definitions`.
     """
     known = presets()
     path = known.get(name, Path(name))
@@ -101,20 +108,20 @@ def load_preset(name: str, definitions: Path | None = None) -> Preset:
     if not path.exists() and (path.suffix == ".py" or len(path.parts) > 1):
         raise ValueError(f"{name}: no such {'file' if path.suffix == '.py' else 'run folder'}")
     if definitions:
-        raise ValueError(f"preset: {definitions}: goes with a run folder only, and {name} is none")
+        raise ValueError(f"preset: {definitions}: needs a run folder, and {name} is not one")
     if not path.is_file():
         raise ValueError(
-            f"unknown preset {name!r}: {suggest(name, known)}there are {', '.join(known)}, or give the path to a file"
+            f"unknown preset {name!r}: {suggest(name, known)}use one of {', '.join(known)}, or the path to a file"
         )
     module = _module(path)
     found = vars(module)
     if not isinstance(train := found.get("train"), TrainConfig):
-        raise ValueError(f"{path}: a preset defines `train`, a cnnjax.TrainConfig; see configs/digits.py")
+        raise ValueError(f"{path}: `train` must be a cnnjax.TrainConfig: see configs/digits.py")
     sweep = found.get("sweep")
     if sweep is None or sweep is runs.sweep:  # `from cnnjax import *`
         sweep = SweepConfig(train, ())
     if not isinstance(sweep, SweepConfig):
-        raise ValueError(f"{path}: `sweep` is no cnnjax.SweepConfig; see configs/digits.py")
+        raise ValueError(f"{path}: `sweep` must be a cnnjax.SweepConfig: see configs/digits.py")
     preset = Preset(
         path.stem, train, sweep, module.__doc__ or "", _classes(module), path.resolve(), _data(module, path)
     )
@@ -125,7 +132,7 @@ def load_preset(name: str, definitions: Path | None = None) -> Preset:
 
 
 def sweep_on(sweep: SweepConfig, name: str) -> SweepConfig:
-    """A sweep on data of another name."""
+    """Returns a sweep with data of another name."""
     return dataclasses.replace(sweep, base=with_values(sweep.base, {"data": name}))
 
 
@@ -136,17 +143,17 @@ def _of_folder(path: Path, definitions: Path | None) -> Preset:
     recorded = env.get("preset")
     if recorded and source is None:
         where = recorded.get("path") if isinstance(recorded, dict) else recorded
-        gone = "" if Path(str(where)).is_file() else ", which is not there any more"
-        raise RecordError(f"{path}: was started with {where}{gone}: name the preset with --preset FILE")
+        missing = "" if Path(str(where)).is_file() else ", which no longer exists"
+        raise RecordError(f"{path}: was started with {where}{missing}: give the preset with --preset FILE")
     train = config if isinstance(config, TrainConfig) else config.base
     sweep = config if isinstance(config, SweepConfig) else SweepConfig(config, ())
     if not (source and source.data) and (path / "data.json").is_file():
         name = str(read_record(path / "data.json").get("name"))
         if re.split("[:/]", name)[0] != re.split("[:/]", train.data)[0]:
             raise RecordError(
-                f"{path}: was trained on {name}, data of its own: name a preset that has it with --preset FILE"
+                f"{path}: was trained on user-defined data {name}: give the preset that defines it with --preset FILE"
             )
-    preset = Preset(path.stem, train, sweep, f"What {path} was started with.")
+    preset = Preset(path.stem, train, sweep, f"The configuration of {path}.")
     return preset._replace(classes=source.classes, source=source.source, data=source.data) if source else preset
 
 
@@ -154,7 +161,7 @@ _modules: dict[tuple[Path, str], types.ModuleType] = {}
 
 
 def _module(path: Path) -> types.ModuleType:
-    """A file as a module, run once in a process unless it changes; what lies beside it can be imported from it."""
+    """Runs a file as a module, once per process and version of the file; it can import modules beside it."""
     where = path.resolve()
     contents = hashlib.sha256(where.read_bytes()).hexdigest()
     if (where, contents) in _modules:
@@ -164,9 +171,9 @@ def _module(path: Path) -> types.ModuleType:
     spec = importlib.util.spec_from_loader(name, loader)
     assert spec
     module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module  # where dataclasses and annotations look
+    sys.modules[name] = module  # required by dataclasses and annotations
     sys.path.insert(0, str(where.parent))
-    written, sys.dont_write_bytecode = sys.dont_write_bytecode, True  # leaves nothing beside the preset
+    written, sys.dont_write_bytecode = sys.dont_write_bytecode, True  # writes nothing beside the preset
     try:
         loader.exec_module(module)
         for value in vars(module).values():
@@ -180,7 +187,7 @@ def _module(path: Path) -> types.ModuleType:
 
 
 def _classes(module: types.ModuleType) -> tuple[Any, ...]:
-    """What a configuration of a preset may name: its public parts and enumerations, and all that it uses."""
+    """Returns what the configurations of a preset may name: its public parts, enumerations and functions."""
     named: list[Any] = [
         value
         for name, value in vars(module).items()
@@ -201,12 +208,14 @@ def _data(module: types.ModuleType, path: Path) -> Any:
     if not hasattr(module, "data") or isinstance(value, types.ModuleType):  # `from cnnjax import data`
         return None
     if not isinstance(value, Dataset) and not callable(value):
-        raise ValueError(f"{path}: `data` is {type(value).__name__}: a cnnjax.Dataset, or a function that returns one")
+        raise ValueError(
+            f"{path}: `data` is {type(value).__name__}: must be a cnnjax.Dataset, or a function that returns one"
+        )
     return value
 
 
 def _own_files(source: Path) -> list[Path]:
-    """A preset, and the modules that it imports from its own directory."""
+    """Returns the file of a preset, and the modules that it imports from its own directory."""
     found = {source}
     for module in list(sys.modules.values()):
         file = Path(getattr(module, "__file__", None) or "/")

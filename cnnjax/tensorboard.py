@@ -1,4 +1,4 @@
-"""TensorBoard's files of a sweep: a run for each trial, with its curves and its line in the table of HParams."""
+"""Writes TensorBoard files: a run for each trial, with its curves and its hyperparameters."""
 
 import math
 import re
@@ -15,12 +15,12 @@ _ACCURACY = Accuracy()
 
 
 def curves(metric: Metric = _ACCURACY) -> tuple[str, ...]:
-    """The columns of rows that become curves."""
+    """Returns the columns of `metrics.jsonl` that are written as curves."""
     return tuple(f"{split}_{quantity}" for split in ("train", "valid") for quantity in ("loss", metric.name))
 
 
 def columns(metric: Metric = _ACCURACY) -> tuple[str, ...]:
-    """What the table shows of a trial's last row."""
+    """Returns the columns of a trial's last row in the HParams table."""
     return f"valid_{metric.name}", "valid_loss"
 
 
@@ -30,20 +30,19 @@ def write(
     rows: Iterable[Mapping[str, Any]],
     metric: Metric = _ACCURACY,
 ) -> None:
-    """Writes a folder for each trial, anew where there is one.
+    """Writes a folder for each trial, and replaces existing ones.
 
-    The same trials and rows give the same bytes: events bear no time, as rows do not either. The
-    table shows the last loss and metric of a trial; one whose last row lacks any has failed.
+    The files depend only on the trials and rows: events have no time. The HParams table shows the last
+    loss and metric of a trial; a trial whose last row lacks a value is marked as failed.
 
     Args:
-      folder: that TensorBoard is then started with, `tensorboard --logdir FOLDER`.
-      trials: swept values, and what else the table shall show, by the number of the trial; empty in
-        the table where a trial has none.
-      rows: lines of `metrics.jsonl`. What is null or no number is left out.
-      metric: whose columns the rows have.
+      folder: the folder for `tensorboard --logdir FOLDER`.
+      trials: the swept values and other values for the table, by trial number. A trial may lack values.
+      rows: lines of `metrics.jsonl`; nulls and non-finite numbers are left out.
+      metric: the metric of the sweep.
 
     Raises:
-      ModuleNotFoundError: tensorboardX is not installed.
+      ModuleNotFoundError: if tensorboardX is not installed.
     """
     from tensorboardX import RecordWriter
 
@@ -65,25 +64,25 @@ def write(
 
 
 def _comparable(trials: Mapping[int, Mapping[str, Any]]) -> dict[int, dict[str, Any]]:
-    """The values as columns of truths, of numbers or of words, which is what anything else becomes."""
+    """Converts values so that each column has one type: booleans, numbers or text."""
 
     def kind(value: Any) -> str:
         if isinstance(value, bool):
-            return "truth"
-        return "number" if isinstance(value, (int, float)) else "word"
+            return "boolean"
+        return "number" if isinstance(value, (int, float)) else "text"
 
     kinds: dict[str, set[str]] = {}
     for values in trials.values():
         for name, value in values.items():
             kinds.setdefault(name, set()).add(kind(value))
     return {
-        number: {k: value if kinds[k] in ({"truth"}, {"number"}) else text(value) for k, value in values.items()}
+        number: {k: value if kinds[k] in ({"boolean"}, {"number"}) else text(value) for k, value in values.items()}
         for number, values in trials.items()
     }
 
 
 def _run_name(number: str, values: Mapping[str, Any]) -> str:
-    """A folder's name: `07 learning_rate=0.1 filters=8,16 seed=2`, without what file systems mind."""
+    """Returns the name of a folder, as `07 learning_rate=0.1 filters=8,16 seed=2`, with portable characters."""
     name = " ".join([number, *(f"{name}={text(value)}" for name, value in values.items())])
     return re.sub(r"[^\w.,=+ -]+", "_", name, flags=re.ASCII)[:120].strip()
 
@@ -91,7 +90,7 @@ def _run_name(number: str, values: Mapping[str, Any]) -> str:
 def _events(
     values: dict[str, Any], every: dict[str, Any], rows: Sequence[Mapping[str, Any]], metric: Metric
 ) -> Iterator[bytes]:
-    """What a trial's file holds, in order; `every` has a value for each column of the table."""
+    """Yields the events of a trial in order; `every` has a value for each column of the table."""
     from tensorboardX.proto.api_pb2 import Status
     from tensorboardX.proto.event_pb2 import Event
     from tensorboardX.proto.plugin_hparams_pb2 import HParamsPluginData
@@ -106,7 +105,7 @@ def _events(
         info = HParamsPluginData.FromString(plugin.content)
         if failed and info.HasField("session_end_info"):
             info.session_end_info.status = Status.Value("STATUS_FAILURE")
-        plugin.content = info.SerializeToString(deterministic=True)  # values by name, which is no given order
+        plugin.content = info.SerializeToString(deterministic=True)  # sorted, because maps have no order
         yield Event(summary=summary).SerializeToString()
     for row in rows:
         if scalars := [Summary.Value(tag=name, simple_value=value) for name, value in _numbers(row, metric).items()]:

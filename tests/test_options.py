@@ -713,7 +713,7 @@ def test_an_own_class_that_is_not_given_is_named() -> None:
     assert configuration(written(value), [Local]) == value
     described = written(TrainConfig(CNNConfig(), loss=Focal()))
     described["loss"]["strength"] = 2.0
-    with pytest.raises(UnknownClassError, match=r"^Focal has no field 'strength', which this run has"):
+    with pytest.raises(UnknownClassError, match=r"^Focal has no field 'strength': give the class"):
         configuration(described, OWN)
     assert foreign(TrainConfig(SENetConfig(norm=Norm.GROUP, activation=leaky), loss=Focal())) == [
         SENetConfig,

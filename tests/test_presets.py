@@ -154,7 +154,7 @@ def test_a_sweep_of_one_s_own_is_extended_and_its_winner_continued(swept: Path, 
     again = ["--resume", "--epochs", "3", "--allow-changes", "--quiet"]
     refused = script("train", "runs/s/winner", *again, cwd=own, check=False)
     assert refused.returncode == 1
-    assert "not a part of cnnjax: name the preset that defines it with --preset FILE" in refused.stderr
+    assert "not a part of cnnjax: give the preset that defines it with --preset FILE" in refused.stderr
     assert f"it was defined in {swept / 'squeeze.py'}" in refused.stderr
     script("train", "runs/s/winner", "--preset", "squeeze.py", *again, cwd=own)
     lines = (own / "runs" / "s" / "winner" / "metrics.jsonl").read_text().splitlines()
@@ -228,8 +228,8 @@ class Net(NetworkConfig):
         return CNN(example.shape[1:], outputs, filters=(2,), rngs=rngs)
 """
 BAD_PRESETS = {
-    "no train": ("", "mine.py: a preset defines `train`"),
-    "train is a class": ("train = TrainConfig", "mine.py: a preset defines `train`"),
+    "no train": ("", "mine.py: `train` must be a cnnjax.TrainConfig"),
+    "train is a class": ("train = TrainConfig", "mine.py: `train` must be a cnnjax.TrainConfig"),
     "a class for a part": (TRAIN.format("CNNConfig"), "mine.py: ValueError: network: the class CNNConfig: must be a"),
     "no part": (TRAIN.format("5"), "mine.py: ValueError: network: 5: must be a NetworkConfig"),
     "a module for a network": (TRAIN.format("CNN"), "network: the class CNN: must be a NetworkConfig"),
@@ -280,7 +280,10 @@ BAD_PRESETS = {
         "data = None\n" + TRAIN.format("CNNConfig()"),
         "mine.py: `data` is NoneType: a cnnjax.Dataset",
     ),
-    "data that is none": ("data = 5\n" + TRAIN.format("CNNConfig()"), "mine.py: `data` is int: a cnnjax.Dataset, or a"),
+    "data that is none": (
+        "data = 5\n" + TRAIN.format("CNNConfig()"),
+        "mine.py: `data` is int: must be a cnnjax.Dataset, or a",
+    ),
 }
 
 

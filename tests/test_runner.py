@@ -300,7 +300,7 @@ def test_a_difference_with_a_run_that_has_not_ended(small: Dataset, tmp_path: Pa
 def test_a_run_on_data_of_its_own_is_no_preset_without_it(small: Dataset, tmp_path: Path) -> None:
     """Its configuration may call it digits."""
     cnnjax.fit(ONE, small, store=tmp_path / "r")
-    with pytest.raises(RecordError, match="r: was trained on small, data of its own: name a preset that has it"):
+    with pytest.raises(RecordError, match="r: was trained on user-defined data small: give the preset that defines it"):
         cnnjax.load_preset(str(tmp_path / "r"))
 
 
@@ -468,12 +468,12 @@ def test_every_trial_is_in_one_shard() -> None:
 
 @pytest.mark.parametrize("shard", ["0/2", "3/2", "2", "a/b", "1/0", "-1/2"])
 def test_a_shard_that_is_none_is_refused(shard: str) -> None:
-    with pytest.raises(ValueError, match=f"shard: '{shard}': give a part and how many there are, as 2/8"):
+    with pytest.raises(ValueError, match=f"shard: '{shard}': give a part and the number of parts, as 2/8"):
         replace(SWEEP, shard=shard)
 
 
 def test_halving_has_no_shards() -> None:
-    with pytest.raises(ValueError, match="shard: 1/2: halving compares points with each other: use --search all"):
+    with pytest.raises(ValueError, match="shard: 1/2: halving needs all points: use --search all"):
         replace(HALVING, shard="1/2")
 
 
@@ -498,8 +498,11 @@ def test_shards_on_the_command_line(tmp_path: Path) -> None:
         ("merge", "runs/s1", "runs/s1"): "merge: runs/s1 is given twice",
         ("merge", "runs/s1", "runs"): "merge: runs: is not a run folder",
         ("merge", "runs/s1", "runs/other"): "merge: runs/other is of another sweep: base.epochs 1 there, 2 here",
-        ("sweep", "digits", "--shard", ""): "shard: '': give a part and how many there are, as 2/8",
-        ("swep", "digits"): "swep: no such command: did you mean 'sweep'? there are train, sweep, merge, diff, prepare",
+        ("sweep", "digits", "--shard", ""): "shard: '': give a part and the number of parts, as 2/8",
+        (
+            "swep",
+            "digits",
+        ): "swep: no such command: did you mean 'sweep'? use one of train, sweep, merge, diff, prepare",
     }.items():
         if "runs/other" in words:
             other = [word if word != "2" else "1" for word in sweep[:3]] + sweep[3:]
@@ -533,7 +536,7 @@ def test_a_difference_names_what_differs(small: Dataset, tmp_path: Path) -> None
     found = diff(tmp_path / "a", tmp_path / "b")
     assert "base.optimizer.momentum 0.9 first, 0.5 second" in found["configuration"]
     assert found["data"] == []
-    assert found["results"][:2] == ["6 trials in the first alone", "2 of 6 trials have the same numbers in every epoch"]
+    assert found["results"][:2] == ["6 trials only in the first", "2 of 6 trials have the same numbers in every epoch"]
     assert found["results"][2].startswith("learning_rate 0.03, hidden 3, seed 0: train_loss ")
 
 

@@ -384,7 +384,7 @@ def test_a_name_that_several_parts_have_is_refused_with_their_paths() -> None:
         ("optimizer.momentun", "optimizer.momentun: no such option; "),
         ("clip_nrm", "clip_nrm: no such option; did you mean 'clip_norm'[?]"),
         ("flip.p", "flip.p: no such option; "),
-        ("seed", "seed: cannot be swept: every point has the same data, seeds and metric"),
+        ("seed", "seed: cannot be swept: all points have the same data, seeds and metric"),
         ("data", "data: cannot be swept"),
         ("threshold", "threshold: cannot be swept"),  # of the metric
         ("metric.threshold", "metric.threshold: cannot be swept"),
@@ -406,7 +406,7 @@ class Above(Metric):
 @pytest.mark.parametrize(
     ("axes", "message"),
     [
-        ((("metric", (Accuracy(), Above())),), "metric: cannot be swept: every point has the same"),
+        ((("metric", (Accuracy(), Above())),), "metric: cannot be swept: all points have the same"),
         ((("optimizer", (SGD, Adam())),), "optimizer: the class SGD: must be an Optimizer, as SGD()"),
         ((("optimizer", (Cosine(),)),), "optimizer: Cosine(warmup=0.0): must be an Optimizer, as SGD()"),
         ((("schedule", ("cosine",)),), "optimizer.schedule: 'cosine': must be a Schedule"),
@@ -530,14 +530,20 @@ def test_an_option_that_counts_is_drawn_as_whole_numbers(log: bool) -> None:
     [
         ({"axes": (("learning_rate", Range(1.0, 0.1)),), "points": 4}, "learning_rate: uniform:1:0.1: upside down"),
         ({"axes": (("learning_rate", Range(0.1, 0.1)),), "points": 4}, "learning_rate: uniform:0.1:0.1: upside down"),
-        ({"axes": (("momentum", Range(0.0, 0.9, True)),), "points": 4}, "momentum: log:0:0.9: a logarithm needs"),
+        (
+            {"axes": (("momentum", Range(0.0, 0.9, True)),), "points": 4},
+            "momentum: log:0:0.9: a logarithmic range must start above 0",
+        ),
         ({"axes": (("momentum", Range(0.5, 1.0)),), "points": 4}, "momentum: 1.0: must be at least 0 and below 1"),
         ({"axes": (("learning_rate", Range(-1.0, 1.0)),), "points": 4}, "learning_rate: -1.0: must be at least 0"),
         ({"axes": (("learning_rate", Range(0.1, math.inf)),), "points": 4}, "learning_rate: inf: must be finite"),
         ({"axes": (("learning_rate", Range(math.nan, 1.0)),), "points": 4}, "learning_rate: nan: must be finite"),
-        ({"axes": (("learning_rate", Range(0.1, 1.0)),)}, "learning_rate: uniform:0.1:1: points: say how many"),
-        ({"axes": (("hidden", Range(4, 8)),), "points": 4}, "hidden: uniform:4:8: only a number has a range"),
-        ({"axes": (("nesterov", Range(0, 1)),), "points": 4}, "nesterov: uniform:0:1: only a number has a range"),
+        (
+            {"axes": (("learning_rate", Range(0.1, 1.0)),)},
+            "learning_rate: uniform:0.1:1: give the number of random points",
+        ),
+        ({"axes": (("hidden", Range(4, 8)),), "points": 4}, "hidden: uniform:4:8: only numbers can have a range"),
+        ({"axes": (("nesterov", Range(0, 1)),), "points": 4}, "nesterov: uniform:0:1: only numbers can have a range"),
         ({"axes": (("momentun", Range(0.1, 0.9)),), "points": 4}, "momentun: no such option; did you mean 'momentum'"),
         ({"axes": (("momentun", (0.1,)),)}, "momentun: no such option; did you mean 'momentum'"),
         ({"axes": (("kernel", (3,)), ("network", (LeNet5Config(), MLPConfig())))}, "kernel: no such option"),
@@ -552,10 +558,10 @@ def test_an_option_that_counts_is_drawn_as_whole_numbers(log: bool) -> None:
         ({"axes": (), "factor": 1}, "factor: 1: must be at least 2"),
         ({"axes": (), "search": "halvin"}, "search: 'halvin': did you mean 'halving'. use one of all, halving, tpe"),
         ({"axes": (("epochs", (1, 2)),), "search": "halving"}, "epochs: cannot be swept by halving"),
-        ({"axes": (NINE,), "search": "tpe"}, "points: say how many points tpe may try"),
+        ({"axes": (NINE,), "search": "tpe"}, "points: 0: give the number of points that tpe may try"),
         (
             {"axes": (("momentum", (0.1, 0.2)), NINE), "zipped": (("momentum", "learning_rate"),)},
-            "zip: momentum,learning_rate: must have equally many values, not momentum 2, learning_rate 9",
+            "zip: momentum,learning_rate: must have the same number of values, not momentum 2, learning_rate 9",
         ),
         (
             {"axes": (("momentum", (0.1, 0.2)),), "zipped": (("momentum", "momentun"),)},

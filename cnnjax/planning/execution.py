@@ -23,7 +23,7 @@ class Execution:
     lanes: str = "auto"
     """auto, or parallel lanes (0: all), devices, and devices that share a batch, as 1:2 or 1:1:2"""
     pack: Literal["shapes", "buckets", "one", "auto"] = "auto"
-    """widths that share a program, padded with zeros: equal ones, by powers of two, all, or the fastest packing"""
+    """widths that share a program: equal (shapes), of one power of two (buckets), all (one), or the fastest packing"""
     plan_from: Path | None = None
     """plan.json of an earlier run, whose plan is repeated"""
     save_seconds: float = 30.0
