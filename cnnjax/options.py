@@ -1,8 +1,8 @@
-"""What a field of a configuration is: a number, a part, or static.
+"""Configurations and their fields: numbers, parts and static values.
 
-A configuration is a frozen dataclass and a pytree. Its numbers are leaves, so that configurations
-that differ only in numbers are lanes of one compiled program; everything else is structure, which
-selects a program. A number that is off is `None`, which JAX counts as structure.
+A configuration is a frozen dataclass and a pytree. Its numbers are leaves, so configurations that differ
+only in numbers are lanes of one compiled program. Everything else is part of the tree structure, which
+selects the program. A number that is switched off is `None`, which JAX treats as structure.
 """
 
 import dataclasses
@@ -25,26 +25,26 @@ T = TypeVar("T")
 
 Kind = Literal["number", "part", "parts", "static"]
 
-_LARGEST = {int: 2**31 - 1, float: 3.4e38}  # of the types that hold numbers on a device
+_LARGEST = {int: 2**31 - 1, float: 3.4e38}  # largest int32 and float32, the types on a device
 _MISSING: Any = dataclasses.MISSING
 _FIELDS = (
-    "a field is a number (annotated as float) or static: a bool, int, float, str, tuple, enum, None or "
+    "a field must be a number (annotated as float) or static: a bool, int, float, str, tuple, enum, None or "
     "module-level function"
 )
 
 
-# ------------------------------------------------------------------------- words
+# ------------------------------------------------------------------------- text
 
 
 def choose(name: str, value: str, choices: Mapping[str, T]) -> T:
-    """The entry that a word stands for; ValueError with the words there are."""
+    """Returns the entry with a name; raises ValueError that lists the names if there is none."""
     if value not in choices:
         raise ValueError(f"{name}: {value!r}: {suggest(str(value), choices)}use one of {', '.join(choices)}")
     return choices[value]
 
 
 def from_json(content: bytes) -> Any:
-    """The value that JSON stands for; ValueError with the reason where it stands for none."""
+    """Parses JSON; raises ValueError with the reason if it is invalid."""
     try:
         return json.loads(content)
     except RecursionError:
@@ -52,12 +52,12 @@ def from_json(content: bytes) -> Any:
 
 
 def reason(error: BaseException) -> str:
-    """What an error says, in a line."""
+    """Returns the first line of an error message."""
     return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
 def text(value: Any) -> str:
-    """A value as it is written on the command line: `8,16` for a tuple, `none` for an empty one and for None."""
+    """Formats a value as on the command line: `8,16` for a tuple, `none` for an empty tuple and None."""
     if isinstance(value, tuple):
         return ",".join(map(text, value)) or "none"
     if value is None:
@@ -68,7 +68,7 @@ def text(value: Any) -> str:
 
 
 def suggest(word: str, known: Iterable[str]) -> str:
-    """`did you mean 'digits'? ` for a word that is close to a known one, else nothing."""
+    """Returns `did you mean 'digits'? ` for a word that is close to a known one, else an empty string."""
     close = difflib.get_close_matches(word, list(known), n=1)
     return f"did you mean {close[0]!r}? " if close else ""
 
@@ -84,38 +84,72 @@ def number(
     most: float | None = None,
     below: float | None = None,
 ) -> Any:  # the type of a field specifier is that of its field
-    """A field that is a leaf: trials that differ in it share a compiled program.
+    """Defines a number field, a leaf of the pytree: trials that differ in it share a compiled program.
+
+    >>> @config
+    ... class Momentum(Config):
+    ...     decay: float = number(0.9, "decay rate", least=0, below=1)
+    >>> check(Momentum(decay=1.5))
+    Traceback (most recent call last):
+    ValueError: decay: 1.5: must be at least 0 and below 1
 
     Args:
-      default: its value where none is given; with the annotation `float | None`, None is off.
-      help: one phrase, shown by `--help`.
-      least: the smallest value.
-      most: the largest value.
-      below: what every value is below.
+      default: the default value; with the annotation `float | None`, None switches the number off.
+      help: a short description for `--help`.
+      least: the smallest valid value.
+      most: the largest valid value.
+      below: an exclusive upper bound.
     """
     limits = {"least": least, "most": most, "below": below}
     return dataclasses.field(default=default, metadata={"kind": "number", "help": help, **limits})
 
 
 def static(default: Any = _MISSING, help: str = "", *, least: float | None = None, below: float | None = None) -> Any:
-    """A field that is structure: a bool, int, str, tuple, enum, None or module-level function."""
+    """Defines a static field, a part of the tree structure: trials that differ in it need different programs.
+
+    Its value is a bool, int, float, str, tuple, enum, None or module-level function.
+
+    >>> @config
+    ... class Window(Config):
+    ...     size: int = static(3, "window size", least=1)
+    >>> jax.tree.structure(Window(3)) == jax.tree.structure(Window(5))
+    False
+
+    Args:
+      default: the default value.
+      help: a short description for `--help`.
+      least: the smallest valid number.
+      below: an exclusive upper bound.
+    """
     limits = {"least": least, "below": below}
     return dataclasses.field(default=default, metadata={"kind": "static", "help": help, **limits})
 
 
 def part(default: Any = _MISSING, help: str = "") -> Any:
-    """A field that is a configuration itself, or a tuple of them."""
+    """Defines a part: a field whose value is a configuration, or a tuple of configurations.
+
+    >>> from cnnjax import SGD, Optimizer
+    >>> @config
+    ... class Run(Config):
+    ...     optimizer: Optimizer = part(SGD(), "optimizer of the parameters")
+    >>> [option.name for option in options(Run())][:2]
+    ['optimizer', 'optimizer.learning_rate']
+
+    Args:
+      default: the default value.
+      help: a short description for `--help`.
+    """
     return dataclasses.field(default=default, metadata={"kind": "part", "help": help})
 
 
 class Config:
-    """The base of every part of a configuration. A subclass is decorated with `config`."""
+    """The base class of configurations; decorate subclasses with `config`."""
 
     word: ClassVar[str] = ""
-    """The name of the class on the command line; by default its own name, as `random-shift`."""
+    """The name of the class on the command line; by default derived from the class name, as `random-shift`."""
 
     def __post_init__(self) -> None:
-        # Compares nothing: JAX rebuilds configurations through the constructor, with tracers in them.
+        # No comparisons here: JAX calls the constructor with tracers.
         if "__kinds__" not in type(self).__dict__:
             raise TypeError(f"{type(self).__name__}: decorate the class with @cnnjax.config")
         for name, kind in kinds(type(self)).items():
@@ -130,20 +164,20 @@ class Config:
 
     @classmethod
     def kind(cls) -> str:
-        """The name of the class on the command line, as `cnn` or `cross-entropy`."""
+        """Returns the name of the class on the command line, as `cnn` or `cross-entropy`."""
         if own := cls.__dict__.get("word"):
             return str(own)
         name = cls.__name__.removesuffix("Config")
         return re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "-", name).lower()
 
 
-@dataclass_transform(frozen_default=True)  # field specifiers would need their default as a keyword
+@dataclass_transform(frozen_default=True)  # without field specifiers, which need keyword defaults
 def config(cls: type[T]) -> type[T]:
-    """Makes a class a configuration: a frozen dataclass and a pytree whose leaves are its numbers.
+    """Makes a class a configuration: a frozen dataclass, and a pytree whose leaves are its numbers.
 
-    The annotation of a field decides: `float` and `float | None` are numbers, a configuration or a
-    tuple of configurations is a part, everything else is static. `number`, `static` and `part` add
-    help and a range, and can overrule the annotation.
+    The annotation of a field determines its kind: `float` and `float | None` are numbers, a configuration
+    or a tuple of configurations is a part, everything else is static. `number`, `static` and `part` add a
+    help text and a range, and can override the kind.
 
     >>> @config
     ... class Noise(Config):
@@ -155,11 +189,11 @@ def config(cls: type[T]) -> type[T]:
     True
 
     Raises:
-      TypeError: the class is no subclass of `Config`, a number is not annotated as float, or a default
-        is a list or an array.
+      TypeError: if the class is not a subclass of `Config`, a number is not annotated as float, or a
+        default is a list or an array.
     """
     if not issubclass(cls, Config):
-        raise TypeError(f"{cls.__name__}: a configuration is a subclass of cnnjax.options.Config, as Loss or Optimizer")
+        raise TypeError(f"{cls.__name__}: must be a subclass of cnnjax.options.Config, such as Loss or Optimizer")
     for name in inspect.get_annotations(cls):
         default = cls.__dict__.get(name)
         default = default.default if isinstance(default, dataclasses.Field) else default
@@ -174,10 +208,10 @@ def config(cls: type[T]) -> type[T]:
 
 
 def _register(cls: Any) -> None:
-    """Makes a configuration a node of pytrees.
+    """Registers a configuration as a pytree node.
 
-    Not by `jax.tree_util.register_dataclass`: the structures of two such classes compare equal where their
-    static values do (jaxlib 0.10 and 0.12), and now and then a program of one is taken for the other's.
+    `jax.tree_util.register_dataclass` is not used, because the structures of two classes with the same
+    static values compare equal (jaxlib 0.10 and 0.12), and one could get the compiled program of the other.
     """
     meta = tuple(name for name, kind in cls.__kinds__.items() if kind == "static")
     data = tuple(name for name in cls.__kinds__ if name not in meta)
@@ -206,12 +240,12 @@ def _kind(cls: type, field: dataclasses.Field[Any], hint: Any) -> Kind:
         found = "number" if inner in ({float}, {int, float}) else "static"
     stated = field.metadata.get("kind", found)
     if stated == "number" and found != "number":
-        raise TypeError(f"{cls.__name__}.{field.name}: a number is annotated as float or float | None")
+        raise TypeError(f"{cls.__name__}.{field.name}: a number must be annotated as float or float | None")
     return found if stated == "part" and found == "parts" else stated
 
 
 def members(hint: Any) -> tuple[Any, ...]:
-    """The types of a union, or the type itself."""
+    """Returns the types of a union, or the type itself."""
     return (
         typing.get_args(hint)
         if isinstance(hint, types.UnionType) or typing.get_origin(hint) is typing.Union
@@ -220,12 +254,12 @@ def members(hint: Any) -> tuple[Any, ...]:
 
 
 def is_config(*classes: Any) -> bool:
-    """Whether there are classes and all of them are configurations."""
+    """Returns whether all classes, of which there must be at least one, are configurations."""
     return bool(classes) and all(isinstance(cls, type) and issubclass(cls, Config) for cls in classes)
 
 
 def kinds(cls: type) -> Mapping[str, Kind]:
-    """What each field of a configuration's class is, by name."""
+    """Returns the kind of each field of a configuration class, by name."""
     return cls.__kinds__  # type: ignore[attr-defined]
 
 
@@ -236,7 +270,7 @@ def _as_number(value: Any) -> Any:
 
 
 def as_tuples(value: Any) -> Any:
-    """Lists as tuples, at any depth."""
+    """Converts nested lists to tuples."""
     if isinstance(value, list | tuple) and not hasattr(value, "_fields"):
         entries = tuple(map(as_tuples, value))
         changed = isinstance(value, list) or any(a is not b for a, b in zip(entries, value, strict=True))
@@ -248,11 +282,11 @@ def as_tuples(value: Any) -> Any:
 
 
 def check(value: Config, name: str = "") -> None:
-    """Checks every field of a configuration, where it enters; its numbers must not be tracers.
+    """Checks all fields of a configuration, whose numbers must not be tracers.
 
     Raises:
-      ValueError: a value is of another type than its field, or out of range; the message names the
-        field, the value and the range.
+      ValueError: if a value has the wrong type or is out of range; the message names the field, the
+        value and the range.
     """
     for option in _own(value, ()):
         where = f"{name}.{option.path[-1]}" if name else option.path[-1]
@@ -275,7 +309,7 @@ def _check_parts(option: "Option", where: str) -> None:
         _check_part(entry, hint, where)
     words = [entry.kind() for entry in option.value]
     if twice := [word for word in words if words.count(word) > 1]:
-        raise ValueError(f"{where}: {text(tuple(words))}: {twice[0]} is there twice")
+        raise ValueError(f"{where}: {text(tuple(words))}: duplicate value {twice[0]}")
 
 
 def _check_part(value: Any, hint: Any, where: str) -> None:
@@ -289,7 +323,7 @@ def _check_part(value: Any, hint: Any, where: str) -> None:
 
 
 def _example(cls: Any) -> str:
-    """A class that can stand where another is asked for, called."""
+    """Returns an example of a part: a call of a subclass."""
     return f"{next((sub.__name__ for sub in cls.__subclasses__()), cls.__name__)}()"
 
 
@@ -320,7 +354,7 @@ def _check_range(name: str, value: Any, metadata: Mapping[str, Any], kind: type)
 
 
 def check_range(option: "Option", name: str, value: float) -> None:
-    """ValueError where a number leaves the range of an option."""
+    """Raises ValueError if a number is outside of the range of an option."""
     _check_range(name, value, option.metadata, float)
 
 
@@ -339,13 +373,13 @@ def _check_static(option: "Option", name: str) -> None:
 
 
 def _not_static(value: Any) -> str:
-    """What keeps a value from being static; empty where nothing does."""
+    """Returns why a value cannot be static; empty if it can."""
     if isinstance(value, tuple):
         return next((problem for entry in value if (problem := _not_static(entry))), "")
     if value is None or isinstance(value, bool | int | float | str | enum.Enum):
         return ""
     if callable(value) and not isinstance(value, type | Config):
-        return "" if function_name(value) else f"{_short(value)}: a function that no module has by name"
+        return "" if function_name(value) else f"{_short(value)}: not a module-level function"
     return _short(value)
 
 
@@ -357,7 +391,7 @@ def _short(value: Any) -> str:
 
 
 def function_name(value: Any) -> str:
-    """`module.name` of a function that its module has under that name; empty for any other, as a lambda."""
+    """Returns `module.name` of a module-level function; empty for any other function, such as a lambda."""
     module, name = getattr(value, "__module__", None), getattr(value, "__qualname__", "")
     found: Any = sys.modules.get(module or "")
     for step in name.split("."):
@@ -366,7 +400,7 @@ def function_name(value: Any) -> str:
 
 
 def _fits(value: Any, hint: Any) -> bool:
-    """Whether a static value is of an annotation's type; what is no plain type is not looked into."""
+    """Returns whether a static value matches its annotation; unknown kinds of annotations always match."""
     origin, inner = typing.get_origin(hint), typing.get_args(hint)
     if isinstance(hint, types.UnionType) or origin is typing.Union:
         return any(_fits(value, entry) for entry in inner)
@@ -393,7 +427,7 @@ class Option(NamedTuple):
     """A field of a configuration, or of one of its parts."""
 
     path: tuple[str, ...]
-    """`("optimizer", "schedule", "warmup")`; a part in a tuple has the name of its class."""
+    """The path as in `("optimizer", "schedule", "warmup")`; a part in a tuple has the name of its class."""
     kind: Kind
     hint: Any
     value: Any
@@ -402,7 +436,7 @@ class Option(NamedTuple):
 
     @property
     def name(self) -> str:
-        """The path as one word."""
+        """The path, joined by dots."""
         return ".".join(self.path)
 
     @property
@@ -412,12 +446,12 @@ class Option(NamedTuple):
 
     @property
     def holds_parts(self) -> bool:
-        """Whether its value is a configuration, or a tuple of them."""
+        """Whether its value is a configuration or a tuple of configurations."""
         return self.kind in ("part", "parts")
 
     @property
     def numeric(self) -> bool:
-        """Whether it has an order: a number, or an integer."""
+        """Whether it is a number or an integer."""
         return self.kind == "number" or self.whole
 
 
@@ -434,7 +468,7 @@ def _own(config: Any, path: tuple[str, ...]) -> Iterator[Option]:
 
 
 def options(config: Config, path: tuple[str, ...] = ()) -> Iterator[Option]:
-    """Every field of a configuration and of its parts, parts first."""
+    """Yields all fields of a configuration and of its parts; each part precedes its own fields."""
     for option in _own(config, path):
         yield option
         if option.kind == "part" and option.value is not None:
@@ -445,26 +479,26 @@ def options(config: Config, path: tuple[str, ...] = ()) -> Iterator[Option]:
 
 
 def flat_names(paths: Iterable[tuple[str, ...]]) -> dict[str, tuple[str, ...]]:
-    """The paths by the names that people write: the last word where only one path ends in it, else all of the path."""
+    """Returns paths by their short names: the last word if it is unique, else the whole path."""
     found = list(dict.fromkeys(paths))
     last = [path[-1] for path in found]
     return {path[-1] if last.count(path[-1]) == 1 else ".".join(path): path for path in found}
 
 
 class AmbiguousError(ValueError):
-    """A name that several parts have, whose paths are `choices`."""
+    """Raised for a name that several parts have; `choices` are the full paths."""
 
     def __init__(self, name: str, choices: Sequence[str]):
-        super().__init__(f"{name}: several parts have it: write {' or '.join(choices)}")
+        super().__init__(f"{name}: ambiguous: use {' or '.join(choices)}")
         self.name, self.choices = name, choices
 
 
 def resolve(name: str, paths: Iterable[tuple[str, ...]]) -> tuple[str, ...]:
-    """The path that a name stands for: all of it, or its end where no other path ends so.
+    """Returns the path of a name, which is the whole path or a unique end of it.
 
     Raises:
-      AmbiguousError: several paths end so.
-      ValueError: none does; the message lists what there is.
+      AmbiguousError: if several paths end in the name.
+      ValueError: if no path does; the message lists the names.
     """
     known = list(dict.fromkeys(paths))
     words = tuple(name.replace("-", "_").split("."))
@@ -477,11 +511,11 @@ def resolve(name: str, paths: Iterable[tuple[str, ...]]) -> tuple[str, ...]:
     if found:
         raise AmbiguousError(name, [".".join(path) for path in found])
     names = sorted(flat_names(known))
-    raise ValueError(f"{name}: no such option; {suggest(name.replace('-', '_'), names)}there are {', '.join(names)}")
+    raise ValueError(f"{name}: no such option: {suggest(name.replace('-', '_'), names)}use one of {', '.join(names)}")
 
 
 def has(config: Any, path: Sequence[str]) -> bool:
-    """Whether a configuration has a field at a path."""
+    """Returns whether a configuration has a field at a path."""
     if not isinstance(config, Config) or path[0] not in kinds(type(config)):
         return False
     inner, rest = getattr(config, path[0]), path[1:]
@@ -493,7 +527,7 @@ def has(config: Any, path: Sequence[str]) -> bool:
 
 
 def update(config: Any, path: Sequence[str], value: Any) -> Any:
-    """The configuration with another value at a path."""
+    """Returns a configuration with another value at a path."""
     name, rest = path[0], path[1:]
     if rest:
         inner = getattr(config, name)
@@ -505,10 +539,10 @@ def update(config: Any, path: Sequence[str], value: Any) -> Any:
 
 
 def with_values(config: T, values: Mapping[str, Any]) -> T:
-    """The configuration with other values, by name; parts are replaced before their fields.
+    """Returns a configuration with other values, given by name; parts are replaced before their fields.
 
     Raises:
-      ValueError: there is no such option, or a value is out of range.
+      ValueError: if an option does not exist, or a value is out of range.
     """
     left = dict(values)
     while left:
@@ -535,7 +569,7 @@ def _is_part(by_path: Mapping[tuple[str, ...], Option], name: str) -> bool:
 
 
 def functions(config: Config) -> Iterator[Callable[..., Any]]:
-    """The functions among the static values of a configuration."""
+    """Yields the functions in the static values of a configuration."""
     for option in options(config):
         if option.kind == "static":
             entries = option.value if isinstance(option.value, tuple) else (option.value,)

@@ -240,21 +240,24 @@ BAD_PRESETS = {
     ),
     "an array": (
         NET.format(kind="object", value="None") + TRAIN.format("Net(np.zeros(3))"),
-        "value: an array float64[3]: a field is a number (annotated as float) or static",
+        "value: an array float64[3]: a field must be a number (annotated as float) or static",
     ),
     "a lambda": (
         NET.format(kind="object", value="None") + TRAIN.format("Net(lambda x: x)"),
-        "a function that no module has by name: a field is a number",
+        "not a module-level function: a field must be a number",
     ),
     "a partial": (
         NET.format(kind="object", value="None") + TRAIN.format("Net(partial(max, 1))"),
-        "a function that no module has by name: a field is a number",
+        "not a module-level function: a field must be a number",
     ),
     "a dictionary": (
         NET.format(kind="object", value="None") + TRAIN.format("Net({'a': 1})"),
         "value: {'a': 1}: a field",
     ),
-    "a number as an integer": (NET.format(kind="int", value="number(1)"), "Net.value: a number is annotated as float"),
+    "a number as an integer": (
+        NET.format(kind="int", value="number(1)"),
+        "Net.value: a number must be annotated as float",
+    ),
     "a word for a number": (
         NET.format(kind="float", value="1.0") + TRAIN.format("Net('x')"),
         "value: 'x': must be a number",
@@ -315,7 +318,7 @@ def test_two_fields_of_one_name_are_written_with_their_paths(own: Path) -> None:
         + "@config\nclass Drop(Augmentation):\n    p: float = 0.1\n    def __call__(self, key, batch):\n        return batch\n"
         + "train = TrainConfig(CNNConfig(filters=(2,)), augment=(Flip(), Drop()), epochs=1)\n"
     )
-    message = "p: several parts have it: write --augment.flip.p or --augment.drop.p"
+    message = "p: ambiguous: use --augment.flip.p or --augment.drop.p"
     mistake("train", "two.py", "--p", "0.3", cwd=own, code=2, message=message)
     script("sweep", "two.py", "--flip.p", "0.3", "0.5", "--drop.p", "1", "--seeds", "1", "--name", "s", cwd=own)
     assert [row["augment.flip.p"] for row in rows(own / "runs" / "s")] == ["0.3", "0.5"]

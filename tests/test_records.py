@@ -133,7 +133,7 @@ def test_values_read_as_on_the_command_line() -> None:
         ({"learning_rate": None}, "learning_rate: None: must be a number"),
         ({"batch_norm": 1}, "batch_norm: 1: must be of type bool"),
         ({"kernel": 0}, "kernel: 0"),
-        ({"filter": (8,)}, "filter: no such option; did you mean 'filters'. there are activation, "),
+        ({"filter": (8,)}, "filter: no such option: did you mean 'filters'. use one of activation, "),
     ],
 )
 def test_a_value_out_of_range_is_named(values: dict, message: str) -> None:
@@ -182,7 +182,7 @@ def test_a_configuration_is_read_as_it_was_written(tmp_path: Path) -> None:
     ],
 )
 def test_what_is_no_configuration_is_refused(described: object) -> None:
-    with pytest.raises(ValueError, match="no configuration"):
+    with pytest.raises(ValueError, match="not a configuration"):
         configuration(described)
 
 

@@ -157,7 +157,7 @@ def test_a_run_that_is_stopped_saves_and_is_resumed(folder: bool, small: Dataset
     whole = cnnjax.sweep(SWEEP, small, **HOW)
     store: Any = tmp_path / "r" if folder else InMemory()
     for count in (0, 1, 4):
-        with pytest.raises(KeyboardInterrupt, match="resume=True continues"):
+        with pytest.raises(KeyboardInterrupt, match="continue with resume=True"):
             cnnjax.sweep(SWEEP, small, store=store, resume=True, stop=stopped_after(count), **HOW)
     assert same(cnnjax.sweep(SWEEP, small, store=store, resume=True, **HOW), whole)
     assert same(cnnjax.sweep(SWEEP, small, store=store, resume=True, **HOW), whole)  # nothing is left to train

@@ -367,7 +367,7 @@ TWO = replace(BASE, augment=(Flip(), Erase()))
 
 
 def test_a_name_that_several_parts_have_is_refused_with_their_paths() -> None:
-    several = r"^p: several parts have it: write augment\.flip\.p or augment\.erase\.p$"
+    several = r"^p: ambiguous: use augment\.flip\.p or augment\.erase\.p$"
     with pytest.raises(ValueError, match=several):
         SweepConfig(TWO, (("p", (0.1, 0.2)),))
     with pytest.raises(ValueError, match=several):  # of parts that are offered as well
@@ -380,10 +380,10 @@ def test_a_name_that_several_parts_have_is_refused_with_their_paths() -> None:
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("learning_rat", "learning_rat: no such option; did you mean 'learning_rate'[?] there are activation, "),
-        ("optimizer.momentun", "optimizer.momentun: no such option; "),
-        ("clip_nrm", "clip_nrm: no such option; did you mean 'clip_norm'[?]"),
-        ("flip.p", "flip.p: no such option; "),
+        ("learning_rat", "learning_rat: no such option: did you mean 'learning_rate'[?] use one of activation, "),
+        ("optimizer.momentun", "optimizer.momentun: no such option: "),
+        ("clip_nrm", "clip_nrm: no such option: did you mean 'clip_norm'[?]"),
+        ("flip.p", "flip.p: no such option: "),
         ("seed", "seed: cannot be swept: all points have the same data, seeds and metric"),
         ("data", "data: cannot be swept"),
         ("threshold", "threshold: cannot be swept"),  # of the metric
@@ -411,7 +411,7 @@ class Above(Metric):
         ((("optimizer", (Cosine(),)),), "optimizer: Cosine(warmup=0.0): must be an Optimizer, as SGD()"),
         ((("schedule", ("cosine",)),), "optimizer.schedule: 'cosine': must be a Schedule"),
         ((("augment", (Flip(),)),), "augment: Flip(p=0.5): must be a tuple of parts, as (Flip(),)"),
-        ((("augment", ((Flip(), Flip(0.1)),)),), "augment: flip,flip: flip is there twice"),
+        ((("augment", ((Flip(), Flip(0.1)),)),), "augment: flip,flip: duplicate value flip"),
         ((("optimizer", (SGD(), SGD())),), "optimizer: sgd sgd: duplicate value"),
         ((("optimizer", (SGD(momentum=1.5),)),), "momentum: 1.5: must be at least 0 and below 1"),
         ((("learning_rate", (1, 1.0)),), "learning_rate: 1 1.0: duplicate value"),
@@ -544,8 +544,8 @@ def test_an_option_that_counts_is_drawn_as_whole_numbers(log: bool) -> None:
         ),
         ({"axes": (("hidden", Range(4, 8)),), "points": 4}, "hidden: uniform:4:8: only numbers can have a range"),
         ({"axes": (("nesterov", Range(0, 1)),), "points": 4}, "nesterov: uniform:0:1: only numbers can have a range"),
-        ({"axes": (("momentun", Range(0.1, 0.9)),), "points": 4}, "momentun: no such option; did you mean 'momentum'"),
-        ({"axes": (("momentun", (0.1,)),)}, "momentun: no such option; did you mean 'momentum'"),
+        ({"axes": (("momentun", Range(0.1, 0.9)),), "points": 4}, "momentun: no such option: did you mean 'momentum'"),
+        ({"axes": (("momentun", (0.1,)),)}, "momentun: no such option: did you mean 'momentum'"),
         ({"axes": (("kernel", (3,)), ("network", (LeNet5Config(), MLPConfig())))}, "kernel: no such option"),
         ({"axes": (("network", ("cnn",)),)}, "network: 'cnn': must be a NetworkConfig"),
         ({"axes": (NINE, NINE)}, "learning_rate: occurs twice among the axes"),

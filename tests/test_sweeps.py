@@ -87,7 +87,7 @@ def test_numbers_and_seeds_are_lanes_and_shapes_are_programs() -> None:
     [
         (
             (("learning_rat", (0.1,)),),
-            r"learning_rat: no such option; did you mean 'learning_rate'\? there are activation,",
+            r"learning_rat: no such option: did you mean 'learning_rate'\? use one of activation,",
         ),
         ((("learning_rate", (0.1, -1.0)),), "learning_rate: -1.0: must be at least 0"),
         ((("seed", (0, 1)),), "seed: cannot be swept"),

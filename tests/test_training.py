@@ -707,7 +707,7 @@ def test_what_cannot_be_trained_is_refused_by_name(small: Dataset, changes: dict
         ({"optimizer": optax.sgd(0.1)}, "must be an Optimizer, as SGD()"),
         ({"optimizer": SGD(learning_rate=-1)}, "learning_rate: -1.0: must be at least 0"),
         ({"augment": Flip()}, "must be a tuple of parts, as (Flip(),)"),
-        ({"augment": (Flip(), Flip(0.1))}, "flip is there twice"),
+        ({"augment": (Flip(), Flip(0.1))}, "duplicate value flip"),
         ({"network": MLPConfig(dropout=1.0)}, "dropout: 1.0: must be at least 0 and below 1"),
     ],
 )
