@@ -1,9 +1,9 @@
-"""Times training here, in PyTorch and in stock Flax, side by side.
+"""Times training in cnnjax, PyTorch and stock Flax in turns.
 
 For each net (a: digits, b: LeNet-5, c: six convolutions on 32x32x3, d: ResNet-20) and number of
-models, every variant is a training step with momentum, decay, a cosine schedule and batches drawn
-from data that are already on the device. Variants take turns, so that ratios hold where the
-machine's speed drifts; each library has a process of its own. `sweep` times whole processes.
+models, every variant runs training steps with momentum, weight decay, a cosine schedule and batches of
+data on the device. The variants run in turns, so that ratios hold even if the speed of the machine
+drifts. Each library has its own process. `sweep` times whole processes.
 """
 
 import itertools
@@ -59,7 +59,7 @@ Layers = tuple[tuple[Any, ...], ...]
 
 
 class Net(NamedTuple):
-    """A net of the table: as a configuration here, and as layers for the peers."""
+    """A net of the benchmark, as a configuration for cnnjax and as layers for the peers."""
 
     title: str
     data: str
@@ -67,12 +67,12 @@ class Net(NamedTuple):
     batch: int
     config: NetworkConfig
     layers: Layers | None
-    """None is ResNet-20, which the peers write out."""
+    """None for ResNet-20, which the peers define themselves."""
     turn: int
-    """Steps of one turn."""
+    """The number of steps per turn."""
     rate: float
     steps: int
-    """Training steps after which accuracies are compared, up to a whole epoch."""
+    """The number of training steps before accuracies are compared, rounded up to full epochs."""
 
 
 def _pair(filters: int) -> Layers:
@@ -121,40 +121,40 @@ NETS = {
 @dataclass(frozen=True)
 class Arguments:
     what: tuple[Literal["a", "b", "c", "d", "sweep", "memory"], ...] = ("a", "b", "c", "d", "sweep")
-    """nets, the sweep, and the memory that a sweep takes with and without donated states"""
+    """nets to time, the whole sweep, and the memory of a sweep with and without donated states"""
     models: tuple[int, ...] = (1, 16)
-    """numbers of models trained at once"""
+    """numbers of models to train at once"""
     peers: tuple[Literal["torch", "compile", "func", "stock"], ...] = ("torch", "compile", "func", "stock")
-    """PyTorch eager, torch.compile, torch.func.vmap, stock Flax"""
+    """peers: PyTorch eager, torch.compile, torch.func.vmap, stock Flax"""
     rounds: int = 7
-    """turns of every variant, but one where a turn takes over 20 s; medians are printed"""
+    """number of turns of each variant (only one if a turn takes over 20 s); medians are printed"""
     seeds: int = 3
-    """trainings of each library whose accuracies are compared; 0 for none"""
+    """number of seeds per library for the comparison of accuracies (0: no comparison)"""
     data_dir: Path | None = None
-    """where TensorFlow Datasets keeps mnist and cifar10; without them made-up images stand in"""
+    """directory of prepared TensorFlow Datasets data, mnist and cifar10; synthetic images if they are missing"""
     json: Path | None = None
-    """also write the figures to this file"""
+    """file for the results as JSON"""
     figure: Path | None = None
-    """also draw them"""
+    """file for a plot of the results"""
 
     def __post_init__(self) -> None:
         if self.rounds < 1 or self.seeds < 0 or not self.models or min(self.models) < 1:
-            fail(f"rounds, models, seeds: {self.rounds}, {self.models}, {self.seeds}: too small", 2)
+            fail(f"rounds, models, seeds: {self.rounds}, {self.models}, {self.seeds}: must be at least 1, 1 and 0", 2)
         for path in (self.json, self.figure):
             if path and not path.parent.is_dir():
-                fail(f"{path}: there is no such folder", 1)
+                fail(f"{path}: its folder does not exist", 1)
 
 
 # ------------------------------------------------------------------------- data
 
 
 def images(net: Net, data_dir: Path | None) -> tuple[list[np.ndarray], str]:
-    """X, y, test x, test y (standardized floats), and where they come from."""
+    """Returns standardized inputs and labels for training and test, [x, y, test x, test y], and their source."""
     try:
         found = data.load(net.data, data_dir)
         source = net.data
     except DataError:
-        found, source = made(net), f"made up, for want of {net.data}"
+        found, source = made(net), f"synthetic, because {net.data} is missing"
     x, y = (np.asarray(array[: 64 * net.batch]) for array in found.train)
     test_x, test_y = (np.asarray(array[:2048]) for array in found.test)
     x, test_x = (np.asarray(found.spec.standardize(jnp.asarray(a))) for a in (x, test_x))
@@ -162,7 +162,7 @@ def images(net: Net, data_dir: Path | None) -> tuple[list[np.ndarray], str]:
 
 
 def made(net: Net) -> Dataset:
-    """Ten patterns under noise, which a net can learn to tell apart."""
+    """Creates synthetic data: ten random patterns with noise, as ten classes."""
     rng = np.random.default_rng(0)
     patterns = rng.normal(size=(10, *net.shape))
 
@@ -184,7 +184,7 @@ def _dataset(arrays: Sequence[np.ndarray]) -> Dataset:
 
 
 class StockNet(nnx.Module):
-    """The layers of a net as `nnx.Conv`, a max pool and `nnx.Linear`; by default all of it stock Flax."""
+    """A net of `nnx.Conv`, max pooling and `nnx.Linear`; by default entirely stock Flax."""
 
     def __init__(
         self,
@@ -226,12 +226,12 @@ class StockNet(nnx.Module):
 
 @config
 class Stock(NetworkConfig):
-    """Builds a `StockNet`."""
+    """The configuration of a `StockNet`."""
 
     layers: Layers
     shape: tuple[int, int, int]
     drop_in: bool = False
-    """Whether convolution and pool are ours."""
+    """Whether convolution and pooling are those of cnnjax."""
 
     def build(self, rngs: nnx.Rngs, example: Array, outputs: int) -> nnx.Module:
         operations = (conv_general_dilated, max_pool) if self.drop_in else ()
@@ -240,7 +240,7 @@ class Stock(NetworkConfig):
 
 OPTIMIZER = SGD(learning_rate=0.01, momentum=0.9, weight_decay=5e-4)
 
-_LONG = 20_000  # milliseconds of a turn; a variant that takes longer has one
+_LONG = 20_000  # milliseconds; a variant with longer turns has only one turn
 
 _cases: dict[str, Callable[[int], float]] = {}
 
@@ -255,7 +255,7 @@ def _timed(function: Callable[[int], Any], models: int) -> Callable[[int], float
 
 
 def add_ours(name: str, net: Net, arrays: Sequence[np.ndarray], models: int) -> str:
-    """Makes `sweeps` ready for so many trials, carried out as `planning` finds fastest; returns how."""
+    """Prepares cnnjax for a number of models, executed as `planning` finds fastest; returns a description."""
     base = TrainConfig(net.config, OPTIMIZER, data="benchmark", batch_size=net.batch, epochs=1000)
     [program] = sweeps.plan(sweeps.trials(SweepConfig(base, (), models)))
     prepared = _dataset(arrays)
@@ -263,8 +263,8 @@ def add_ours(name: str, net: Net, arrays: Sequence[np.ndarray], models: int) -> 
     run = sweeps.compile_program(program, prepared)
 
     def steps_from_the_start(steps: int) -> Any:
-        state = jax.tree.map(jnp.copy, run.state)  # which is donated
-        for done in range(0, steps, run.steps):  # a program stops at the end of an epoch
+        state = jax.tree.map(jnp.copy, run.state)  # a copy, because `advance` donates it
+        for done in range(0, steps, run.steps):  # `advance` stops at the end of an epoch
             state = run.advance(state, min(run.steps, steps - done))
         return state.step
 
@@ -274,7 +274,7 @@ def add_ours(name: str, net: Net, arrays: Sequence[np.ndarray], models: int) -> 
 
 
 def add_stock(name: str, net: Net, arrays: Sequence[np.ndarray], models: int, how: str) -> str:
-    """Makes stock Flax ready: a jitted step in a loop, a scan of steps, the same with our operations, or vmap."""
+    """Prepares stock Flax: a jitted step in a loop, a scan of steps, the same with our operations, or vmap."""
     assert net.layers is not None
     prepared = _dataset(arrays)
     network = Stock(net.layers, net.shape, how == "drop-in")
@@ -325,7 +325,7 @@ def add_stock(name: str, net: Net, arrays: Sequence[np.ndarray], models: int, ho
 
 
 def add_peak(name: str) -> str:
-    """A matrix product of 2048, whose turn returns GFLOP a second."""
+    """Prepares a matrix product of size 2048, whose turn returns GFLOP per second."""
     a = jnp.ones((2048, 2048))
     product = jax.jit(jnp.matmul)
 
@@ -342,22 +342,22 @@ def add_peak(name: str) -> str:
 
 
 def turn(name: str, steps: int) -> float:
-    """One turn of a case: milliseconds a model-step."""
+    """Runs one turn of a case; returns milliseconds per model and step."""
     return _cases[name](steps)
 
 
 def drop(name: str) -> None:
-    """Forgets a case and what it has on the device."""
+    """Removes a case and its arrays on the device."""
     _cases.pop(name, None)
 
 
 def gflop(net: Net) -> float:
-    """Floating-point operations of one step, by the sizes: outputs and both gradients of every product."""
+    """Returns the floating-point operations of a step: the output and both gradients of every product."""
     size, channels, total, first = net.shape[0], net.shape[-1], 0.0, True
 
     def product(outputs: int, inputs: int) -> None:
         nonlocal total, first
-        total += 2 * outputs * inputs * net.batch * (2 if first else 3) / 1e9  # no gradient of the images
+        total += 2 * outputs * inputs * net.batch * (2 if first else 3) / 1e9  # images need no gradient
         first = False
 
     if net.layers is None:
@@ -385,7 +385,7 @@ def gflop(net: Net) -> float:
 
 
 def accuracies(net: Net, arrays: Sequence[np.ndarray], seeds: int) -> list[float]:
-    """Test accuracy here after the net's number of steps, for each seed."""
+    """Returns the test accuracy of cnnjax after the net's number of steps, for each seed."""
     length = len(arrays[1]) // net.batch
     config = TrainConfig(
         net.config,
@@ -401,7 +401,7 @@ def accuracies(net: Net, arrays: Sequence[np.ndarray], seeds: int) -> list[float
 
 
 def start_jax(devices: int) -> None:
-    """First in a process: how many CPU devices it has."""
+    """Sets the number of CPU devices of a process, before JAX starts."""
     jax.config.update("jax_num_cpu_devices", devices)
     sys.path.insert(0, str(Path(__file__).parent))
 
@@ -428,18 +428,18 @@ class Case:
 
 @dataclass
 class Bench:
-    """The processes, and what they found."""
+    """The processes of the benchmark, and the variants that are missing."""
 
     arguments: Arguments
     alone: ProcessPoolExecutor
     """JAX with one device, for stock Flax."""
-    dealt: ProcessPoolExecutor
-    """JAX with a device a core, for cnnjax."""
+    sharded: ProcessPoolExecutor
+    """JAX with one device per core, for cnnjax."""
     torch: ProcessPoolExecutor | None
     missing: list[str] = field(default_factory=list)
 
     def cases(self, net: Net, arrays: list[np.ndarray], models: int) -> list[Case]:
-        """Every variant that works, ready to be timed; ours first."""
+        """Prepares all variants that work; the first one is cnnjax."""
         wanted, found = self.arguments.peers, []
 
         def add(name: str, workers: Any, module: Any, function: Any, *rest: Any) -> None:
@@ -449,7 +449,7 @@ class Bench:
             else:
                 found.append(Case(name, workers, module, note=note))
 
-        add("cnnjax", self.dealt, None, add_ours, net, arrays, models)
+        add("cnnjax", self.sharded, None, add_ours, net, arrays, models)
         if self.torch is not None:
             import torch_peer
 
@@ -477,10 +477,10 @@ class Bench:
         return found
 
     def time(self, net: Net, models: int, arrays: list[np.ndarray], bar: Any) -> tuple[list[Case], list[float]]:
-        """Every case in turns, with the matrix product of the same rounds."""
+        """Times all cases in turns, and a matrix product in each round."""
         cases = self.cases(net, arrays, models)
         peaks = []
-        for round in range(self.arguments.rounds + 1):  # the first is not counted: it compiles
+        for round in range(self.arguments.rounds + 1):  # the first round compiles and does not count
             peaks.append(self.alone.submit(turn, "peak", 1).result())
             for case in cases:
                 steps = 2 if case.name == "stock flax scan" else max(1, net.turn // models)
@@ -497,7 +497,7 @@ class Bench:
 
 
 def ratio(others: Sequence[Case], ours: Case) -> float | None:
-    """The fastest peer over ours: the median over rounds."""
+    """Returns the time of the fastest peer over the time of cnnjax: the median over rounds."""
     if not others:
         return None
     best = min(others, key=lambda case: case.median)
@@ -505,7 +505,7 @@ def ratio(others: Sequence[Case], ours: Case) -> float | None:
 
 
 def net_table(bench: Bench, letter: str) -> dict[str, Any]:
-    """Times and prints one net."""
+    """Times one net, and prints the results."""
     net, arguments = NETS[letter], bench.arguments
     arrays, source = images(net, arguments.data_dir)
     work = gflop(net)
@@ -542,9 +542,9 @@ def net_table(bench: Bench, letter: str) -> dict[str, Any]:
 
 
 def compare_accuracy(bench: Bench, net: Net, arrays: list[np.ndarray]) -> dict[str, list[float]]:
-    """Test accuracy of both libraries after the same number of steps."""
+    """Compares the test accuracies of both libraries after the same number of steps."""
     seeds = bench.arguments.seeds
-    found = {"cnnjax": bench.dealt.submit(accuracies, net, arrays, seeds).result()}
+    found = {"cnnjax": bench.sharded.submit(accuracies, net, arrays, seeds).result()}
     steps = -(-net.steps // (len(arrays[1]) // net.batch)) * (len(arrays[1]) // net.batch)
     if bench.torch is not None:
         import torch_peer
@@ -562,7 +562,7 @@ def compare_accuracy(bench: Bench, net: Net, arrays: list[np.ndarray]) -> dict[s
 
 
 def sweep_table(arguments: Arguments) -> dict[str, Any]:
-    """Seconds of whole processes: the digits sweep of 60 trials, from start to table."""
+    """Times the digits sweep of 60 trials as whole processes, in seconds from start to table."""
     import tempfile
 
     results: dict[str, Any] = {}
@@ -612,7 +612,7 @@ def sweep_table(arguments: Arguments) -> dict[str, Any]:
 
 
 def peak_memory(donated: bool, lanes: int) -> tuple[float, float]:
-    """MiB that so many LeNet-5 take in a process of their own: by the compiler's account, and at most."""
+    """Returns the memory of a sweep of LeNet-5 in MiB: reported by the compiler, and the peak of the process."""
     if not donated:
         programs._advance = jax.jit(programs._advance.__wrapped__, static_argnums=0)  # type: ignore[attr-defined]
     images = np.random.default_rng(0).integers(0, 255, (1024, 28, 28, 1), np.uint8)
@@ -627,9 +627,9 @@ def peak_memory(donated: bool, lanes: int) -> tuple[float, float]:
 
 
 def memory_table(lanes: int = 256) -> dict[str, tuple[float, float]]:
-    """Prints what a sweep of LeNet-5 takes with and without donated states."""
+    """Prints the memory of a sweep of LeNet-5 with and without donated states."""
     found = {}
-    print(f"\nmemory of a sweep of {lanes} LeNet-5, MiB: on a device by the compiler's account, and of the process")
+    print(f"\nmemory of a sweep of {lanes} LeNet-5, MiB: on a device as reported by the compiler, and of the process")
     for name, donated in (("donated", True), ("not donated", False)):
         with ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), start_jax, (os.cpu_count() or 1,)) as worker:
             found[name] = worker.submit(peak_memory, donated, lanes).result()
@@ -637,11 +637,11 @@ def memory_table(lanes: int = 256) -> dict[str, tuple[float, float]]:
     return found
 
 
-# ------------------------------------------------------------------------- the picture
+# ------------------------------------------------------------------------- the figure
 
 
 def draw(tables: Mapping[str, Any], path: Path) -> None:
-    """Milliseconds a model-step of every variant, on a logarithmic axis."""
+    """Plots the milliseconds per model-step of all variants, on a logarithmic axis."""
     from matplotlib.figure import Figure
 
     counts = list(dict.fromkeys(models for table in tables.values() for models in table["models"]))
@@ -651,8 +651,8 @@ def draw(tables: Mapping[str, Any], path: Path) -> None:
         ms = tables[letter]["models"].get(models, {"ms": {}})["ms"]
         names = list(ms)[::-1]
         medians = [statistics.median(ms[name]) for name in names]
-        colours = ["tab:blue" if name == "cnnjax" else "tab:grey" for name in names]
-        axis.barh(names, medians, color=colours)
+        colors = ["tab:blue" if name == "cnnjax" else "tab:gray" for name in names]
+        axis.barh(names, medians, color=colors)
         for i, value in enumerate(medians):
             axis.text(value, i, f" {value:,.3g}" if value < 1000 else f" {value:,.0f}", va="center", fontsize=7)
         axis.set_xscale("log")
@@ -662,7 +662,7 @@ def draw(tables: Mapping[str, Any], path: Path) -> None:
             axis.set_xlim(min(medians) / 2, 4 * max(medians))
         axis.set_title(f"({letter}) {models} model(s)", fontsize=9)
         axis.tick_params(labelsize=7)
-        axis.set_xlabel("ms a model-step, logarithmic", fontsize=8)
+        axis.set_xlabel("ms per model-step, logarithmic", fontsize=8)
     figure.savefig(path, dpi=110)
 
 
@@ -680,9 +680,9 @@ def main(arguments: Arguments) -> None:
     with_torch = bool({"torch", "compile", "func"} & set(arguments.peers))
     has_torch = util.find_spec("torch") is not None
     tables: dict[str, Any] = {}
-    with workers(1) as alone, workers(cores) as dealt, ProcessPoolExecutor(1, context) as torch_workers:
-        bench = Bench(arguments, alone, dealt, torch_workers if with_torch and has_torch else None)
-        print(f"{alone.submit(describe_jax).result()}; {dealt.submit(describe_jax).result()} for cnnjax")
+    with workers(1) as alone, workers(cores) as sharded, ProcessPoolExecutor(1, context) as torch_workers:
+        bench = Bench(arguments, alone, sharded, torch_workers if with_torch and has_torch else None)
+        print(f"{alone.submit(describe_jax).result()}; {sharded.submit(describe_jax).result()} for cnnjax")
         if with_torch and not has_torch:
             bench.missing.append("PyTorch is not installed: pip install -e '.[benchmark]'")
         if bench.torch is not None:

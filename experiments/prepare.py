@@ -1,8 +1,8 @@
-"""Prepares a TensorFlow Datasets data set: `cnnjax prepare` of a checkout."""
+"""Prepares a TensorFlow Datasets data set; the same as `cnnjax prepare`."""
 
 import signal
 
-signal.signal(signal.SIGINT, signal.SIG_DFL)  # which would end in a traceback while the imports last
+signal.signal(signal.SIGINT, signal.SIG_DFL)  # without a traceback during the imports
 
 from cnnjax.commands.prepare import command  # noqa: E402
 

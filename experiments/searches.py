@@ -1,4 +1,4 @@
-"""Compares ways to carry out a sweep, by whole commands: packings, halving, Optuna, and what --plan predicts."""
+"""Compares packings, halving, Optuna and the predictions of --plan, by running whole sweep commands."""
 
 import csv
 import json
@@ -23,20 +23,20 @@ MNIST = "--batch-size 128 --momentum 0.9 --weight-decay 5e-4"
 
 @dataclass(frozen=True)
 class Arguments:
-    """What is compared, and on what."""
+    """The comparisons to run."""
 
     what: tuple[Literal["packing", "halving", "optuna", "plan"], ...] = ("packing", "halving", "optuna", "plan")
-    """packing and plan take some minutes, halving and optuna a quarter of an hour each on two cores"""
+    """comparisons to run (on two cores: minutes for packing and plan, a quarter of an hour each for the others)"""
     data_dir: Path | None = None
-    """where TensorFlow Datasets keeps prepared data (MNIST, for halving, optuna and plan)"""
+    """directory of prepared TensorFlow Datasets data (MNIST, for halving, optuna and plan)"""
     rounds: int = 3
-    """how often packings are timed, and how often TPE and random search are repeated"""
+    """number of timings of each packing, and of repeats of TPE and random search"""
     runs_dir: Path | None = None
-    """where run folders are kept; by default they are removed"""
+    """directory to keep run folders in; by default they are removed"""
 
 
 class Ran(NamedTuple):
-    """A sweep that was run."""
+    """The outcome of a sweep command."""
 
     seconds: float
     summary: dict[str, Any]
@@ -45,7 +45,7 @@ class Ran(NamedTuple):
 
 
 def ran(name: str, arguments: str, runs: Path, data_dir: Path | None) -> Ran:
-    """Runs `sweep.py` and reads what it leaves."""
+    """Runs `sweep.py`, and reads its records."""
     where = ["--data-dir", str(data_dir)] if data_dir else []
     command = [sys.executable, str(SWEEP), *arguments.split(), *where, "--runs-dir", str(runs), "--name", name]
     began = time.perf_counter()
@@ -60,13 +60,13 @@ def ran(name: str, arguments: str, runs: Path, data_dir: Path | None) -> Ran:
 
 
 def means(rows: Sequence[dict[str, str]], seeds: int) -> tuple[np.ndarray, np.ndarray]:
-    """The mean validation accuracy of each point, and its standard error."""
+    """Returns the mean validation accuracy of each point, and its standard error."""
     values = np.array([float(row["valid_accuracy"] or "nan") for row in rows]).reshape(-1, seeds)
     return values.mean(1), values.std(1, ddof=1) / np.sqrt(seeds)
 
 
 def packing(runs: Path, rounds: int) -> None:
-    """Times of the three packings side by side, and whether they come to the same."""
+    """Times the packings in turns, and compares their results."""
     seconds: dict[str, list[float]] = {}
     found = {}
     for turn in range(rounds):
@@ -74,19 +74,19 @@ def packing(runs: Path, rounds: int) -> None:
             how = f"digits --learning-rate {RATES} --filters {FILTERS} --seeds 4 --pack {pack} --no-compilation-cache"
             found[pack] = ran(f"{pack}-{turn}", how, runs, None)
             seconds.setdefault(pack, []).append(found[pack].seconds)
-    print(f"packing: 4 rates x 8 filter counts x 4 seeds on digits, 30 epochs, seconds of {rounds} turns (median)")
+    print(f"packing: 4 rates x 8 filter counts x 4 seeds on digits, 30 epochs, seconds in {rounds} turns (median)")
     wholes = {pack: means(ran.trials, 4) for pack, ran in found.items()}
     mean, error = wholes["shapes"]
     for pack, times in seconds.items():
         apart = np.abs(wholes[pack][0] - mean) / np.hypot(error, wholes[pack][1]).clip(1e-9)
         print(
-            f"  {pack:8s} {np.median(times):6.1f} ({' '.join(f'{t:.1f}' for t in times)}); means of {len(mean)} points "
-            f"apart from those of shapes by at most {apart.max():.2f} standard errors"
+            f"  {pack:8s} {np.median(times):6.1f} ({' '.join(f'{t:.1f}' for t in times)}); the means of {len(mean)} "
+            f"points differ from those of shapes by at most {apart.max():.2f} standard errors"
         )
 
 
 def halving(runs: Path, data_dir: Path | None) -> None:
-    """Whether halving finds as good a winner as the full grid, and for what share of its work."""
+    """Compares the winner and the work of halving with those of the full grid."""
     grid = "mnist --learning-rate 0.003 0.01 0.03 0.1 --filters 2,4 4,8 6,16 --epochs 9 --seeds 3 " + MNIST
     whole, half = (ran(name, f"{grid} --search {name}", runs, data_dir) for name in ("all", "halving"))
     best = {name: ran.summary["best"] for name, ran in (("all", whole), ("halving", half))}
@@ -104,12 +104,12 @@ def halving(runs: Path, data_dir: Path | None) -> None:
 
 
 def optuna(runs: Path, data_dir: Path | None, rounds: int) -> None:
-    """TPE and random search with the same budget."""
+    """Compares TPE with random search on the same budget."""
     space = (
         "digits --data mnist --pool-size 4 --learning-rate log:1e-3:1 --momentum uniform:0:0.99 "
         "--weight-decay log:1e-6:1e-2 --filters 4,8 8,16 --epochs 1 --batch-size 128 --seeds 1 --points 64"
     )
-    print("optuna: 64 points in batches of 16, two convolutions with pools of 4x4 on MNIST, one epoch, one seed")
+    print("optuna: 64 points in batches of 16, two convolutions with 4x4 pooling on MNIST, one epoch, one seed")
     for turn in range(rounds):
         for name, how in (("tpe", "--search tpe --batch-points 16"), ("random", "--search all")):
             found = ran(f"{name}-{turn}", f"{space} {how} --seed {1000 * turn}", runs, data_dir)
@@ -123,11 +123,11 @@ def optuna(runs: Path, data_dir: Path | None, rounds: int) -> None:
 
 
 def plan(runs: Path, data_dir: Path | None) -> None:
-    """What `--plan` predicts of training time, and what it was."""
+    """Compares the training time that `--plan` predicts with the measured one."""
     for name, arguments in (("digits", "digits"), ("mnist", f"mnist --epochs 3 --filters 6,16 {MNIST}")):
-        told = ran(f"plan-{name}", f"{arguments} --pack shapes --plan", runs, data_dir)
+        predicted = ran(f"plan-{name}", f"{arguments} --pack shapes --plan", runs, data_dir)
         found = ran(f"plan-{name}", f"{arguments} --pack shapes", runs, data_dir)
-        match = re.search(r"^training ([\d.]+) s", told.printed, re.MULTILINE)
+        match = re.search(r"^training ([\d.]+) s", predicted.printed, re.MULTILINE)
         assert match
         seconds = found.summary["seconds"]["train"]
         print(f"plan: {name}: {match[1]} s predicted, {seconds} s of training, ratio {seconds / float(match[1]):.2f}")

@@ -1,8 +1,8 @@
-"""Trains and ranks the points of a sweep: `cnnjax sweep` of a checkout."""
+"""Trains and ranks the points of a sweep; the same as `cnnjax sweep`."""
 
 import signal
 
-signal.signal(signal.SIGINT, signal.SIG_DFL)  # which would end in a traceback while the imports last
+signal.signal(signal.SIGINT, signal.SIG_DFL)  # without a traceback during the imports
 
 from cnnjax.commands.sweep import command  # noqa: E402
 

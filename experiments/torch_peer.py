@@ -1,8 +1,8 @@
-"""The benchmark's nets and sweep in PyTorch, as a careful user would write them.
+"""The nets and the sweep of the benchmark in careful PyTorch.
 
-Imported by `benchmark.py`; run by it as a process of its own for the sweep:
-`torch_peer.py sweep` trains all trials one after the other, `torch_peer.py trial THREADS RATE
-FILTERS SEED` one of them. Nothing here imports JAX.
+`benchmark.py` imports this module for the nets, and runs it as a process for the sweep:
+`torch_peer.py sweep` trains all trials sequentially, `torch_peer.py trial THREADS RATE FILTERS SEED`
+trains one of them. Nothing here imports JAX.
 """
 
 import itertools
@@ -19,12 +19,12 @@ from typing import Any
 import numpy as np
 import torch
 from torch import nn
-from torch.nn import functional as F  # noqa: N812 - the name that PyTorch's users know it by
+from torch.nn import functional as F  # noqa: N812 - its usual name in PyTorch code
 
 Layers = Sequence[tuple[Any, ...]]
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
-# The digits preset of `configs/`, written out.
+# The values of the digits preset in `configs/`.
 RATES, FILTERS, SEEDS = (0.01, 0.03, 0.1, 0.3), ((8, 16), (16, 32), (32, 64)), 5
 BATCH, EPOCHS = 64, 30
 
@@ -57,7 +57,7 @@ def resnet20() -> nn.Module:
 
 
 def network(layers: Layers, shape: tuple[int, ...]) -> nn.Module:
-    """A stack of layers as `benchmark.py` writes them; ReLU follows all but the last."""
+    """Builds a network from the layers of `benchmark.py`; ReLU follows all layers except the last."""
     size, channels, flat = shape[0], shape[-1], False
     built: list[nn.Module] = []
     for i, (kind, *numbers) in enumerate(layers):
@@ -80,8 +80,8 @@ def network(layers: Layers, shape: tuple[int, ...]) -> nn.Module:
     return nn.Sequential(*built)
 
 
-def initialised(module: nn.Module, seed: int) -> nn.Module:
-    """Kernels drawn as Flax draws them (truncated normal, variance 1 / fan in), biases zero."""
+def initialized(module: nn.Module, seed: int) -> nn.Module:
+    """Initializes a module as Flax does: kernels truncated normal with variance 1 / fan-in, biases zero."""
     generator = torch.Generator().manual_seed(seed)
     for layer in module.modules():
         if isinstance(layer, nn.Conv2d | nn.Linear):
@@ -93,7 +93,7 @@ def initialised(module: nn.Module, seed: int) -> nn.Module:
 
 
 def trainer(module: nn.Module, rate: float, decay: float, steps: int) -> tuple[Any, Any]:
-    """SGD with momentum, decay on kernels only, a cosine schedule."""
+    """Creates SGD with momentum, weight decay of kernels only, and a cosine schedule."""
     kernels = [p for p in module.parameters() if p.ndim > 1]
     others = [p for p in module.parameters() if p.ndim <= 1]
     groups = [{"params": kernels, "weight_decay": decay}, {"params": others}]
@@ -109,7 +109,7 @@ def step(model: Callable[[Any], Any], optimizer: Any, schedule: Any, x: Any, y: 
 
 
 def batches(count: int, size: int, generator: Any) -> Iterator[Any]:
-    """Endless batches of indices, epoch after epoch."""
+    """Yields batches of indices endlessly, epoch by epoch."""
     while True:
         yield from torch.randperm(count, generator=generator)[: count // size * size].split(size)
 
@@ -120,13 +120,13 @@ _cases: dict[str, Callable[[int], float]] = {}
 
 
 def images(x: np.ndarray, channels_last: bool) -> Any:
-    """NHWC arrays as PyTorch's tensors, on the device."""
+    """Converts NHWC arrays to PyTorch tensors on the device."""
     order = torch.channels_last if channels_last else torch.contiguous_format
     return torch.from_numpy(x).permute(0, 3, 1, 2).contiguous(memory_format=order).to(DEVICE)
 
 
 def add_case(name: str, layers: Layers | None, x: np.ndarray, y: np.ndarray, size: int, models: int, how: str) -> str:
-    """Makes a case ready: `how` is nchw, channels_last, compile or vmap. Returns what is wrong, or nothing."""
+    """Prepares a case: `how` is nchw, channels_last, compile or vmap. Returns an error message, or ""."""
     shape, channels_last = x.shape[1:], how != "nchw"
     if how == "vmap" and layers is None:
         return "torch.func.vmap does not take BatchNorm's running averages"
@@ -134,7 +134,7 @@ def add_case(name: str, layers: Layers | None, x: np.ndarray, y: np.ndarray, siz
     order = batches(len(y), size, torch.Generator().manual_seed(0))
 
     def build(seed: int) -> nn.Module:
-        module = initialised(network(layers, shape) if layers else resnet20(), seed)
+        module = initialized(network(layers, shape) if layers else resnet20(), seed)
         return module.to(memory_format=torch.channels_last) if channels_last else module
 
     try:
@@ -160,7 +160,7 @@ def add_case(name: str, layers: Layers | None, x: np.ndarray, y: np.ndarray, siz
             return 1e3 * (time.perf_counter() - began) / steps / models
 
         timed(2)
-    except Exception as error:  # whatever a peer cannot do is named and left out
+    except Exception as error:  # a case that fails is reported and left out
         return f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
     _cases[name] = timed
     return ""
@@ -188,27 +188,30 @@ def _vmapped(modules: list[nn.Module], inputs: Any, labels: Any) -> Callable[[An
 
 
 def turn(name: str, steps: int) -> float:
-    """Milliseconds a model-step."""
+    """Runs one turn of a case; returns milliseconds per model and step."""
     return _cases[name](steps)
 
 
 def drop(name: str) -> None:
-    """Forgets a case."""
+    """Removes a case."""
     _cases.pop(name, None)
 
 
 def describe() -> str:
-    """Version and threads."""
+    """Describes the version, threads and device."""
     return f"PyTorch {torch.__version__}, {torch.get_num_threads()} threads, {DEVICE}"
 
 
-# ------------------------------------------------------------------------- what is learned
+# ------------------------------------------------------------------------- accuracy
 
 
 def train(
     module: nn.Module, data: Sequence[Any], size: int, rate: float, decay: float, steps: int, seed: int, every: int = 0
 ) -> list[float]:
-    """Accuracy on the last pair of `data` (x, y, ..., x, y), after every so many steps or at the end."""
+    """Trains a module; returns its test accuracy after each `every` steps, and at the end.
+
+    `data` is (x, y, test x, test y).
+    """
     optimizer, schedule = trainer(module, rate, decay, steps)
     x, y, test_x, test_y = data
     order = batches(len(y), size, torch.Generator().manual_seed(seed))
@@ -228,13 +231,13 @@ def train(
 def accuracies(
     layers: Layers | None, arrays: Sequence[np.ndarray], size: int, rate: float, steps: int, seeds: int
 ) -> list[float]:
-    """Test accuracy after some steps, for each seed; `arrays` are x, y, test x, test y."""
+    """Returns the test accuracy after a number of steps for each seed; `arrays` are x, y, test x, test y."""
     x, y, test_x, test_y = arrays
     data = (images(x, True), torch.from_numpy(y).long().to(DEVICE))
     data += (images(test_x, True), torch.from_numpy(test_y).long().to(DEVICE))
     found = []
     for seed in range(seeds):
-        module = initialised(network(layers, x.shape[1:]) if layers else resnet20(), seed)
+        module = initialized(network(layers, x.shape[1:]) if layers else resnet20(), seed)
         module = module.to(memory_format=torch.channels_last)
         found.append(train(module, data, size, rate, 5e-4, steps, seed)[-1])
     return found
@@ -244,7 +247,7 @@ def accuracies(
 
 
 def digits() -> tuple[tuple[Any, ...], tuple[Any, ...]]:
-    """Training and validation digits, of the sizes that cnnjax cuts."""
+    """Returns the training and validation digits, with split sizes as in cnnjax."""
     package = util.find_spec("sklearn")
     assert package
     assert package.origin
@@ -259,10 +262,10 @@ def digits() -> tuple[tuple[Any, ...], tuple[Any, ...]]:
 
 
 def trial(rate: float, filters: Sequence[int], seed: int, data: Any) -> float:
-    """One trial of the digits sweep, evaluated after every epoch; its last validation accuracy."""
+    """Trains a trial of the digits sweep, evaluated after each epoch; returns its last validation accuracy."""
     (x, y), (valid_x, valid_y) = data
     layers = [layer for count in filters for layer in (("conv", count, 3, 1), ("pool",))] + [("dense", 10)]
-    module = initialised(network(layers, (8, 8, 1)), seed).to(memory_format=torch.channels_last)
+    module = initialized(network(layers, (8, 8, 1)), seed).to(memory_format=torch.channels_last)
     epoch = len(y) // BATCH
     return train(module, (x, y, valid_x, valid_y), BATCH, rate, 5e-4, EPOCHS * epoch, seed, epoch)[-1]
 

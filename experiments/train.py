@@ -1,8 +1,8 @@
-"""Trains one network and records the run: `cnnjax train` of a checkout."""
+"""Trains one network and records the run; the same as `cnnjax train`."""
 
 import signal
 
-signal.signal(signal.SIGINT, signal.SIG_DFL)  # which would end in a traceback while the imports last
+signal.signal(signal.SIGINT, signal.SIG_DFL)  # without a traceback during the imports
 
 from cnnjax.commands.train import command  # noqa: E402
 
