@@ -289,7 +289,7 @@ SWEEP_MISTAKES = {
         "pack: one: activation sigmoid: not known to be 0 at 0, so padding might not stay zero: use auto",
     ),
     "no points for Optuna": (["--search", "tpe"], "points: 0: give the number of points that tpe may try"),
-    "halving and epochs": (["--search", "halving", "--epochs", "2", "4"], "epochs: cannot be swept by halving"),
+    "halving and epochs": (["--search", "halving", "--epochs", "2", "4"], "epochs: cannot be swept with halving"),
     "a field of no network": (["--network", "mlp", "resnet", "--kernel", "4", "8"], "--kernel"),
     "a field of two parts": (["--augment", "flip", "--name", "s", "--augment.p", "1"], "--augment.p"),
     "a wrong part": (["--optimizer", "adm"], "optimizer: 'adm': did you mean 'adam'? use one of sgd, adam, adamw"),

@@ -528,8 +528,14 @@ def test_an_option_that_counts_is_drawn_as_whole_numbers(log: bool) -> None:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"axes": (("learning_rate", Range(1.0, 0.1)),), "points": 4}, "learning_rate: uniform:1:0.1: upside down"),
-        ({"axes": (("learning_rate", Range(0.1, 0.1)),), "points": 4}, "learning_rate: uniform:0.1:0.1: upside down"),
+        (
+            {"axes": (("learning_rate", Range(1.0, 0.1)),), "points": 4},
+            "learning_rate: uniform:1:0.1: the first end must be below the second",
+        ),
+        (
+            {"axes": (("learning_rate", Range(0.1, 0.1)),), "points": 4},
+            "learning_rate: uniform:0.1:0.1: the first end must be below the second",
+        ),
         (
             {"axes": (("momentum", Range(0.0, 0.9, True)),), "points": 4},
             "momentum: log:0:0.9: a logarithmic range must start above 0",
@@ -557,7 +563,7 @@ def test_an_option_that_counts_is_drawn_as_whole_numbers(log: bool) -> None:
         ({"axes": (), "batch_points": 0}, "batch_points: 0: must be at least 1"),
         ({"axes": (), "factor": 1}, "factor: 1: must be at least 2"),
         ({"axes": (), "search": "halvin"}, "search: 'halvin': did you mean 'halving'. use one of all, halving, tpe"),
-        ({"axes": (("epochs", (1, 2)),), "search": "halving"}, "epochs: cannot be swept by halving"),
+        ({"axes": (("epochs", (1, 2)),), "search": "halving"}, "epochs: cannot be swept with halving"),
         ({"axes": (NINE,), "search": "tpe"}, "points: 0: give the number of points that tpe may try"),
         (
             {"axes": (("momentum", (0.1, 0.2)), NINE), "zipped": (("momentum", "learning_rate"),)},
