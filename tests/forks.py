@@ -17,6 +17,13 @@ import cnnjax.commands.prepare
 import cnnjax.commands.sweep
 import cnnjax.commands.train  # noqa: F401
 
+# What a run imports where it needs it.
+import matplotlib.backends.backend_agg
+import matplotlib.figure
+import orbax.checkpoint
+import sklearn.datasets
+import sklearn.model_selection  # noqa: F401
+
 
 def become(job: dict) -> None:
     """Turns this process into one that was started for a job."""

@@ -101,29 +101,37 @@ def killed_and_resumed(arguments: list[str], kills: int, folder: Path, rng: rand
         shutil.rmtree(run)  # it ended before its kill: another
 
 
-SEARCHES = "SIGKILLs of a sweep by halving or Optuna: the same table"
-KILLED = [
-    *(pytest.param(TRAIN, "SIGKILLs while training resumed bit-identical", n, id=f"train-{n}") for n in range(10)),
-    *(pytest.param(HALVING, SEARCHES, n, id=f"halving-{n}") for n in range(2)),
-    *(pytest.param(PROPOSED, SEARCHES, n, id=f"tpe-{n}") for n in range(2)),
-]
 
 
-@pytest.mark.parametrize(("arguments", "words", "seed"), KILLED)
-def test_what_was_killed_ends_as_if_it_was_not(
+def seeds(count: int, once: int) -> list[object]:
+    """Seeds of moments to kill at; those from `once` on repeat the test, for `-m soak`."""
+    return [pytest.param(n, marks=[pytest.mark.soak] if n >= once else []) for n in range(count)]
+
+
+@pytest.mark.parametrize("seed", seeds(10, once=4))
+def test_training_that_was_killed_ends_as_if_it_was_not(
+    seed: int, tmp_path: Path, reference: Callable[[list[str]], dict[str, object]], figure: Figure
+) -> None:
+    figure("SIGKILLs while training resumed bit-identical", 5)
+    run = killed_and_resumed(TRAIN, 5, tmp_path, random.Random(seed), 0.8)
+    assert what_remains(run) == reference(TRAIN)
+
+
+@pytest.mark.parametrize("seed", seeds(2, once=1))
+@pytest.mark.parametrize("arguments", [HALVING, PROPOSED], ids=["halving", "tpe"])
+def test_a_search_that_was_killed_ends_as_if_it_was_not(
     arguments: list[str],
-    words: str,
     seed: int,
     tmp_path: Path,
     reference: Callable[[list[str]], dict[str, object]],
     figure: Figure,
 ) -> None:
-    figure(words, 5)
+    figure("SIGKILLs of a sweep by halving or Optuna: the same table", 5)
     run = killed_and_resumed(arguments, 5, tmp_path, random.Random(seed), 0.8)
     assert what_remains(run) == reference(arguments)
 
 
-@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("seed", seeds(5, once=2))
 def test_a_killed_sweep_ends_with_the_same_table(
     seed: int, tmp_path: Path, reference: Callable[[list[str]], dict[str, object]], figure: Figure
 ) -> None:
