@@ -1,4 +1,4 @@
-"""cnnjax: train families of convolutional networks as one XLA program."""
+"""Train families of convolutional networks as one XLA program."""
 
 import importlib
 import sys

@@ -45,7 +45,7 @@ class TrainConfig(Config):
 
     network: NetworkConfig = part(help="network to train")
     optimizer: Optimizer = part(SGD(), "optimizer of the parameters")
-    loss: Loss = part(CrossEntropy(), "loss that training minimizes")
+    loss: Loss = part(CrossEntropy(), "loss to minimize")
     metric: Metric = part(Accuracy(), "metric that ranks points")
     augment: tuple[Augmentation, ...] = part((), "augmentations of training batches, applied in order")
     data: str = static("digits", "digits, or a TensorFlow Datasets name such as mnist or mnist:3.0.1")
@@ -144,7 +144,7 @@ class SweepConfig:
         paths = [resolve(name, self.known) for name, _ in self.axes]
         for (name, values), path in zip(self.axes, paths, strict=True):
             if paths.count(path) > 1:
-                raise ValueError(f"{name}: occurs twice among the axes")
+                raise ValueError(f"{name}: duplicate axis")
             self._check_axis(name, values, self.known[path])
         self._check_zipped()
         if self.search == "halving" and ("epochs",) in paths:
@@ -239,7 +239,7 @@ class SweepConfig:
                     hint = "" if name in names else suggest(name, names)
                     raise ValueError(f"zip: {name}: {hint}must be an axis with a list of values")
                 if grouped.count(name) > 1:
-                    raise ValueError(f"zip: {name}: occurs twice")
+                    raise ValueError(f"zip: {name}: duplicate value")
             lengths = [f"{name} {len(values[name])}" for name in group]  # type: ignore[arg-type]
             if len({length.split()[-1] for length in lengths}) > 1:
                 raise ValueError(f"zip: {text(group)}: must have the same number of values, not {', '.join(lengths)}")

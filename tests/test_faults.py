@@ -282,7 +282,7 @@ def test_a_run_is_loaded_in_a_line(tmp_path: Path) -> None:
     other = cnnjax.load_run(folder, trial=0)
     assert other.config.network.filters == (4,)
     assert not np.allclose(other.logits(test.inputs), trained.logits(test.inputs))
-    with pytest.raises(ValueError, match=r"trial: 24: .* has trials 0 to 23"):
+    with pytest.raises(ValueError, match=r"trial: 24: must be a trial of .*, which has 0 to 23"):
         cnnjax.load_run(folder, trial=24)
     with pytest.raises(ValueError, match=r"images: float32\[1, 8, 8, 1\]: .* uint8\[batch, 8, 8, 1\]"):
         trained.logits(np.zeros((1, 8, 8, 1), np.float32))

@@ -373,7 +373,7 @@ def test_a_name_that_several_parts_have_is_refused_with_their_paths() -> None:
     with pytest.raises(ValueError, match=several):  # of parts that are offered as well
         SweepConfig(BASE, (("augment", ((Flip(),), (Erase(),))), ("p", (0.1, 0.2))))
     assert grid(("flip.p", (0.1,)), ("augment.erase.p", (0.3,)), base=TWO) == [{"flip.p": 0.1, "augment.erase.p": 0.3}]
-    with pytest.raises(ValueError, match=r"^flip\.p: occurs twice among the axes"):
+    with pytest.raises(ValueError, match=r"^flip\.p: duplicate axis"):
         SweepConfig(TWO, (("flip.p", (0.1,)), ("augment.flip.p", (0.2,))))
 
 
@@ -554,7 +554,7 @@ def test_an_option_that_counts_is_drawn_as_whole_numbers(log: bool) -> None:
         ({"axes": (("momentun", (0.1,)),)}, "momentun: no such option: did you mean 'momentum'"),
         ({"axes": (("kernel", (3,)), ("network", (LeNet5Config(), MLPConfig())))}, "kernel: no such option"),
         ({"axes": (("network", ("cnn",)),)}, "network: 'cnn': must be a NetworkConfig"),
-        ({"axes": (NINE, NINE)}, "learning_rate: occurs twice among the axes"),
+        ({"axes": (NINE, NINE)}, "learning_rate: duplicate axis"),
         ({"axes": (("learning_rate", ()),)}, "learning_rate: give at least one value"),
         ({"axes": (("hidden", ((4,), (8,), (4,))),)}, "hidden: 4 8 4: duplicate value"),
         ({"axes": (("seed", Range(0, 9)),), "points": 4}, "seed: cannot be swept"),
@@ -576,7 +576,7 @@ def test_an_option_that_counts_is_drawn_as_whole_numbers(log: bool) -> None:
         ({"axes": (RATE, MOMENTUM), "points": 4, "zipped": (("momentum", "learning_rate"),)}, "zip: momentum: "),
         (
             {"axes": (("momentum", (0.1,)), ("warmup", (0.1,))), "zipped": (("momentum", "warmup"), ("warmup",))},
-            "zip: warmup: occurs twice",
+            "zip: warmup: duplicate value",
         ),
     ],
 )

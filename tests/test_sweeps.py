@@ -93,7 +93,7 @@ def test_numbers_and_seeds_are_lanes_and_shapes_are_programs() -> None:
         ((("seed", (0, 1)),), "seed: cannot be swept"),
         ((("data", ("digits", "mnist")),), "data: cannot be swept"),
         ((("metric", (Accuracy(),)),), "metric: cannot be swept"),
-        ((("momentum", (0.1,)), ("momentum", (0.2,))), "momentum: occurs twice among the axes"),
+        ((("momentum", (0.1,)), ("momentum", (0.2,))), "momentum: duplicate axis"),
     ],
 )
 def test_an_axis_that_cannot_be_is_refused(axes: tuple, message: str) -> None:

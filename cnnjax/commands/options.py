@@ -20,7 +20,7 @@ class Options(Execution):
     device: Literal["cpu", "gpu", "tpu"] | None = None
     """kind of device; by default the best one available"""
     resume: bool = False
-    """continue the run --name, or start it if it does not exist"""
+    """continue the run given by --name, or start it if it does not exist"""
     allow_changes: bool = False
     """continue even if configuration, versions, source, preset or data have changed"""
     deterministic: bool = False

@@ -40,7 +40,7 @@ def find(name: str, data_dir: Path) -> Path:
     name, _, version = name.partition(":")
     found = {path.parent.name: path.parent for path in (data_dir / name).glob("*/dataset_info.json")}
     if version not in found and (version or not found):
-        there = f"; there is {', '.join(sorted(found))}" if found else ""
+        there = f" (only {', '.join(sorted(found))})" if found else ""
         looked = data_dir / name / (version or "*")
         raise DataError(f"data set {name!r}: not prepared in {looked}{there}; prepare it with: {command}")
     folder = found[version or max(found, key=_version_key)]
@@ -76,7 +76,7 @@ def read(folder: Path) -> Dataset:
             features = builder.info.features
             image, label = _image_and_label(builder.info, tfds)
         except Exception as error:
-            raise DataError(f"{folder}: not readable as a TFDS directory: {reason(error)}") from error
+            raise DataError(f"{folder}: not a valid TFDS directory: {reason(error)}; prepare it again") from error
         if image is None or label is None:
             raise DataError(f"{folder}: must have one image and one class label per example, not {sorted(features)}")
         names = _names(folder, list(builder.info.splits))

@@ -139,7 +139,7 @@ def load_run(folder: str | Path, trial: int | None = None, classes: Iterable[Any
             f"trial: None: give a number: {folder} has no winner, because it has not ended or all diverged"
         )
     if trial not in planned:
-        raise ValueError(f"trial: {trial!r}: {folder} has trials {min(planned)} to {max(planned)}")
+        raise ValueError(f"trial: {trial!r}: must be a trial of {folder}, which has {min(planned)} to {max(planned)}")
     checkpoint = None
     for place, program in reversed(_valid(folder / "plan.json", lambda: _places(plan, planned, trial))):
         like = _valid(folder / "data.json", partial(state_of, program, spec))
