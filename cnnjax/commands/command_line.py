@@ -128,7 +128,7 @@ def _start_jax(parsed: Parsed) -> None:
 
 
 class Interrupted(BaseException):
-    """Raised for SIGINT or SIGTERM, after the state was saved."""
+    """Raised on SIGINT or SIGTERM; during training, after the state is saved."""
 
     def __init__(self, number: int, where: str = ""):
         super().__init__(f"interrupted{where and ': ' + where}")
@@ -164,8 +164,14 @@ def carried_out(
 ) -> tuple[Swept, RunFolder]:
     """Runs a configuration and shows its progress; returns the results and the run folder.
 
+    Args:
+      config: the configuration of a single run or a sweep.
+      options: the execution options.
+      preset: the preset, which provides data and user-defined parts.
+      only_extend: whether the runs to extend must be exactly the shards of the sweep.
+
     Raises:
-      Interrupted: on SIGINT or SIGTERM, after the state was saved.
+      Interrupted: on SIGINT or SIGTERM; during training, after the state is saved.
     """
     sweep = as_sweep(config)
     with waiting(f"loading {sweep.base.data}", visible=not options.quiet):

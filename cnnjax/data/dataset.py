@@ -209,6 +209,9 @@ def cut(split: Split, count: int, stratified: bool = True) -> tuple[Split, Split
 
     The rule is scikit-learn's `train_test_split(random_state=0)`. With `stratified` and scalar labels,
     it takes the same fraction of each class (`stratify=labels`).
+
+    Raises:
+      DataError: if there are too few examples of a class.
     """
     from sklearn.model_selection import train_test_split
 
@@ -226,7 +229,20 @@ def cut(split: Split, count: int, stratified: bool = True) -> tuple[Split, Split
 def three_splits(
     train: Split, valid: Split | None, test: Split | None, stratified: bool = True
 ) -> tuple[Split, Split, Split]:
-    """Cuts missing splits from `train`: a fifth of all examples for test, a tenth (at most 5,000) for validation."""
+    """Cuts missing splits from `train`: a fifth of all examples for test, a tenth (at most 5,000) for validation.
+
+    Args:
+      train: the training split.
+      valid: the validation split, if there is one.
+      test: the test split, if there is one.
+      stratified: whether to take the same fraction of each class.
+
+    Returns:
+      The training, validation and test splits.
+
+    Raises:
+      DataError: as in `cut`.
+    """
     total = len(train.labels)
     if test is None:
         test, train = cut(train, math.ceil(0.2 * total), stratified)

@@ -70,11 +70,13 @@ class Variables(NamedTuple):
 class Network(Protocol):
     """A network as a pair of pure functions; `functional` creates one from an NNX module."""
 
-    def init(self, key: Key[Array, ""], example: Array) -> Variables: ...
+    def init(self, key: Key[Array, ""], example: Array) -> Variables:
+        """Returns the initial variables for inputs like `example`."""
 
     def apply(
         self, variables: Variables, inputs: Array, *, train: bool, key: Key[Array, ""]
-    ) -> tuple[Float[Array, "batch *outputs"], PyTree]: ...
+    ) -> tuple[Float[Array, "batch *outputs"], PyTree]:
+        """Returns the outputs and the new `stats`; `key` seeds noise in training, such as dropout."""
 
 
 @dataclass(frozen=True)

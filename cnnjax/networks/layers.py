@@ -74,7 +74,11 @@ class Maps:
         bias: bool = True,
         rngs: nnx.Rngs,
     ) -> nnx.Conv:
-        """Creates a convolution of the current maps with the same kernel size in every spatial dimension."""
+        """Creates a convolution of the current maps with the same kernel size in every spatial dimension.
+
+        Raises:
+          ValueError: if an argument is out of range, or the window does not fit the maps.
+        """
         for field, value in (("kernel", kernel), ("stride", stride), ("dilation", dilation), ("groups", groups)):
             positive(field, [value])
         if self.channels % groups or filters % groups:

@@ -157,7 +157,7 @@ def cpu_kernel(x: Array, y: Array, geometry: Geometry) -> Array:
 
 
 def _chunks(images: int, *arrays: Array) -> list[Array] | None:
-    """Reshapes arrays to chunks of at most `images`; None if no divisor of the batch is near that number."""
+    """Splits arrays into chunks of at most `images`; None if one chunk is enough or no divisor is near that size."""
     count = arrays[0].shape[0]
     size = max(n for n in range(1, images + 1) if count % n == 0)
     if size == count or size < images // 2:

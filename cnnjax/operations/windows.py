@@ -18,8 +18,8 @@ def known(sizes: Sequence[Any]) -> bool:
 def output_size(size: int, window: int, stride: int, padding: tuple[int, int], dilation: int) -> int:
     """Returns the number of window positions along one dimension.
 
-    It is floor((size + low + high - reach) / stride) + 1, where `reach` is (window - 1) * dilation + 1.
-    The window does not fit if the result is below 1.
+    It is floor((size + low + high - reach) / stride) + 1, where (low, high) is the padding and `reach` is
+    (window - 1) * dilation + 1. The window does not fit if the result is below 1.
     """
     return (size + sum(padding) - (window - 1) * dilation - 1) // stride + 1
 
@@ -28,6 +28,10 @@ def explicit_padding(
     padding: Padding, sizes: Sequence[int], window: Sequence[int], strides: Sequence[int], dilation: Sequence[int]
 ) -> Pairs:
     """Returns padding as a (low, high) pair per dimension; XLA defines `SAME` and `VALID`.
+
+    Args:
+      padding: `VALID`, `SAME`, `SAME_LOWER`, or one entry per dimension: an integer or a (low, high) pair.
+      sizes, window, strides, dilation: the geometry, with one entry per spatial dimension.
 
     Raises:
       ValueError: if the padding is not `VALID`, `SAME`, `SAME_LOWER` or one entry per dimension.

@@ -50,7 +50,11 @@ def _values(trial: Trial) -> dict[str, Any]:
 
 
 def parse_lanes(words: str) -> Lanes:
-    """Parses lanes: `width:devices:split`, `width:devices`, or `width` on all devices."""
+    """Parses lanes: `width:devices:split`, `width:devices`, or `width` on all devices.
+
+    Raises:
+      ValueError: if `words` has another form.
+    """
     numbers = words.split(":")
     if len(numbers) > 3 or not all(number.isdecimal() for number in numbers):
         raise ValueError(f"lanes: {words!r}: give auto, or parallel lanes and devices, as 1:2")

@@ -74,7 +74,7 @@ def batch_split(config: TrainConfig, devices: int) -> int:
 def default_lanes(config: TrainConfig, count: int) -> Lanes:
     """Returns the default lanes: sequential on CPU, parallel on other devices, sharded over all devices.
 
-    If there are more CPU devices than lanes, the devices share batches.
+    If there are more CPU devices than lanes, several devices share the batches of each lane.
     """
     devices = min(jax.device_count(), count)
     if jax.default_backend() != "cpu":

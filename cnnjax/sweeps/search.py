@@ -68,7 +68,13 @@ def programs_of(
     spec: Spec | None = None,
     strict: bool = True,
 ) -> tuple[Program, ...]:
-    """Returns the programs of a stage: new ones by `sweeps.plan`, or the earlier programs of its trials, compacted."""
+    """Returns the programs of a stage: new ones by `sweeps.plan`, or the earlier programs of its trials, compacted.
+
+    Args:
+      stage: the stage.
+      trained: the programs of earlier stages.
+      lanes, pack, spec, strict: as in `sweeps.plan`.
+    """
     if stage.after:
         return proceed(stage.trials, trained, stage.after, stage.until)
     programs = plan(stage.trials, lanes, pack, spec=spec, strict=strict, capacity=stage.capacity)

@@ -121,7 +121,7 @@ class Run(NamedTuple):
     place: Callable[[TrainState], TrainState]
     """Moves a state, such as that of a checkpoint, to the devices of `advance`."""
     memory: int
-    """The memory that training needs on each device, in bytes, as reported by the compiler."""
+    """The memory that training needs on the busiest device, in bytes, as reported by the compiler."""
 
 
 def begin(task: Task, key: Key[Array, "*runs"], lift: Lift = single) -> TrainState:
@@ -191,6 +191,12 @@ def parts(run: Run, state: TrainState, step: int = 0, seconds: float = 1.0) -> I
 
     The next iteration donates the state that was yielded. A run can stop at any of these states and
     continue from it later, with the same results bit for bit.
+
+    Args:
+      run: the compiled run.
+      state: the state to continue from; it is donated.
+      step: the step of this state.
+      seconds: the target duration between two states.
     """
     most = 1  # steps per dispatch; grows until a dispatch takes about `seconds`
     while step < run.epochs * run.steps:
