@@ -129,3 +129,5 @@ class Result(NamedTuple):
     train_loss: float
     valid_loss: float
     valid_metric: float
+    above_chance: float = math.inf
+    """By how many standard errors the metric is better than guessing; infinite where that is not known."""
