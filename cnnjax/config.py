@@ -90,7 +90,9 @@ class SweepConfig:
     `search` says what is trained. `all`: every point to its end. `halving`: after 1/factor, 1/factor^2, ...
     of the epochs only the best 1/factor of the points continue (`cnnjax.sweeps.search`). `tpe`, `gp`, `cmaes`,
     `qmc`: Optuna proposes `points` of them, `batch_points` at a time. With a `shard`, as 2/8, only that part
-    of the points is trained; `extend` joins the parts.
+    of the points is trained; `extend` joins the parts. Points of which `more_seeds` has the number, as they are
+    counted from 0, are trained under so many seeds more. Gaps to the best that are certainly within `equal_within`
+    count as none (`cnnjax.sweeps.compare`).
 
     Raises:
       ValueError: a value of the run is out of range; an axis is empty, occurs twice, names a value
@@ -108,6 +110,8 @@ class SweepConfig:
     batch_points: int = 16
     factor: int = 3
     shard: str | None = None  # "2/8": the second of eight parts of the points
+    equal_within: float | None = None  # in the metric's unit; by default 0.005 of a metric that is a share
+    more_seeds: tuple[tuple[int, int], ...] = ()  # (point, seeds besides those that all points have)
 
     def __post_init__(self) -> None:
         if not isinstance(self.base, TrainConfig):
@@ -116,6 +120,7 @@ class SweepConfig:
         axes = ((name, values if isinstance(values, Range) else as_tuples(tuple(values))) for name, values in self.axes)
         object.__setattr__(self, "axes", tuple(axes))
         object.__setattr__(self, "zipped", as_tuples(self.zipped))
+        object.__setattr__(self, "more_seeds", as_tuples(self.more_seeds or ()))
         check(self.base)
         for name, least in (("seeds", 1), ("points", 0), ("batch_points", 1), ("factor", 2)):
             if getattr(self, name) < least:
@@ -134,6 +139,7 @@ class SweepConfig:
         if self.shard is not None and self.search != "all":
             raise ValueError(f"shard: {self.shard}: {self.search} compares points with each other: use --search all")
         _ = self.part  # checks it
+        self._check_judging()
 
     def _check_types(self) -> None:
         pairs = 'must be pairs of a name and its values, as (("learning_rate", (0.01, 0.1)),)'
@@ -158,6 +164,20 @@ class SweepConfig:
             raise ValueError(
                 f"zipped: {self.zipped!r}: must be groups of names of axes, as (('learning_rate', 'momentum'),)"
             )
+
+    def _check_judging(self) -> None:
+        margin = self.equal_within
+        numeric = margin is None or (isinstance(margin, int | float) and not isinstance(margin, bool))
+        if not numeric or not 0 <= (margin or 0) < math.inf:
+            raise ValueError(f"equal_within: {margin!r}: must be a number of at least 0, as 0.005, or None")
+        pairs = self.more_seeds
+        whole = all(isinstance(pair, tuple) and len(pair) == 2 and {*map(type, pair)} == {int} for pair in pairs)
+        if not whole or any(point < 0 or count < 1 for point, count in pairs) or len(dict(pairs)) < len(pairs):
+            raise ValueError(
+                f"more_seeds: {pairs!r}: must be pairs of a point and a number of seeds, as ((0, 5), (3, 5))"
+            )
+        if pairs and (self.search != "all" or self.shard is not None):
+            raise ValueError("more_seeds: only a whole sweep that trains every point to its end has some: search='all'")
 
     @property
     def part(self) -> tuple[int, int]:

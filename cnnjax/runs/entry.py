@@ -15,7 +15,7 @@ from cnnjax.planning import Execution, Packing, check_sweep, choose_packing, des
 from cnnjax.runs.begin import accept, begin
 from cnnjax.runs.clock import Clock
 from cnnjax.runs.events import Event, Finished, Noted, Opened
-from cnnjax.runs.extend import check_shards, extendable
+from cnnjax.runs.extend import check_shards, extendable, with_more_seeds
 from cnnjax.runs.extend import extend as extended
 from cnnjax.runs.progress import Progress, waiting
 from cnnjax.runs.runner import Stop, run
@@ -140,6 +140,7 @@ def sweep(
     store: Store | str | Path | None = None,
     resume: bool = False,
     extend: str | Path | Sequence[str | Path] = (),
+    add_seeds: int | None = None,
     allow_changes: bool = False,
     progress: bool | Show = False,
     stop: Stop = lambda: False,
@@ -158,6 +159,8 @@ def sweep(
         default memory. States are saved every `save_seconds` of training (30 unless told).
       resume: whether a run that the store has is continued.
       extend: run folders of finished sweeps, of which trials are taken over.
+      add_seeds: how many more seeds to train for the best point and those that are undecided in the run of
+        `config` that `extend` names.
       allow_changes: whether a run that is resumed or extended may have begun with other settings.
       progress: whether a progress bar is shown, or what each event is given to.
       stop: asked between dispatches whether the run is to be saved and ended.
@@ -172,6 +175,12 @@ def sweep(
         last is what `resume` continues from.
     """
     _check_config(config, SweepConfig, ": cnnjax.fit takes a TrainConfig")
+    if add_seeds is not None:
+        if isinstance(add_seeds, bool) or not isinstance(add_seeds, int):
+            raise TypeError(f"add_seeds: {add_seeds!r}: must be an integer, as 5")
+        if not isinstance(extend, str | Path):
+            raise ValueError("add_seeds: give the run folder of the sweep as `extend`")
+        config = with_more_seeds(Path(extend).expanduser(), config, add_seeds, given_by(config))
     return _carried_out(config, data, store, resume, extend, allow_changes, progress, stop, execution)
 
 

@@ -2,7 +2,7 @@
 
 import itertools
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -103,18 +103,33 @@ def trials_of(sweep: SweepConfig, points: Sequence[Point], before: int = 0) -> t
 def trials(sweep: SweepConfig) -> tuple[Trial, ...]:
     """The `points` of a sweep, or of its shard, under every seed; numbers are those of the whole sweep.
 
+    Those of `more_seeds` come last, so that they change no number.
+
     Raises:
-      ValueError: an axis is no option of the run, a value is out of range, there are too many, or the
-        shard has none.
+      ValueError: an axis is no option of the run, a value is out of range, there are too many, the shard has
+        none, or no point has a number that is given more seeds.
     """
     count = (sweep.points or math.prod(len(rows) for _, rows in columns(sweep))) * sweep.seeds
+    count += sum(more for _, more in sweep.more_seeds)
     if count > MOST_TRIALS:
         raise ValueError(f"seeds: {sweep.seeds}: {count} trials in all; at most {MOST_TRIALS} are planned at once")
     part, parts = sweep.part
-    found = tuple(trial for trial in trials_of(sweep, points(sweep)) if trial.point % parts == part)
+    every = trials_of(sweep, points(sweep))
+    found = tuple(trial for trial in every if trial.point % parts == part)
     if not found:
         raise ValueError(f"shard: {sweep.shard}: the sweep has {len(points(sweep))} points, fewer than shards")
-    return found
+    return found + tuple(_further(sweep, every))
+
+
+def _further(sweep: SweepConfig, every: Sequence[Trial]) -> Iterator[Trial]:
+    """The trials of `more_seeds`, whose seeds and numbers go on from those of all trials."""
+    number = len(every)
+    for point, more in sweep.more_seeds:
+        if (last := (point + 1) * sweep.seeds - 1) >= len(every):
+            raise ValueError(f"more_seeds: {point}: the sweep has points 0 to {every[-1].point}")
+        for seed in range(every[last].config.seed + 1, every[last].config.seed + 1 + more):
+            yield every[last]._replace(number=number, config=replace(every[last].config, seed=seed))
+            number += 1
 
 
 class Result(NamedTuple):
