@@ -85,7 +85,7 @@ def judged(swept: Swept, compared: Sequence[Compared], folder: RunFolder) -> Ite
         yield f"Not significantly different from the best: {_some(level)}."
     undecided = sum(each.verdict == "undecided" for each in compared)
     if undecided and config.search == "all" and not config.shard:
-        yield f"{undecided} undecided; more seeds for these and the best: {seeds_command(folder, config.seeds)}"
+        yield f"{undecided} undecided; more seeds for these and the best: {seeds_command(folder, max(2, config.seeds))}"
     if unstable := [each.point for each in compared if each.verdict == "unstable"]:
         why = "a seed no better than guessing, or a spread far above the usual"
         yield f"Unstable ({why}), ranked last and not compared: {_some(unstable)}."
