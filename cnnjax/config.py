@@ -171,7 +171,9 @@ class SweepConfig:
         if not numeric or not 0 <= (margin or 0) < math.inf:
             raise ValueError(f"equal_within: {margin!r}: must be a number of at least 0, as 0.005, or None")
         pairs = self.more_seeds
-        whole = all(isinstance(pair, tuple) and len(pair) == 2 and {*map(type, pair)} == {int} for pair in pairs)
+        whole = isinstance(pairs, tuple) and all(
+            isinstance(pair, tuple) and len(pair) == 2 and {*map(type, pair)} == {int} for pair in pairs
+        )
         if not whole or any(point < 0 or count < 1 for point, count in pairs) or len(dict(pairs)) < len(pairs):
             raise ValueError(
                 f"more_seeds: {pairs!r}: must be pairs of a point and a number of seeds, as ((0, 5), (3, 5))"
