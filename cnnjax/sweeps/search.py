@@ -93,7 +93,7 @@ def halving(sweep: SweepConfig) -> Search:
     """Successive halving (Jamieson and Talwalkar 2016): after each rung the best 1/factor of the points continue.
 
     Points are compared after equally many epochs, by `ranking.rank`: the mean validation metric
-    over their seeds, with a diverged seed below all without. Schedules span all epochs, also of
+    over their seeds, the unstable and those with a diverged seed below the others. Schedules span all epochs, also of
     points that are cut. So the comparison at a rung favours what learns fast at first: small rates
     and long warm-ups, which may win in the end, tend to be cut early. More epochs before the first
     cut (a smaller factor) lessen that and cost time.
