@@ -111,6 +111,9 @@ class SweepConfig:
       batch_points: the number of points that Optuna proposes at a time.
       factor: the reduction factor of halving.
       shard: the part of the points to train, as `2/8` for the second of eight; `extend` joins the parts.
+      equal_within: the gap to the best within which a point counts as equal, in the unit of the metric; by
+        default 0.005 for a metric that is a share, else 0 (`cnnjax.sweeps.compare`).
+      more_seeds: (point, count) pairs: points, counted from 0, that are trained with `count` further seeds.
 
     Raises:
       ValueError: if a value of the run is out of range; an axis is empty, occurs twice, has a duplicate
@@ -128,6 +131,8 @@ class SweepConfig:
     batch_points: int = 16
     factor: int = 3
     shard: str | None = None
+    equal_within: float | None = None
+    more_seeds: tuple[tuple[int, int], ...] = ()
 
     def __post_init__(self) -> None:
         if not isinstance(self.base, TrainConfig):
@@ -136,6 +141,7 @@ class SweepConfig:
         axes = ((name, values if isinstance(values, Range) else as_tuples(tuple(values))) for name, values in self.axes)
         object.__setattr__(self, "axes", tuple(axes))
         object.__setattr__(self, "zipped", as_tuples(self.zipped))
+        object.__setattr__(self, "more_seeds", as_tuples(self.more_seeds or ()))
         check(self.base)
         for name, least in (("seeds", 1), ("points", 0), ("batch_points", 1), ("factor", 2)):
             if getattr(self, name) < least:
@@ -154,6 +160,7 @@ class SweepConfig:
         if self.shard is not None and self.search != "all":
             raise ValueError(f"shard: {self.shard}: {self.search} needs all points: use --search all")
         _ = self.part  # raises ValueError if it is invalid
+        self._check_judging()
 
     def _check_types(self) -> None:
         pairs = 'must be pairs of a name and its values, as (("learning_rate", (0.01, 0.1)),)'
@@ -178,6 +185,22 @@ class SweepConfig:
             raise ValueError(
                 f"zipped: {self.zipped!r}: must be groups of axis names, as (('learning_rate', 'momentum'),)"
             )
+
+    def _check_judging(self) -> None:
+        margin = self.equal_within
+        numeric = margin is None or (isinstance(margin, int | float) and not isinstance(margin, bool))
+        if not numeric or not 0 <= (margin or 0) < math.inf:
+            raise ValueError(f"equal_within: {margin!r}: must be a number of at least 0, as 0.005, or None")
+        pairs = self.more_seeds
+        whole = isinstance(pairs, tuple) and all(
+            isinstance(pair, tuple) and len(pair) == 2 and {*map(type, pair)} == {int} for pair in pairs
+        )
+        if not whole or any(point < 0 or count < 1 for point, count in pairs) or len(dict(pairs)) < len(pairs):
+            raise ValueError(
+                f"more_seeds: {pairs!r}: must be pairs of a point and a number of seeds, as ((0, 5), (3, 5))"
+            )
+        if pairs and (self.search != "all" or self.shard is not None):
+            raise ValueError("more_seeds: only a whole sweep that trains every point to its end has some: search='all'")
 
     @property
     def part(self) -> tuple[int, int]:

@@ -58,8 +58,8 @@ def describe(config: TrainConfig | SweepConfig) -> dict[str, Any]:
         for name, values in config.axes
     }
     rest = {field.name: getattr(config, field.name) for field in dataclasses.fields(config)[2:]}
-    zipped = [list(group) for group in config.zipped]
-    return {"base": _plain(config.base), "axes": axes, **rest, "zipped": zipped}
+    zipped, more = ([list(entry) for entry in pairs] for pairs in (config.zipped, config.more_seeds))
+    return {"base": _plain(config.base), "axes": axes, **rest, "zipped": zipped, "more_seeds": more or None}
 
 
 def _plain(value: Any) -> Any:

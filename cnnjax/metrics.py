@@ -1,5 +1,6 @@
 """Metrics: what points are ranked by, as values of single examples."""
 
+import math
 from typing import ClassVar
 
 from jax import Array
@@ -36,6 +37,21 @@ class Metric(Config):
         """The value, or its negative, so that less is better."""
         return -value if self.higher_is_better else value
 
+    def chance(self, classes: int) -> float | None:
+        """What guessing gives, of a metric that is 0 or 1 for each example; None where that is not known.
+
+        Args:
+          classes: number of classes, of which each is taken to be as frequent as any; 0 where labels are none.
+        """
+        return None
+
+    def above_chance(self, value: float, classes: int, examples: int) -> float:
+        """By how many binomial standard errors a mean over examples is better than guessing; infinite if not known."""
+        guess = self.chance(classes)
+        if guess is None or not 0 < guess < 1:
+            return math.inf
+        return (self.cost(guess) - self.cost(value)) / math.sqrt(guess * (1 - guess) / examples)
+
 
 @config
 class Accuracy(Metric):
@@ -49,3 +65,6 @@ class Accuracy(Metric):
     ) -> Float[Array, " batch"]:
         best = labels.argmax(-1) if labels.shape == logits.shape else labels
         return (logits.argmax(-1) == best).astype(logits.dtype)
+
+    def chance(self, classes: int) -> float | None:
+        return 1 / classes if classes else None

@@ -4,20 +4,23 @@ python experiments/ranking.py [--tables 500]
 
 12 points, of which one is unstable in the third model; accuracies are a point's mean, an effect of the seed that all
 points share, and an error. Prints for each model and number of seeds how often the true best is called worse, and how
-many of the worse points are told apart: by paired t-tests with Holm's correction, and by `cnnjax.sweeps.compare`.
+many of the worse points are told apart: by paired t-tests with Holm's correction, and by `cnnjax.sweeps.compare`. In
+the rows of `3 + 5` seeds the best of three seeds and the points that are undecided have five more.
 """
 
 import argparse
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
 from scipy.stats import ttest_rel  # type: ignore[import-untyped]
 
-from cnnjax import CNNConfig, TrainConfig
-from cnnjax.sweeps import Result, Trial, compare, rank
+from cnnjax import Accuracy, CNNConfig, TrainConfig
+from cnnjax.sweeps import Compared, Result, Trial, compare, rank
 
 MEANS = 0.97 - np.array([0, 0.002, 0.004, 0.006, 0.008, 0.01, 0.015, 0.02, 0.03, 0.05, 0.1, 0.3])
 ERROR, SEED = 0.005, 0.003  # standard deviations
+CLASSES, EXAMPLES = 10, 1000  # of the validation split, which say what is no better than guessing
 MODELS = {
     "equal spread": np.full(12, ERROR),
     "unequal spread": ERROR * np.geomspace(0.5, 2, 12)[np.random.default_rng(1).permutation(12)],
@@ -46,31 +49,53 @@ def by_pairs(drawn: np.ndarray) -> set[int]:
     return worse
 
 
+def compared(drawn: np.ndarray) -> list[Compared]:
+    """What `compare` says; NaN where a point lacks a seed."""
+    results = []
+    for (p, s), value in np.ndenumerate(drawn):
+        trial = Trial(100 * p + s, p, (("point", p),), replace(BASE, seed=s))
+        above = Accuracy().above_chance(float(value), CLASSES, EXAMPLES)
+        results.append(Result(trial, "complete", 1, 1, 0.0, 0.0, float(value), above))
+    return compare(rank([result for result in results if not np.isnan(result.valid_metric)]))
+
+
+def number(each: Compared) -> int:
+    """The point that was compared."""
+    return each.point.results[0].trial.point
+
+
 def by_comparison(drawn: np.ndarray) -> set[int]:
     """Those that `compare` calls worse; unstable points are told apart as well."""
-    results = [
-        Result(Trial(100 * p + s, p, (("point", p),), replace(BASE, seed=s)), "complete", 1, 1, 0.0, 0.0, float(value))
-        for p, row in enumerate(drawn)
-        for s, value in enumerate(row)
-    ]
-    found = compare(rank(results))
-    return {each.point.results[0].trial.point for each in found if each.verdict in ("worse", "unstable")}
+    return {number(each) for each in compared(drawn) if each.verdict in ("worse", "unstable")}
+
+
+def in_two_steps(drawn: np.ndarray, first: int = 3) -> set[int]:
+    """Those that `compare` calls worse where only the best and the undecided of the first seeds have the others."""
+    decided = [number(each) for each in compared(drawn[:, :first]) if each.verdict not in ("best", "undecided")]
+    left = drawn.copy()
+    left[decided, first:] = np.nan
+    return by_comparison(left)
+
+
+def rates(rule: Callable[[np.ndarray], set[int]], drawn: list[np.ndarray]) -> tuple[str, str]:
+    """How often a rule calls the true best worse, and how many others on average."""
+    worse = [rule(each) for each in drawn]
+    return f"{np.mean([0 in each for each in worse]):.1%}", f"{np.mean([len(each - {0}) for each in worse]):.1f}"
 
 
 def main(tables: int) -> None:
     """Prints the table."""
     print("| model | seeds | best called worse, t-tests | compare | told apart of 11, t-tests | compare |")
     print("|---|---|---|---|---|---|")
-    for model in MODELS:
+    for place, model in enumerate(MODELS):
         for seeds in (3, 5, 10):
-            rng = np.random.default_rng((seeds, list(MODELS).index(model)))
+            rng = np.random.default_rng((seeds, place))
             drawn = [table(model, seeds, rng) for _ in range(tables)]
-            cells = []
-            for rule in (by_pairs, by_comparison):
-                worse = [rule(each) for each in drawn]
-                cells.append((np.mean([0 in each for each in worse]), np.mean([len(each - {0}) for each in worse])))
-            (out, apart), (out_now, apart_now) = cells
-            print(f"| {model} | {seeds} | {out:.1%} | {out_now:.1%} | {apart:.1f} | {apart_now:.1f} |", flush=True)
+            (out, apart), (out_now, apart_now) = rates(by_pairs, drawn), rates(by_comparison, drawn)
+            print(f"| {model} | {seeds} | {out} | {out_now} | {apart} | {apart_now} |", flush=True)
+        rng = np.random.default_rng((8, place))
+        out, apart = rates(in_two_steps, [table(model, 8, rng) for _ in range(tables)])
+        print(f"| {model} | 3 + 5 | | {out} | | {apart} |", flush=True)
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ Reads a request a line. A job, {"script", "arguments", "cwd", "env", "stdout", "
 A fork ends as a process of its own would: its exit code is the script's.
 """
 
+import importlib
 import json
 import os
 import runpy
@@ -13,16 +14,13 @@ import sys
 import warnings
 from pathlib import Path
 
-import cnnjax.commands.prepare
-import cnnjax.commands.sweep
-import cnnjax.commands.train  # noqa: F401
-
-# What a run imports where it needs it.
-import matplotlib.backends.backend_agg
-import matplotlib.figure
-import orbax.checkpoint
-import sklearn.datasets
-import sklearn.model_selection  # noqa: F401
+MODULES = (
+    *("cnnjax.commands.prepare", "cnnjax.commands.sweep", "cnnjax.commands.train"),
+    *("matplotlib.backends.backend_agg", "matplotlib.figure", "orbax.checkpoint"),
+    *("sklearn.datasets", "sklearn.model_selection"),
+)
+for name in MODULES:
+    importlib.import_module(name)
 
 
 def become(job: dict) -> None:

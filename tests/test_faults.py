@@ -101,8 +101,6 @@ def killed_and_resumed(arguments: list[str], kills: int, folder: Path, rng: rand
         shutil.rmtree(run)  # it ended before its kill: another
 
 
-
-
 def seeds(count: int, once: int) -> list[object]:
     """Seeds of moments to kill at; those from `once` on repeat the test, for `-m soak`."""
     return [pytest.param(n, marks=[pytest.mark.soak] if n >= once else []) for n in range(count)]

@@ -1,21 +1,26 @@
 """Laws of ranking: what ranks first, what ties with it, what lies beyond, and what matters."""
 
 import itertools
+import json
 import math
-from collections.abc import Sequence
+import re
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from scipy.stats import ttest_rel
+from scipy.stats import t, ttest_rel
 
+import cnnjax
 from cnnjax import (
     SGD,
     Accuracy,
     Adam,
     CNNConfig,
     Flip,
+    InMemory,
     LeNet5Config,
     Metric,
     MLPConfig,
@@ -27,9 +32,27 @@ from cnnjax import (
     number,
 )
 from cnnjax.config import Range
+from cnnjax.data import Dataset
+from cnnjax.descriptions import configuration, describe
 from cnnjax.options import with_values
-from cnnjax.sweeps import Ranked, Result, Trial, compare, edges, effects, rank, summarize, trials, variance_shares
-from cnnjax.sweeps.comparison import critical
+from cnnjax.planning import Execution
+from cnnjax.runs import Finished, RunFolder, begin, read_metrics, result_of, run
+from cnnjax.runs.records import Counts
+from cnnjax.sweeps import (
+    Ranked,
+    Result,
+    Trial,
+    compare,
+    edges,
+    effects,
+    rank,
+    search,
+    summarize,
+    trials,
+    variance_shares,
+)
+from cnnjax.sweeps.blocks import fit_blocks
+from cnnjax.sweeps.comparison import critical, least_correlation
 
 BASE = TrainConfig(
     CNNConfig(filters=(4,), batch_norm=True, dropout=0.2), SGD(weight_decay=1e-3), batch_size=32, epochs=2
@@ -107,6 +130,81 @@ class Error(Metric):
     """The share of examples that are wrong."""
 
     higher_is_better = False
+
+
+@config
+class KnownError(Error):
+    """The share of examples that are wrong, of which guessing is known."""
+
+    def chance(self, classes: int) -> float | None:
+        return 1 - 1 / classes
+
+
+def above(point: int, *standard_errors: float, accuracy: float = 0.5) -> list[Result]:
+    return [result(point, seed, accuracy, 0.5)._replace(above_chance=by) for seed, by in enumerate(standard_errors)]
+
+
+def unstable(points: Sequence[Ranked]) -> set[int]:
+    return set(numbers([point for point in points if point.unstable]))
+
+
+def test_a_point_whose_seeds_disagree_ranks_below_all_that_are_stable() -> None:
+    stable = [[0.5, 0.51, 0.52], [0.4, 0.41, 0.42], [0.3, 0.31, 0.32], [0.2, 0.21, 0.22]]
+    wild = [0.99, 0.98, 0.5]
+    points = ranked(wild, *stable)
+    assert np.mean(wild) > 0.52
+    assert numbers(points) == [1, 2, 3, 4, 0]
+    assert unstable(points) == {0}
+    assert numbers(ranked(wild, *stable[:3])) == [0, 1, 2, 3]  # of four points no spread can be called usual
+    assert numbers(ranked(wild[::2], *(row[:2] for row in stable))) == [0, 1, 2, 3, 4]  # nor of two seeds
+    stopped = [r._replace(status="stopped", epochs=1) for point in points for r in point.results]
+    assert numbers(rank(stopped)) == [1, 2, 3, 4, 0]  # as halving sees them
+
+
+def test_a_point_with_a_seed_no_better_than_guessing_ranks_below_all_that_are_stable() -> None:
+    learned = [*above(0, 9, 8, accuracy=0.4), *above(1, 4, 3.1, accuracy=0.3)]
+    rows = [*learned, *above(2, 20, 2.9, accuracy=0.6), *above(3, -3, -2, accuracy=0.1)]
+    assert numbers(rank(rows)) == [0, 1, 2, 3]
+    assert unstable(rank(rows)) == {2, 3}
+    assert [each.verdict for each in compare(rank(rows))][2:] == ["unstable", "unstable"]
+
+
+def test_a_sweep_that_has_not_learned_calls_no_point_unstable() -> None:
+    rows = [*above(0, 5.9, 9), *above(1, 1, 20, accuracy=0.6), *above(2, -1, 0, accuracy=0.1)]
+    assert numbers(rank(rows)) == [1, 0, 2]
+    assert unstable(rank(rows)) == set()
+    assert unstable(rank([*rows, *above(3, 6.1, 9)])) == {1, 2}
+    assert unstable(rank([*rows, *(r._replace(status="diverged") for r in above(3, 7, 7))])) == set()
+
+
+def test_points_at_chance_do_not_make_others_unstable() -> None:
+    """Their spread is hardly any: it is not that of a usual point."""
+    rng = np.random.default_rng(0)
+    learned = [r._replace(valid_metric=0.9 + rng.normal(0, 0.01)) for p in range(5) for r in above(p, 9, 9, 9)]
+    collapsed = [r._replace(valid_metric=0.1 + rng.normal(0, 1e-5)) for p in range(5, 12) for r in above(p, 0, 0, 0)]
+    assert unstable(rank(learned + collapsed)) == set(range(5, 12))
+
+
+def test_accuracy_knows_what_guessing_gives() -> None:
+    assert Accuracy().chance(10) == 0.1
+    assert Accuracy().above_chance(0.19, 10, 100) == pytest.approx(3)
+    assert Accuracy().above_chance(0.01, 10, 100) == pytest.approx(-3)
+    assert Accuracy().above_chance(0.5, 0, 100) == Error().above_chance(0.5, 10, 100) == math.inf
+    assert KnownError().above_chance(0.81, 10, 100) == pytest.approx(3)
+    row = {"step": 9, "epoch": 2, "train_loss": 0.5, "valid_loss": 0.5, "valid_accuracy": 0.19}
+    assert result_of(result(0, 0, 0.5, 0.5).trial, row, Counts(160, 100, 10)).above_chance == pytest.approx(3)
+
+
+def test_halving_drops_what_is_unstable() -> None:
+    base = replace(BASE, epochs=4)
+    searching = search(SweepConfig(base, (("learning_rate", (0.1, 0.2, 0.3)),), 2, search="halving", factor=3))
+    stage = next(searching)
+    errors, scores = {0: (9, 9), 1: (20, 1), 2: (9, 9)}, {0: 0.4, 1: 0.9, 2: 0.5}
+    found = [
+        Result(t, "stopped", 9, stage.until, 0.5, 0.5, scores[t.point], errors[t.point][t.number % 2])
+        for t in stage.trials
+    ]
+    assert {trial.point for trial in searching.send(found).trials} == {2}
 
 
 def test_where_lower_is_better_points_rank_the_other_way() -> None:
@@ -193,10 +291,10 @@ def test_differences_without_spread() -> None:
 def test_one_seed_separates_nothing() -> None:
     assert verdicts(ranked([0.9], [0.1], [0.5])) == {0: "best", 2: "undecided", 1: "undecided"}
     points = rank([*(result(0, seed, 0.9, 0.5) for seed in (0, 1)), *(result(1, seed, 0.1, 0.5) for seed in (2, 3))])
-    assert set(verdicts(points).values()) == {"undecided"}  # no seed that both have
+    assert verdicts(points) == {0: "best", 1: "undecided"}  # no seed that both have
 
 
-def test_only_the_seeds_that_all_have_are_compared() -> None:
+def test_a_seed_that_one_point_alone_has_does_not_count() -> None:
     rows = [[0.9, 0.8, 0.7], [0.89, 0.79, 0.69], [0.5, 0.41, 0.3]]
     more = result(1, 3, 0.1, 0.5)
     points = rank([*(result(p, s, value, 0.5) for p, row in enumerate(rows) for s, value in enumerate(row)), more])
@@ -242,6 +340,239 @@ def test_only_complete_points_are_compared() -> None:
         ]
     )
     assert verdicts(points) == {0: "best", 1: "incomplete", 2: "incomplete"}
+
+
+# ------------------------------------------------------------------------- points with unequal seeds
+
+
+def unequal(rng: np.random.Generator, points: int = 7) -> np.ndarray:
+    """Costs [points, seeds] of which all but the first point lack some."""
+    costs = rng.normal(size=(points, 6))
+    for row in costs[1:]:
+        row[rng.permutation(6)[: rng.integers(0, 5)]] = math.nan
+    return costs
+
+
+def test_points_and_variances_are_those_of_a_least_squares_fit() -> None:
+    for drawn in range(5):
+        costs = unequal(np.random.default_rng(drawn))
+        blocks, had = fit_blocks(costs), ~np.isnan(costs)
+        points, seeds = (np.eye(size) for size in costs.shape)
+        design, y = np.array([[*points[p], *seeds[s]] for p, s in np.argwhere(had)]), costs[had]
+        coefficients, _, order, _ = np.linalg.lstsq(design, y)
+        errors, covariance = y - design @ coefficients, np.linalg.pinv(design.T @ design)
+        assert blocks.freedom == len(y) - order
+        assert blocks.spread**2 == pytest.approx(errors @ errors / (len(y) - order))
+        for p, q in itertools.combinations(range(7), 2):
+            contrast = np.array([*(points[p] - points[q]), *np.zeros(6)])
+            assert blocks.costs[p] - blocks.costs[q] == pytest.approx(contrast @ coefficients)
+            variance = blocks.variances[blocks.kinds[p], blocks.kinds[q]]
+            assert variance == pytest.approx(contrast @ covariance @ contrast)
+
+
+def test_with_equal_seeds_costs_are_means_and_differences_have_a_correlation_of_a_half() -> None:
+    costs = np.random.default_rng(0).normal(size=(5, 3))
+    blocks = fit_blocks(costs)
+    np.testing.assert_allclose(blocks.costs, costs.mean(1))
+    np.testing.assert_allclose(blocks.variances, [[2 / 3]])
+    assert blocks.freedom == 4 * 2
+    assert least_correlation(blocks.variances) == 0.5
+
+
+def test_points_that_no_seed_connects_cannot_be_compared() -> None:
+    blocks = fit_blocks(np.array([[1, 2, NAN, NAN], [2, 4, NAN, NAN], [NAN, NAN, 3, 5], [NAN, NAN, 3, 4]]))
+    assert blocks.variances[blocks.kinds[0], blocks.kinds[2]] == math.inf
+    assert blocks.variances[blocks.kinds[0], blocks.kinds[1]] == pytest.approx(1)
+    assert blocks.freedom == 8 - 4 - 2
+    rows = [[1, 2, None, None], [2, 3, None, None], [None, None, 30, 40], [None, None, 40, 50]]
+    results = [result(p, s, v, 0.5) for p, row in enumerate(rows) for s, v in enumerate(row) if v is not None]
+    found = {each.point.values["learning_rate"]: each for each in compare(rank(results))}  # without spread
+    assert found[0].verdict == found[1].verdict == "undecided" or found[2].verdict == found[3].verdict == "undecided"
+    assert "worse" in {each.verdict for each in found.values()}
+
+
+def test_seeds_that_only_some_have_are_not_held_against_these() -> None:
+    """Raw means would rank the point with the harder seeds second."""
+    rows = [0.9, 0.91, 0.89, 0.5, 0.51], [0.8, 0.81, 0.79], [0.7, 0.71, 0.69, 0.3, 0.31]
+    points = ranked(*rows)
+    assert points[0].valid_metric.mean < points[1].valid_metric.mean
+    assert numbers(points) == [0, 1, 2]
+    assert [each.verdict for each in compare(points)] == ["best", "worse", "worse"]
+    assert [each.gap for each in compare(points)] == pytest.approx([0, 0.1, 0.2], abs=1e-3)
+
+
+def test_every_seed_narrows_the_intervals_of_the_points_that_have_it() -> None:
+    costs = 0.9 + np.random.default_rng(0).normal(0, 0.01, (4, 8))
+    few = ranked(*costs[:, :3].tolist())
+    many = ranked(*(row[: 8 if point < 2 else 3] for point, row in enumerate(costs.tolist())))
+    before, after = (
+        {each.point.values["learning_rate"]: each.high - each.gap for each in compare(points, margin=0)}
+        for points in (few, many)
+    )
+    assert max(after[0], after[1]) < min(after[2], after[3])
+    assert max(after.values()) < min(before.values())
+
+
+@pytest.mark.parametrize("control", ["few seeds", "many seeds"])
+def test_the_critical_value_holds_whatever_seeds_points_have(control: str) -> None:
+    """Of equal points one is called worse in at most 5 % of tables; the rate has a standard error of 0.5 %."""
+    rng, count, tables = np.random.default_rng(0), 6, 2000
+    lacks = np.arange(count) < 3 if control == "few seeds" else np.arange(count) >= 3
+    excluded = 0
+    for _ in range(tables):
+        costs = rng.normal(size=(count, 8)) + rng.normal(size=8)
+        costs[np.ix_(lacks, np.arange(3, 8))] = math.nan
+        blocks = fit_blocks(costs)
+        value = critical(count - 1, blocks.freedom, 0.05, least_correlation(blocks.variances))
+        apart = np.sqrt(blocks.variances[blocks.kinds[0], blocks.kinds[1:]]) * blocks.spread
+        excluded += bool(np.any(blocks.costs[0] - blocks.costs[1:] > value * apart))
+    assert 0.03 < excluded / tables < 0.06
+
+
+def test_critical_values_grow_as_correlations_fall() -> None:
+    """At 0 they are those of independent statistics, below that Bonferroni's, which are the largest."""
+    values = [critical(9, 20, 0.05, correlation) for correlation in (0.99, 0.7, 0.5, 0.2, 0.0, -0.1)]
+    assert values == sorted(values)
+    assert values[-1] == pytest.approx(t.ppf(1 - 0.05 / 9, 20), abs=1e-3)
+    assert critical(1, 20, 0.05, 0.2) == pytest.approx(t.ppf(0.95, 20), abs=1e-3)
+
+
+# ------------------------------------------------------------------------- more seeds
+
+TINY = TrainConfig(MLPConfig(hidden=(16,)), SGD(learning_rate=0.1), batch_size=32, epochs=6)
+RATES = SweepConfig(TINY, (("learning_rate", (0.1, 1e-9, 0.11)),), seeds=3, equal_within=0.0)
+HOW: dict[str, Any] = {"lanes": "1:1", "pack": "shapes"}
+
+
+@pytest.fixture(scope="module")
+def ended(small: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A sweep whose first and last point cannot be told apart, without what a run folder ends with."""
+    folder = tmp_path_factory.mktemp("ended") / "a"
+    with RunFolder(folder) as store:
+        begin(store, RATES, small)
+        *_, finished = run(RATES, small, store, Execution(**HOW))
+    assert isinstance(finished, Finished)
+    verdicts = {each.point.results[0].trial.point: each.verdict for each in finished.swept.compared}
+    assert verdicts[1] == "unstable"  # it hardly moves from where it begins, which is guessing
+    assert {verdicts[0], verdicts[2]} == {"best", "undecided"}
+    return folder
+
+
+def test_more_seeds_come_after_all_trials_and_go_on_from_their_seeds() -> None:
+    more = replace(RATES, more_seeds=((0, 2), (2, 1)))
+    before, after = trials(RATES), trials(more)
+    assert after[:9] == before
+    assert [(t.number, t.point, t.config.seed) for t in after[9:]] == [(9, 0, 3), (10, 0, 4), (11, 2, 3)]
+    assert [t.values for t in after[9:]] == [before[0].values] * 2 + [before[6].values]
+    with pytest.raises(ValueError, match="more_seeds: 3: the sweep has points 0 to 2"):
+        trials(replace(RATES, more_seeds=((3, 1),)))
+
+
+def test_records_from_before_are_read_and_equal_those_of_now() -> None:
+    plainly = replace(RATES, equal_within=None)
+    record = describe(plainly)
+    assert (record.pop("equal_within"), record.pop("more_seeds")) == (None, None)
+    assert configuration(record) == plainly
+    more = replace(RATES, more_seeds=((0, 2), (2, 1)))
+    assert configuration(json.loads(json.dumps(describe(more)))) == more
+
+
+def test_more_seeds_are_trained_for_the_best_and_the_undecided_alone(ended: Path, small: Dataset) -> None:
+    store = InMemory()
+    more = cnnjax.sweep(RATES, small, store=store, extend=ended, add_seeds=2, **HOW)
+    assert more.config == replace(RATES, more_seeds=((0, 2), (2, 2)))
+    assert {point.results[0].trial.point: len(point.results) for point in more.points} == {0: 5, 1: 3, 2: 5}
+    assert set(more.tests) == {result.trial.number for result in more.winner.results}
+    programs = store.read_json("plan.json")["programs"]
+    assert [program["trials"] for program in programs] == [list(range(9)), [9, 10, 11, 12]]
+    assert [row for row in more.rows if row["trial"] < 9] == read_metrics(ended / "metrics.jsonl")
+    whole = cnnjax.sweep(replace(RATES, seeds=5), small, **HOW)
+    by_config = {result.trial.config: result for result in whole.results}
+    for found in more.results:
+        assert found[1:] == by_config[found.trial.config][1:]
+    assert "3 to 5 seeds" in str(more)
+
+
+def stopping() -> Callable[[], bool]:
+    """Says after the first dispatch that the run is to stop."""
+    asked = itertools.count()
+    return lambda: next(asked) > 0
+
+
+def test_adding_seeds_that_stops_ends_as_if_it_had_not(ended: Path, small: Dataset) -> None:
+    how: dict[str, Any] = {"extend": ended, "add_seeds": 2, "save_seconds": 0, **HOW}
+    whole, store = cnnjax.sweep(RATES, small, **how), InMemory()
+    for resume in (False, True, True):
+        with pytest.raises(KeyboardInterrupt):
+            cnnjax.sweep(RATES, small, store=store, resume=resume, stop=stopping(), **how)
+    resumed = cnnjax.sweep(RATES, small, store=store, resume=True, **how)
+    assert resumed.rows == whole.rows
+    assert resumed.tests == whole.tests
+    assert resumed.compared == whole.compared
+
+
+@pytest.mark.slow
+def test_a_folder_of_added_seeds_is_loaded_and_gets_more(ended: Path, small: Dataset, tmp_path: Path) -> None:
+    more = cnnjax.sweep(RATES, small, store=tmp_path / "b", extend=ended, add_seeds=2, **HOW)
+    summary = json.loads((tmp_path / "b" / "summary.json").read_text())
+    assert summary["equal_within"] == 0
+    assert [each["verdict"] for each in summary["compared"]] == [each.verdict for each in more.compared]
+    loaded, best = cnnjax.load_run(tmp_path / "b"), more.trained()
+    np.testing.assert_array_equal(loaded.logits(small.test.inputs), best.logits(small.test.inputs))
+    again = cnnjax.sweep(more.config, small, extend=tmp_path / "b", add_seeds=1, **HOW)
+    assert again.config.more_seeds == ((0, 3), (2, 3))
+
+
+def folder_of(path: Path, config: SweepConfig | TrainConfig, ended: Path, lines: int) -> Path:
+    """A run folder with so many of the lines of one that has ended."""
+    with RunFolder(path) as store:
+        store.write_json("config.json", describe(config))
+        store.append_metrics(read_metrics(ended / "metrics.jsonl")[:lines])
+    return path
+
+
+def test_seeds_are_added_to_a_whole_sweep_that_has_ended(ended: Path, small: Dataset, tmp_path: Path) -> None:
+    shard, halving = replace(RATES, shard="1/3"), replace(RATES, search="halving")
+    made = {"shard": shard, "halving": halving, "one": TINY, "stopped": RATES}
+    folders = {name: folder_of(tmp_path / name, config, ended, lines=9) for name, config in made.items()}
+    whole = "must be a whole sweep with --search all, not"
+    wrong: list[tuple[SweepConfig, Path, int, str]] = [
+        (RATES, ended, 0, "0: must be at least 1"),
+        (RATES, ended, -2, "-2: must be at least 1"),
+        (RATES, tmp_path, 2, f"{tmp_path}: must be the run folder of a sweep"),
+        (RATES, folders["one"], 2, f"{tmp_path}/one: is a single run, not a sweep"),
+        (shard, folders["shard"], 2, f"{tmp_path}/shard: {whole} shard 1/3: merge the shards first"),
+        (halving, folders["halving"], 2, f"{tmp_path}/halving: {whole} a sweep by halving"),
+        (RATES, folders["stopped"], 2, f"{tmp_path}/stopped has not ended: continue it with --resume"),
+        (replace(RATES, seeds=4), ended, 2, f"{ended} is of another sweep: seeds 3 there, 4 here"),
+        (replace(RATES, equal_within=0.9), ended, 2, f"{ended}: no point is undecided"),
+    ]
+    for asked, folder, count, message in wrong:
+        with pytest.raises(ValueError, match=f"^{re.escape(f'add_seeds: {message}')}$"):
+            cnnjax.sweep(asked, small, store=tmp_path / "b", extend=folder, add_seeds=count, **HOW)
+    with pytest.raises(ValueError, match=r"^add_seeds: give the run folder of the sweep as `extend`$"):
+        cnnjax.sweep(RATES, small, add_seeds=2)
+    with pytest.raises(TypeError, match=r"^add_seeds: True: must be an integer, as 5$"):
+        cnnjax.sweep(RATES, small, extend=ended, add_seeds=True)
+    assert not (tmp_path / "b").exists()
+
+
+@pytest.mark.parametrize("value", [-0.1, math.nan, math.inf, "0.1", True])
+def test_a_margin_is_a_number_of_at_least_zero(value: Any) -> None:
+    with pytest.raises(ValueError, match=f"equal_within: {value!r}: must be a number of at least 0"):
+        replace(RATES, equal_within=value)
+
+
+@pytest.mark.parametrize("value", [3, ((0,),), ((0, 0),), ((-1, 2),), ((0, 1), (0, 2)), ((0, True),), ("ab",)])
+def test_more_seeds_are_pairs(value: Any) -> None:
+    with pytest.raises(ValueError, match=r"^more_seeds: .*must be pairs of a point and a number"):
+        replace(RATES, more_seeds=value)
+
+
+def test_only_a_whole_grid_has_more_seeds() -> None:
+    for other in ({"search": "halving"}, {"shard": "1/2"}):
+        with pytest.raises(ValueError, match="more_seeds: only a whole sweep"):
+            replace(RATES, more_seeds=((0, 1),), **other)
 
 
 # ------------------------------------------------------------------------- edges

@@ -30,6 +30,7 @@ from cnnjax.options import (
     update,
 )
 from cnnjax.presets import Preset, load_preset, presets
+from cnnjax.runs import with_more_seeds
 
 Path_ = tuple[str, ...]
 _SEARCH = {
@@ -39,8 +40,11 @@ _SEARCH = {
     "search": "train all points to the end, or use halving or an Optuna sampler",
     "factor": "fraction 1/FACTOR of the points that continues after each rung of halving",
     "batch_points": "number of points that an Optuna sampler proposes at a time",
+    "equal_within": "gap to the best within which a point counts as equal (default: 0.005 for a share, else 0)",
+    "add_seeds": "number of further seeds for the best point and the undecided points of a finished run folder",
     "shard": "part of the points to train, as 2/8 for the second of eight (`merge` joins the parts)",
 }
+_POINTS = ("axes", "zipped", "points", "seeds", "search", "shard")
 _RESERVED = [(name,) for name in (*(field.name for field in dataclasses.fields(Options)), *_SEARCH)]
 
 
@@ -82,7 +86,8 @@ def parse(doc: str, argv: Sequence[str], several: bool) -> Parsed:
         form.type, (preset.doc or "").strip().split("\n")[0], words, prog=f"{script} {argv[0]}"
     )
     run_options, folder = arguments.execution, Path(argv[0])
-    if run_options.resume and run_options.name is None and (folder / "config.json").is_file():
+    more = arguments.search.add_seeds if several else None
+    if run_options.resume and run_options.name is None and more is None and (folder / "config.json").is_file():
         if folder.name != folder.resolve().name:  # `.` or a symbolic link
             folder = folder.resolve()
         run_options = dataclasses.replace(run_options, runs_dir=folder.parent, name=folder.name)
@@ -92,6 +97,9 @@ def parse(doc: str, argv: Sequence[str], several: bool) -> Parsed:
         config = _sweep(chosen, preset.sweep, given, form.search(arguments)) if several else _train(chosen, given)
         if isinstance(config, TrainConfig):
             SweepConfig(config, ())  # checks it
+        elif more is not None:
+            config = with_more_seeds(folder, config, more, preset.classes)
+            run_options = dataclasses.replace(run_options, extend=(folder, *run_options.extend))
     return Parsed(config, run_options, preset)
 
 
@@ -338,12 +346,14 @@ class _Form:
             "zip": types.GenericAlias(tuple, (Annotated[object, _primitive(_names, "FIELD,FIELD,...")], ...)),
             "search": Literal[SEARCHES],
             "shard": str | None,
+            "equal_within": float | None,
+            "add_seeds": int | None,
         }
         return [
             (
                 name,
                 Annotated[kinds.get(name, int), tyro.conf.arg(help=help)],
-                dataclasses.field(default=getattr(self.sweep, "zipped" if name == "zip" else name)),
+                dataclasses.field(default=getattr(self.sweep, "zipped" if name == "zip" else name, None)),
             )
             for name, help in _SEARCH.items()
         ]
@@ -375,7 +385,8 @@ class _Form:
 
     def search(self, arguments: Any) -> dict[str, Any]:
         """Returns the fields of a SweepConfig other than base and axes."""
-        return {"zipped" if name == "zip" else name: getattr(arguments.search, name) for name in _SEARCH}
+        names = [name for name in _SEARCH if name != "add_seeds"]
+        return {"zipped" if name == "zip" else name: getattr(arguments.search, name) for name in names}
 
 
 def _word(value: Any) -> str:
@@ -415,7 +426,9 @@ def _sweep(parts: _Parts, preset: SweepConfig, given: Mapping[Path_, Any], how: 
             axes[path] = values
     every = {**axes, **swept}
     ordered = dict.fromkeys([path for path in before if path in every] + list(every))
-    return SweepConfig(base, tuple((names[path], every[path]) for path in ordered), **how)
+    sweep = SweepConfig(base, tuple((names[path], every[path]) for path in ordered), **how)
+    same = all(getattr(sweep, name) == getattr(preset, name) for name in _POINTS)
+    return dataclasses.replace(sweep, more_seeds=preset.more_seeds) if same else sweep
 
 
 def _holds(parts: _Parts, path: Path_) -> bool:

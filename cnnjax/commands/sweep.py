@@ -1,6 +1,7 @@
 """Trains the points of a sweep under several seeds, ranks them, and reports how far the ranking can be trusted."""
 
 import contextlib
+import dataclasses
 import math
 import shlex
 import sys
@@ -19,7 +20,9 @@ from cnnjax.metrics import Metric
 from cnnjax.options import resolve, text
 from cnnjax.presets import Preset
 from cnnjax.runs import RunFolder, Swept, counted
-from cnnjax.sweeps import Compared, Ranked, compare, digits, edges, shown, summarize, variance_shares
+from cnnjax.sweeps import Compared, Ranked, digits, edges, shown, summarize, variance_shares
+
+_OF_ONE_RUN = {"name", "resume", "extend", "plan", "plan_from", "allow_changes"}
 
 
 def main(config: SweepConfig, options: Options, preset: Preset) -> None:
@@ -34,7 +37,7 @@ def main(config: SweepConfig, options: Options, preset: Preset) -> None:
 
 def report(swept: Swept, folder: RunFolder) -> None:
     """Prints what a sweep came to."""
-    compared = compare(swept.points, swept.metric)
+    compared = swept.compared
     print(table(swept, compared))
     for line in judged(swept, compared, folder):
         print(line)
@@ -74,15 +77,18 @@ def _stopped(point: Ranked) -> bool:
 
 
 def judged(swept: Swept, compared: Sequence[Compared], folder: RunFolder) -> Iterator[str]:
-    """What the table does not say: what is undecided, effects, and where to look next."""
-    config, seeds = swept.config, len(swept.winner.results)
-    ends, parts = edges(swept.config, swept.winner), variance_shares(swept.points)
-    if seeds == 1 and len(swept.points) > 1:
-        yield "one seed separates no point from the best: give more --seeds"
-    elif undecided := [each.point for each in compared if each.verdict == "undecided"]:
-        yield f"{seeds} seeds do not separate from the best: {_some(undecided)}"
+    """What the table does not say: what may be as good as the best, effects, and where to look next."""
+    config, ends, parts = swept.config, edges(swept.config, swept.winner), variance_shares(swept.points)
+    if config.more_seeds:
+        yield "Seeds differ from point to point: ranks and gaps take out the effect of each seed."
+    if level := [each.point for each in compared if each.verdict in ("equal", "undecided")]:
+        yield f"Not significantly different from the best: {_some(level)}."
+    undecided = sum(each.verdict == "undecided" for each in compared)
+    if undecided and config.search == "all" and not config.shard:
+        yield f"{undecided} undecided; more seeds for these and the best: {seeds_command(folder, max(2, config.seeds))}"
     if unstable := [each.point for each in compared if each.verdict == "unstable"]:
-        yield f"unstable over seeds (more than five times the usual spread), not compared: {_some(unstable)}"
+        why = "a seed no better than guessing, or a spread far above the usual"
+        yield f"Unstable ({why}), ranked last and not compared: {_some(unstable)}."
     if parts:
         yield "variance: " + ", ".join(f"{name} {share:.0%}" for name, share in parts.items())
     if not swept.winner.complete:
@@ -103,19 +109,39 @@ def _some(points: Sequence[Ranked], most: int = 5) -> str:
     return names + (f"; and {len(points) - most} more" if len(points) > most else "")
 
 
+def seeds_command(folder: RunFolder, count: int) -> str:
+    """The command that trains more seeds for the undecided points of a sweep, on the same machine and data."""
+    kept = {field.name for field in dataclasses.fields(Options)} - _OF_ONE_RUN
+    words = shell.without(sys.argv[1:], lambda name: name.removeprefix("no_") not in kept)
+    preset = [word for word in _positional() if word.endswith(".py")]
+    named = ["--preset", *preset] if preset else []
+    words = [str(folder.path), "--add-seeds", str(count), *named, *words[len(_positional()) :]]
+    return shell.line(words, _script())
+
+
+def _positional() -> list[str]:
+    """The words of the command that was typed before its first option."""
+    return shell.without(sys.argv[1:], lambda name: True)
+
+
+def _script() -> str:
+    """The command that was typed; of what was merged, the one that sweeps."""
+    return sys.argv[0].replace("merge", "sweep") if sys.argv[0].endswith("cnnjax merge") else sys.argv[0]
+
+
 def next_command(grid: Mapping[str, Any], folder: RunFolder, config: SweepConfig) -> str:
     """The command of this sweep with other values; after a merge, a sweep of what was merged."""
-    script, given = sys.argv[0], sys.argv[1:]
-    if script.endswith("cnnjax merge"):
-        preset = shell.without(given, lambda name: name != "preset")[len(shell.without(given, lambda name: True)) :][:2]
-        script, given = script.replace("merge", "sweep"), [str(folder.path), *preset]
+    script, given = _script(), sys.argv[1:]
+    if script != sys.argv[0]:
+        preset = shell.without(given, lambda name: name != "preset")[len(_positional()) :][:2]
+        given = [str(folder.path), *preset]
     replaced = {config.paths[name] for name in grid}
 
     def dropped(name: str) -> bool:
         with contextlib.suppress(ValueError):
             if resolve(name, config.known) in replaced:
                 return True
-        return name in ("name", "resume", "extend", "plan_from", "allow_changes")
+        return name in {*_OF_ONE_RUN, "add_seeds"}
 
     words = shell.without(given, dropped)
     for name, values in grid.items():

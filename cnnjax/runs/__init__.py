@@ -25,6 +25,7 @@ from cnnjax.runs.events import Planned as Planned
 from cnnjax.runs.events import Resumed as Resumed
 from cnnjax.runs.events import Saved as Saved
 from cnnjax.runs.events import Within as Within
+from cnnjax.runs.extend import with_more_seeds as with_more_seeds
 from cnnjax.runs.progress import Progress as Progress
 from cnnjax.runs.progress import waiting as waiting
 from cnnjax.runs.records import FORMAT as FORMAT

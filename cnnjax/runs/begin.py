@@ -15,7 +15,7 @@ from cnnjax.runs.environment import changes, environment
 from cnnjax.runs.records import describe_data, differences, plain
 from cnnjax.runs.store import RunFolder, Store
 
-_POINTS = {field.name for field in dataclasses.fields(SweepConfig)} - {"base"}
+_POINTS = {field.name for field in dataclasses.fields(SweepConfig)} - {"base", "equal_within"}
 
 
 class Start(NamedTuple):

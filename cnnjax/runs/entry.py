@@ -15,7 +15,7 @@ from cnnjax.planning import Execution, Packing, check_sweep, choose_packing, des
 from cnnjax.runs.begin import accept, begin
 from cnnjax.runs.clock import Clock
 from cnnjax.runs.events import Event, Finished, Noted, Opened
-from cnnjax.runs.extend import check_shards, extendable
+from cnnjax.runs.extend import check_shards, extendable, with_more_seeds
 from cnnjax.runs.extend import extend as extended
 from cnnjax.runs.progress import Progress, waiting
 from cnnjax.runs.runner import Stop, run
@@ -140,6 +140,7 @@ def sweep(
     store: Store | str | Path | None = None,
     resume: bool = False,
     extend: str | Path | Sequence[str | Path] = (),
+    add_seeds: int | None = None,
     allow_changes: bool = False,
     progress: bool | Show = False,
     stop: Stop = lambda: False,
@@ -161,6 +162,8 @@ def sweep(
         until the call returns. States are saved every `save_seconds` of training.
       resume: whether to continue the run in the store, if there is one.
       extend: run folders of finished sweeps, whose trials are reused.
+      add_seeds: the number of further seeds for the best point and the undecided points of the finished run
+        of `config`, whose run folder is `extend`.
       allow_changes: whether a resumed or reused run may have other settings.
       progress: whether to show a progress bar, or a function that is called with each event.
       stop: a function that is called between dispatches; once it returns true, the state is saved and
@@ -178,6 +181,12 @@ def sweep(
       KeyboardInterrupt: if `stop` returned true, after the state was saved, or on an interrupt.
     """
     _check_config(config, SweepConfig, ": cnnjax.fit takes a TrainConfig")
+    if add_seeds is not None:
+        if isinstance(add_seeds, bool) or not isinstance(add_seeds, int):
+            raise TypeError(f"add_seeds: {add_seeds!r}: must be an integer, as 5")
+        if not isinstance(extend, str | Path):
+            raise ValueError("add_seeds: give the run folder of the sweep as `extend`")
+        config = with_more_seeds(Path(extend).expanduser(), config, add_seeds, given_by(config))
     return _execute(config, data, store, resume, extend, allow_changes, progress, stop, execution)
 
 

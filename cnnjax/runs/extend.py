@@ -13,10 +13,10 @@ from cnnjax.options import text
 from cnnjax.planning import programs_in, read_plan
 from cnnjax.runs.begin import orders
 from cnnjax.runs.environment import changes
-from cnnjax.runs.records import Row, differences, ended, read_metrics, read_record
+from cnnjax.runs.records import Counts, Row, differences, ended, read_metrics, read_record, result_of
 from cnnjax.runs.resume import configuration_of, last_state, length_of
 from cnnjax.runs.store import Store, checkpoints_of
-from cnnjax.sweeps import Program, Trial, assembled, plan, search, states_of
+from cnnjax.sweeps import Program, Trial, assembled, compare, plan, rank, search, states_of
 from cnnjax.training import Lanes, TrainState
 
 
@@ -66,6 +66,49 @@ def check_shards(sources: Sequence[Path], sweep: SweepConfig, classes: Iterable[
             f"merge: {len(missing)} trials are in none of these runs, as {values}, seed {first.config.seed}: train the "
             "shards that have them"
         )
+
+
+def with_more_seeds(source: Path, sweep: SweepConfig, count: int, classes: Iterable[Any] = ()) -> SweepConfig:
+    """A sweep with more seeds for its best point and for those that are undecided, which is to extend its run.
+
+    Args:
+      source: the run folder of the sweep, which has ended.
+      sweep: the sweep; of what the run has only `equal_within` may be changed.
+      count: how many more seeds.
+      classes: your own that its configuration may name.
+
+    Raises:
+      ValueError: the run is no sweep that trained every point to its end, or another one; no point is undecided.
+      OSError, RecordError: a record is not there, or damaged.
+    """
+    if count < 1:
+        raise ValueError(f"add_seeds: {count}: must be at least 1")
+    if not (source / "config.json").is_file():
+        raise ValueError(f"add_seeds: {source}: must be the run folder of a sweep")
+    other = configuration_of(source, classes)
+    if not isinstance(other, SweepConfig):
+        raise ValueError(f"add_seeds: {source}: is a single run, not a sweep")
+    if other.shard or other.search != "all":
+        how = f"shard {other.shard}: merge the shards first" if other.shard else f"a sweep by {other.search}"
+        raise ValueError(f"add_seeds: {source}: must be a whole sweep with --search all, not {how}")
+    there, here = describe(replace(other, equal_within=sweep.equal_within)), describe(sweep)
+    if changed := [*differences(there, here), *orders(there, here)]:
+        raise ValueError(f"add_seeds: {source} is of another sweep: {'; '.join(changed)}")
+    last = {row["trial"]: row for row in read_metrics(source / "metrics.jsonl")}
+    trials = next(search(other)).trials
+    if not all(ended(last.get(trial.number), trial) for trial in trials):
+        raise ValueError(f"add_seeds: {source} has not ended: continue it with --resume")
+    counts = Counts.recorded(read_record(source / "data.json"))
+    points = rank([result_of(trial, last[trial.number], counts) for trial in trials], sweep.base.metric)
+    found = {
+        each.point.results[0].trial.point: each.verdict
+        for each in compare(points, sweep.base.metric, margin=sweep.equal_within)
+    }
+    if "undecided" not in found.values():
+        raise ValueError(f"add_seeds: {source}: no point is undecided")
+    more = dict(sweep.more_seeds)
+    more |= {point: more.get(point, 0) + count for point in found if found[point] in ("best", "undecided")}
+    return replace(sweep, more_seeds=tuple(sorted(more.items())))
 
 
 class _Taken(NamedTuple):

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator
 from cnnjax.config import SweepConfig
 from cnnjax.data import Dataset
 from cnnjax.runs.events import Compiled, Compiling, Epoch, Event, Noted, Opened, Planned, Resumed, Saved, Within
-from cnnjax.runs.records import Row, has_diverged, result_of
+from cnnjax.runs.records import Counts, Row, has_diverged, result_of
 from cnnjax.sweeps import Result, Stage, rank, shown, work
 
 LINE_SECONDS, BAR_SECONDS = 10.0, 0.2
@@ -59,7 +59,8 @@ class Progress:
             from tqdm.auto import tqdm
         self._prints, self._log = visible and in_lines(), log
         self._alone = len(sweep.axes) == 0 and sweep.seeds == 1
-        self._examples, self._metric, self._epochs = len(data.train.labels), sweep.base.metric, sweep.base.epochs
+        self._counts, self._metric, self._epochs = Counts.of(data), sweep.base.metric, sweep.base.epochs
+        self._examples = self._counts.train
         self._total, self._whole, self._part = work(sweep) * self._examples, 0, 0.0
         self._start, self._before = time.perf_counter(), 0.0  # time and examples when the first program is compiled
         self._last = self._start
@@ -128,7 +129,7 @@ class Progress:
         """Returns the best metric so far, the name of its point, and the nonzero counts of trials by status."""
         trials = self._stage.trials if self._stage else ()
         results: list[Result] = [
-            result_of(trial, self._rows[trial.number], self._examples) for trial in trials if trial.number in self._rows
+            result_of(trial, self._rows[trial.number], self._counts) for trial in trials if trial.number in self._rows
         ]
         if not results:
             return "", "", []

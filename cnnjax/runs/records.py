@@ -7,7 +7,7 @@ import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -150,16 +150,35 @@ def epoch_rows(program: Program, progress: Progress) -> list[Row]:
     ]
 
 
-def result_of(trial: Trial, row: Mapping[str, Any], examples: int) -> Result:
-    """Returns the result of a trial from its last line in `metrics.jsonl` and the number of training examples."""
-    step, epochs = row["step"], row["epoch"]
-    names = ("train_loss", "valid_loss", f"valid_{trial.config.metric.name}")
-    numbers = (math.nan if row[name] is None else row[name] for name in names)
+class Counts(NamedTuple):
+    """The numbers of examples and classes of a data set."""
+
+    train: int
+    valid: int
+    classes: int
+
+    @classmethod
+    def of(cls, data: Dataset) -> "Counts":
+        """Returns the counts of a data set."""
+        return cls(len(data.train.labels), len(data.valid.labels), len(data.spec.classes))
+
+    @classmethod
+    def recorded(cls, data: Mapping[str, Any]) -> "Counts":
+        """Reads the counts from `data.json`."""
+        return cls(data["examples"]["train"], data["examples"]["valid"], len(data["classes"]))
+
+
+def result_of(trial: Trial, row: Mapping[str, Any], counts: Counts) -> Result:
+    """Returns the result of a trial from its last line in `metrics.jsonl` and the counts of its data."""
+    step, epochs, metric = row["step"], row["epoch"], trial.config.metric
+    names = ("train_loss", "valid_loss", f"valid_{metric.name}")
+    train_loss, valid_loss, score = (math.nan if row[name] is None else row[name] for name in names)
     if has_diverged(row):
-        status, epochs = "diverged", step // (examples // trial.config.batch_size)
+        status, epochs = "diverged", step // (counts.train // trial.config.batch_size)
     else:
         status = "complete" if epochs == trial.config.epochs else "stopped"
-    return Result(trial, status, step, epochs, *numbers)
+    above = metric.above_chance(score, counts.classes, counts.valid)
+    return Result(trial, status, step, epochs, train_loss, valid_loss, score, above)
 
 
 def counted(statuses: Iterable[str]) -> str:
@@ -174,10 +193,10 @@ def has_diverged(row: Mapping[str, Any] | None) -> bool:
     return row is not None and row["valid_loss"] is None
 
 
-def replayed(sweep: SweepConfig, rows: Iterable[Mapping[str, Any]], examples: int) -> Iterator[Stage]:
+def replayed(sweep: SweepConfig, rows: Iterable[Mapping[str, Any]], counts: Counts) -> Iterator[Stage]:
     """Yields the stages of a sweep that its lines in `metrics.jsonl` determine; the last may be unfinished."""
     rows, last = list(rows), dict[int, Mapping[str, Any]]()
-    for stage in stages(sweep, lambda trial: result_of(trial, last[trial.number], examples)):
+    for stage in stages(sweep, lambda trial: result_of(trial, last[trial.number], counts)):
         yield stage
         last.update((row["trial"], row) for row in rows if row["epoch"] <= (stage.until or math.inf))
         if not all(ended(last.get(trial.number), trial, stage.until) for trial in stage.trials):

@@ -32,7 +32,7 @@ from cnnjax.planning import (
 )
 from cnnjax.runs.checkpoints import Checkpoint, CheckpointError
 from cnnjax.runs.events import Compiled, Compiling, Epoch, Event, Finished, Noted, Planned, Resumed, Saved, Within
-from cnnjax.runs.records import Row, epoch_rows, has_diverged, plain, result_of
+from cnnjax.runs.records import Counts, Row, epoch_rows, has_diverged, plain, result_of
 from cnnjax.runs.resume import last_state, lines_up_to, reached
 from cnnjax.runs.store import States, Store
 from cnnjax.runs.swept import LastStates, Swept
@@ -128,7 +128,7 @@ class _Runner:
     # ------------------------------------------------------------------ results and states
 
     def _result(self, trial: Trial) -> Result:
-        return result_of(trial, self.last[trial.number], len(self.data.train.labels))
+        return result_of(trial, self.last[trial.number], Counts.of(self.data))
 
     def _states(self, number: int, program: Program) -> States:
         trials, execution = [trial.number for trial in program.trials], self.execution

@@ -14,7 +14,7 @@ from cnnjax.runs.extend import save_end
 from cnnjax.runs.records import read_record
 from cnnjax.runs.store import RunFolder
 from cnnjax.runs.swept import Swept
-from cnnjax.sweeps import Program, Trial, assembled, compare, edges, effects, summarize, variance_shares
+from cnnjax.sweeps import Program, Trial, assembled, edges, effects, margin_of, summarize, variance_shares
 from cnnjax.training import Lanes
 
 
@@ -72,7 +72,8 @@ def _of_sweep(swept: Swept) -> dict[str, Any]:
             "edges": [edge._asdict() for edge in edges(swept.config, winner)],
         },
         "trials": {status: statuses.count(status) for status in ("complete", "stopped", "diverged")},
-        "compared": [{**each._asdict(), "point": each.point.values} for each in compare(swept.points, swept.metric)],
+        "equal_within": margin_of(swept.metric, swept.config.equal_within),
+        "compared": [{**each._asdict(), "point": each.point.values} for each in swept.compared],
         "effects": {field: {value: mean._asdict() for value, mean in values.items()} for field, values in means},
         "shares": variance_shares(swept.points),
     }

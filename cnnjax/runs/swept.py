@@ -14,7 +14,7 @@ from cnnjax.metrics import Metric
 from cnnjax.runs.printed import describe_inputs, printed
 from cnnjax.runs.records import Row, counted, trial_rows
 from cnnjax.runs.trained import Trained, trained
-from cnnjax.sweeps import Program, Ranked, Result, homes, shown, state_of, states_of, summarize
+from cnnjax.sweeps import Compared, Program, Ranked, Result, compare, homes, shown, state_of, states_of, summarize
 from cnnjax.training import Lanes, TrainState, count_parameters
 
 
@@ -55,7 +55,7 @@ class Swept(NamedTuple):
     """What a sweep came to."""
 
     points: list[Ranked]
-    """Best first."""
+    """Best first, the unstable below the stable."""
     rows: list[Row]
     """What `metrics.jsonl` of a run folder holds: one for each trial and epoch."""
     states: LastStates
@@ -78,6 +78,11 @@ class Swept(NamedTuple):
     def winner(self) -> Ranked:
         """The best point."""
         return self.points[0]
+
+    @property
+    def compared(self) -> list[Compared]:
+        """Each point compared with the best, in the order of `points`."""
+        return compare(self.points, self.metric, margin=self.config.equal_within)
 
     @property
     def results(self) -> list[Result]:
@@ -103,8 +108,9 @@ class Swept(NamedTuple):
     def __repr__(self) -> str:
         best, tested = self.winner, summarize([score for score, _ in self.tests.values()])
         points = f"{len(self.points)} points" + (f" of {', '.join(self.axes)}" if self.axes else "")
+        seeds = " to ".join(map(str, sorted({self.config.seeds, max(len(point.results) for point in self.points)})))
         facts = {
-            "trials": f"{points}, {self.config.seeds} seeds: {counted(result.status for result in self.results)}",
+            "trials": f"{points}, {seeds} seeds: {counted(result.status for result in self.results)}",
             "data": describe_inputs(self.config.base.data, self.spec),
             "best": best.name or str(best.results[0].trial.config.network),
             "parameters": f"{self.parameters:,}",

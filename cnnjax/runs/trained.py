@@ -12,13 +12,13 @@ import numpy as np
 from jax import Array
 from jaxtyping import Float, Num
 
-from cnnjax.config import SweepConfig, TrainConfig
+from cnnjax.config import SAMPLERS, SweepConfig, TrainConfig
 from cnnjax.data import Spec
 from cnnjax.data.cache import read_spec
 from cnnjax.networks import Variables
 from cnnjax.planning import read_program
 from cnnjax.runs.printed import describe_inputs, printed
-from cnnjax.runs.records import RecordError, Row, read_metrics, read_record, replayed
+from cnnjax.runs.records import Counts, RecordError, Row, read_metrics, read_record, replayed
 from cnnjax.runs.resume import configuration_of
 from cnnjax.runs.store import checkpoints_of
 from cnnjax.sweeps import Program, Result, Trial, digits, state_of, states_of
@@ -164,8 +164,8 @@ def _valid(path: Path, read: Callable[[], Any]) -> Any:
 def _planned(config: TrainConfig | SweepConfig, folder: Path, data: Any) -> dict[int, Trial]:
     """Returns the trials of a run by number, as far as its records determine them."""
     sweep = config if isinstance(config, SweepConfig) else SweepConfig(config, axes=(), seeds=1)
-    single = sweep.search == "all"
-    stages = replayed(sweep, [] if single else read_metrics(folder / "metrics.jsonl"), data["examples"]["train"])
+    single = sweep.search not in SAMPLERS  # the first stage has them all
+    stages = replayed(sweep, [] if single else read_metrics(folder / "metrics.jsonl"), Counts.recorded(data))
     return {trial.number: trial for stage in stages for trial in stage.trials}
 
 

@@ -2,6 +2,7 @@
 
 from cnnjax.sweeps.comparison import Compared as Compared
 from cnnjax.sweeps.comparison import compare as compare
+from cnnjax.sweeps.comparison import margin_of as margin_of
 from cnnjax.sweeps.embedding import OPTIMIZERS as OPTIMIZERS
 from cnnjax.sweeps.embedding import embed as embed
 from cnnjax.sweeps.embedding import extract as extract

@@ -8,12 +8,11 @@ from typing import Literal, NamedTuple
 import numpy as np
 
 from cnnjax.metrics import Accuracy, Metric
-from cnnjax.sweeps.ranking import Ranked
+from cnnjax.sweeps.blocks import Blocks, fit_blocks
+from cnnjax.sweeps.ranking import Ranked, cost_table
 
 MARGIN = 0.005
 """Half a percentage point: gaps that are certainly smaller count as none, for metrics that are shares."""
-_UNSTABLE = 5
-_USUAL = 5
 
 _Verdict = Literal["best", "equal", "undecided", "worse", "unstable", "incomplete"]
 _Judged = tuple[float, float, float, _Verdict]
@@ -24,11 +23,16 @@ class Compared(NamedTuple):
 
     point: Ranked
     gap: float
-    """What the point's mean is behind that of the best; NaN where it was not compared."""
+    """What the point is behind the best, each seed's effect taken out; NaN where it was not compared."""
     low: float
     high: float
     """Simultaneous interval of the gap; infinite or NaN where there are too few seeds."""
     verdict: _Verdict
+
+
+def margin_of(metric: Metric, margin: float | None = None) -> float:
+    """The margin within which points count as equal: half a percentage point of a share, unless told otherwise."""
+    return (MARGIN if metric.percent else 0.0) if margin is None else margin
 
 
 def compare(
@@ -37,14 +41,12 @@ def compare(
     level: float = 0.05,
     margin: float | None = None,
 ) -> list[Compared]:
-    """Compares each point with the best, by the seeds that all stable points have.
+    """Compares each point that is complete and not unstable with the best (Hsu 1984).
 
-    A point is unstable where its standard deviation over seeds is above five times the median one, of at least
-    five points with three seeds each. The others that are complete are compared with the best (Hsu 1984): the
-    spread is pooled over points, after the effect of each seed, which all points share, is taken out (randomized
-    blocks). With probability of at least 1 - `level` all intervals are right at once, under normal errors of
-    equal spread, so that the true best is called worse with a probability of at most `level`. A point is `worse`
-    where its interval begins at or above zero, `equal` where it ends within the margin, and `undecided` otherwise.
+    Each seed's effect, which all points share, is taken out, and the spread of what is left is pooled over
+    points. With probability of at least 1 - `level` all intervals are right at once, under normal errors of equal
+    spread, so that the true best is called worse with a probability of at most `level`. A point is `worse` where
+    its interval begins at or above zero, `equal` where it ends within the margin, and `undecided` otherwise.
 
     Args:
       points: best first, as `rank` gives them.
@@ -55,63 +57,71 @@ def compare(
     Returns:
       One for each point, in the same order.
     """
-    margin = (MARGIN if metric.percent else 0.0) if margin is None else margin
-    complete = [point for point in points if point.complete]
-    shaky = _unstable(complete)
-    stable = [point for point, unstable in zip(complete, shaky, strict=True) if not unstable]
-    common = sorted(set.intersection(*(set(_by_seed(point)) for point in stable))) if stable else []
-    table = np.array([[metric.cost(_by_seed(point)[seed]) for seed in common] for point in stable])
-    judged = iter(_judged(table, level, margin) if common else [_unknown("undecided")] * len(stable))
-    of_complete = iter([_unknown("unstable") if unstable else next(judged) for unstable in shaky])
-    return [Compared(point, *(next(of_complete) if point.complete else _unknown("incomplete"))) for point in points]
+    stable = [point for point in points if point.complete and not point.unstable]
+    blocks = fit_blocks(cost_table(stable, metric)) if stable else None
+    judged = iter(_judged(blocks, level, margin_of(metric, margin)) if blocks else [])
+
+    def found(point: Ranked) -> _Judged:
+        if point.complete and not point.unstable:
+            return next(judged)
+        return math.nan, math.nan, math.nan, "unstable" if point.complete else "incomplete"
+
+    return [Compared(point, *found(point)) for point in points]
 
 
-def _unknown(verdict: _Verdict) -> _Judged:
-    return math.nan, math.nan, math.nan, verdict
-
-
-def _by_seed(point: Ranked) -> dict[int, float]:
-    return {result.trial.config.seed: result.valid_metric for result in point.results}
-
-
-def _unstable(points: Sequence[Ranked]) -> list[bool]:
-    """Which points have a spread far above the usual, which few points or two seeds do not show."""
-    spreads = [point.valid_metric.std for point in points if point.valid_metric.n > 2]
-    if len(spreads) < max(_USUAL, len(points)):
-        return [False] * len(points)
-    usual = float(np.median(spreads))
-    return [spread > _UNSTABLE * usual > 0 for spread in spreads]
-
-
-def _judged(table: np.ndarray, level: float, margin: float) -> list[_Judged]:
-    """Gap, interval and verdict of each row of costs [points, seeds]."""
-    count, seeds = table.shape
-    means = table.mean(1).round(9)  # as in `rank`, so that equal counts are equal
-    freedom = (count - 1) * (seeds - 1)
-    half = math.inf
-    if freedom:
-        rest = table - table.mean(1, keepdims=True) - table.mean(0) + table.mean()
-        spread = math.sqrt(float(np.sum(rest**2)) / freedom)
-        half = round(critical(count - 1, freedom, level) * spread * math.sqrt(2 / seeds), 9)
+def _judged(blocks: Blocks, level: float, margin: float) -> list[_Judged]:
+    """Gap, interval and verdict of each point."""
+    costs = blocks.costs.round(9)  # as in `rank`, so that equal counts are equal
+    best = int(np.argmin(costs))
+    gaps, half = costs - costs[best], _halves(blocks, level)[blocks.kinds]  # [points, kinds]
+    low = gaps - half[:, blocks.kinds[best]]
+    worse = (gaps > 0) & (low >= 0)
+    # Any point that is not worse may be the best. The interval reaches to the end of the widest of those to one of
+    # them; among points of a kind that is the first.
+    kinds = np.unique(blocks.kinds[~worse])
+    leads = np.array([gaps[~worse & (blocks.kinds == kind)].min() for kind in kinds])
+    high = np.max(gaps[:, None] - leads + half[:, kinds], axis=1)
     found: list[_Judged] = []
-    best = int(np.argmin(means))
-    for row in range(count):
-        gap = float(means[row] - means[best])
-        low, high = max(0.0, gap - half), gap + half
-        verdict: _Verdict = "worse" if gap > 0 and gap >= half else "equal" if high <= margin else "undecided"
-        found.append((gap, low, high, "best" if row == best else verdict))
+    for point, gap in enumerate(gaps.tolist()):
+        verdict: _Verdict = "worse" if worse[point] else "equal" if high[point] <= margin else "undecided"
+        interval = max(0.0, float(low[point])), float(high[point])
+        found.append((gap, *interval, "best" if point == best else verdict))
     return found
 
 
+def _halves(blocks: Blocks, level: float) -> np.ndarray:
+    """How far the estimated difference of two points may be from the true one, [kinds, kinds]."""
+    if not blocks.freedom:
+        return np.full_like(blocks.variances, math.inf)
+    value = critical(len(blocks.costs) - 1, blocks.freedom, level, least_correlation(blocks.variances))
+    with np.errstate(invalid="ignore"):
+        half = (value * blocks.spread * np.sqrt(blocks.variances)).round(9)
+    return np.where(np.isfinite(blocks.variances), half, math.inf)
+
+
+def least_correlation(variances: np.ndarray) -> float:
+    """The least correlation between the differences of two points to a third; 1/2 where all have the same seeds."""
+    with np.errstate(invalid="ignore"):
+        one, other = variances[:, :, None], variances[:, None, :]
+        found = (one + other - variances) / (2 * np.sqrt(one * other))
+    return math.floor(100 * float(np.nanmin(found)) + 1e-6) / 100
+
+
 @lru_cache(maxsize=256)
-def critical(comparisons: int, freedom: int, level: float = 0.05) -> float:
+def critical(comparisons: int, freedom: int, level: float = 0.05, correlation: float = 0.5) -> float:
     """The value that the largest of so many t statistics with one control exceeds with a probability of `level`.
 
-    One-sided, of Dunnett (1955): the numerators have a correlation of 1/2. By numerical integration.
+    One-sided, of Dunnett (1955), by numerical integration. Where the statistics are correlated to unequal degrees,
+    the least correlation gives a value that is exceeded at most as often (Slepian 1962); where that is negative,
+    the value is Bonferroni's.
     """
     from scipy.optimize import brentq  # type: ignore[import-untyped]
     from scipy.special import ndtr  # type: ignore[import-untyped]
 
+    if correlation < 0:
+        return critical(1, freedom, level / comparisons)
+    correlation = min(correlation, 0.99)
+    shared, own = math.sqrt(correlation), math.sqrt(1 - correlation)
     z = np.linspace(-8, 8, 401)
     density = np.exp(-(z**2) / 2)
     density /= density.sum()
@@ -121,7 +131,7 @@ def critical(comparisons: int, freedom: int, level: float = 0.05) -> float:
     weights /= weights.sum()
 
     def exceeded(value: float) -> float:
-        inside = ndtr(z[:, None] + math.sqrt(2) * value * s) ** comparisons
+        inside = ndtr((shared * z[:, None] + value * s) / own) ** comparisons
         return 1 - float(density @ inside @ weights) - level
 
     return float(brentq(exceeded, 0, 1e4))

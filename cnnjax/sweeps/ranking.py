@@ -6,11 +6,16 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
+from jaxtyping import Float
 
 from cnnjax.config import Range, SweepConfig
 from cnnjax.metrics import Accuracy, Metric
 from cnnjax.options import Option, options, text
+from cnnjax.sweeps.blocks import fit_blocks
 from cnnjax.sweeps.trials import Result
+
+_GUESSING = 3  # standard errors from guessing
+_UNSTABLE, _USUAL = 5, 5  # times the median spread, of so many points
 
 
 class Summary(NamedTuple):
@@ -36,6 +41,8 @@ class Ranked(NamedTuple):
     results: tuple[Result, ...]
     valid_metric: Summary
     valid_loss: Summary
+    unstable: bool = False
+    """Whether a seed is no better than guessing, or the seeds differ far more than those of other points."""
 
     @property
     def complete(self) -> bool:
@@ -51,26 +58,73 @@ def rank(results: Sequence[Result], metric: Metric = Accuracy()) -> list[Ranked]
     """Points, best first: by the mean of the validation metric, ties by mean validation loss.
 
     Points all of whose seeds are complete come first; then those that were stopped, the longer a
-    point was trained the higher; then those with a diverged seed.
+    point was trained the higher; then those with a diverged seed. Among points that were trained for
+    equally long the unstable ones come last, so that one wins only where there is no other. Where
+    points have different seeds, the effects of the seeds are taken out of their means (`fit_blocks`).
+
+    A point is unstable where one of its seeds is within three standard errors of guessing
+    (`Metric.above_chance`), if the sweep has learned: if another point has all seeds more than six
+    above. It is unstable as well where its standard deviation over seeds is above five times the median
+    one, of at least five points with three seeds each.
     """
-    ranked = []
-    for _, group in itertools.groupby(sorted(results, key=lambda r: r.trial.number), lambda r: r.trial.point):
+    tiers: dict[tuple[int, float], list[Ranked]] = {}
+    for _, group in itertools.groupby(sorted(results, key=_order), lambda result: result.trial.point):
         seeds = tuple(group)
         score, loss = (summarize([getattr(r, name) for r in seeds]) for name in ("valid_metric", "valid_loss"))
-        ranked.append(Ranked(dict(seeds[0].trial.values), seeds, score, loss))
+        point = Ranked(dict(seeds[0].trial.values), seeds, score, loss)
+        tiers.setdefault(_tier(point), []).append(point)
+    return [point for tier in sorted(tiers) for point in _by_cost(tiers[tier], metric, healthy=tier[0] < 2)]
 
-    def badness(point: Ranked) -> tuple[int, float, float, float]:
-        score, loss = point.valid_metric.mean, point.valid_loss.mean
-        if math.isnan(score):
-            return 3, 0, math.inf, math.inf
-        quality = metric.cost(round(score, 9)), loss  # rounded, so that equal counts tie
-        if point.complete:
-            return 0, 0, *quality
-        if any(result.status == "diverged" for result in point.results):
-            return 2, 0, *quality
-        return 1, -float(np.mean([result.epochs for result in point.results])), *quality
 
-    return sorted(ranked, key=badness)
+def _order(result: Result) -> tuple[int, int]:
+    return result.trial.point, result.trial.number
+
+
+def _tier(point: Ranked) -> tuple[int, float]:
+    """What ranks above any metric: complete, stopped by how long it was trained, a diverged seed, nothing else."""
+    if math.isnan(point.valid_metric.mean):
+        return 3, 0
+    if point.complete:
+        return 0, 0
+    if any(result.status == "diverged" for result in point.results):
+        return 2, 0
+    return 1, -float(np.mean([result.epochs for result in point.results]))
+
+
+def _by_cost(points: Sequence[Ranked], metric: Metric, healthy: bool) -> list[Ranked]:
+    """Points of one tier; where none has a diverged seed, the unstable ones last."""
+    costs = [metric.cost(point.valid_metric.mean) for point in points]
+    if healthy:
+        points = [p._replace(unstable=u) for p, u in zip(points, _unstable(points), strict=True)]
+        stable = [place for place, point in enumerate(points) if not point.unstable]
+        fitted = fit_blocks(cost_table([points[place] for place in stable], metric))
+        for place, cost in zip(stable, fitted.costs.tolist(), strict=True):
+            costs[place] = cost
+
+    def badness(place: int) -> tuple[bool, float, float]:
+        point = points[place]
+        return point.unstable, round(costs[place], 9), point.valid_loss.mean  # rounded, so that equal counts tie
+
+    return [points[place] for place in sorted(range(len(points)), key=badness)]
+
+
+def cost_table(points: Sequence[Ranked], metric: Metric) -> Float[np.ndarray, "points seeds"]:
+    """What each seed of each point costs; NaN where a point lacks a seed that another has."""
+    by_seed = [{r.trial.config.seed: metric.cost(r.valid_metric) for r in point.results} for point in points]
+    seeds = sorted(set().union(*by_seed))
+    return np.array([[costs.get(seed, math.nan) for seed in seeds] for costs in by_seed])
+
+
+def _unstable(points: Sequence[Ranked]) -> list[bool]:
+    """Which points are, as `rank` says; of points none of which has a diverged seed."""
+    least = [min(result.above_chance for result in point.results) for point in points]
+    learned = any(above > 2 * _GUESSING for above in least)
+    guessing = [learned and above <= _GUESSING for above in least]
+    others = [point.valid_metric for point, guesses in zip(points, guessing, strict=True) if not guesses]
+    usual = math.nan
+    if len(others) >= _USUAL and all(summary.n > 2 for summary in others):
+        usual = float(np.median([summary.std for summary in others])) or math.nan
+    return [g or p.valid_metric.std > _UNSTABLE * usual for g, p in zip(guessing, points, strict=True)]
 
 
 class Edge(NamedTuple):

@@ -99,10 +99,10 @@ def halving(sweep: SweepConfig) -> Search:
     """Successive halving (Jamieson and Talwalkar 2016): after each rung, the best 1/factor of the points continue.
 
     Points are compared after the same number of epochs by `ranking.rank`: by the mean validation metric
-    over their seeds, with points that have a diverged seed last. Schedules span all epochs, even for
-    points that are stopped early. A rung therefore favors points that learn fast at first: low learning
-    rates and long warm-ups, which may be best in the end, tend to be stopped early. A smaller factor
-    reduces this bias, at the cost of more training.
+    over their seeds, with unstable points and points that have a diverged seed last. Schedules span all
+    epochs, even for points that are stopped early. A rung therefore favors points that learn fast at
+    first: low learning rates and long warm-ups, which may be best in the end, tend to be stopped early.
+    A smaller factor reduces this bias, at the cost of more training.
     """
     alive, after = trials(sweep), 0
     for until in rungs(len(alive) // sweep.seeds, sweep.base.epochs, sweep.factor):

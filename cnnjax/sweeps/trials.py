@@ -2,7 +2,7 @@
 
 import itertools
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -103,18 +103,33 @@ def trials_of(sweep: SweepConfig, points: Sequence[Point], before: int = 0) -> t
 def trials(sweep: SweepConfig) -> tuple[Trial, ...]:
     """Returns the trials of a sweep or of its shard: all `points` with all seeds, numbered as in the whole sweep.
 
+    Those of `more_seeds` come last, so that they change no number.
+
     Raises:
       ValueError: if an axis is not an option of the run, a value is out of range, there are too many
-        trials, or the shard has none.
+        trials, the shard has none, or `more_seeds` names a point that does not exist.
     """
     count = (sweep.points or math.prod(len(rows) for _, rows in columns(sweep))) * sweep.seeds
+    count += sum(more for _, more in sweep.more_seeds)
     if count > MOST_TRIALS:
         raise ValueError(f"seeds: {sweep.seeds}: {count} trials in all: must be at most {MOST_TRIALS}")
     part, parts = sweep.part
-    found = tuple(trial for trial in trials_of(sweep, points(sweep)) if trial.point % parts == part)
+    every = trials_of(sweep, points(sweep))
+    found = tuple(trial for trial in every if trial.point % parts == part)
     if not found:
         raise ValueError(f"shard: {sweep.shard}: use fewer shards: the sweep has only {len(points(sweep))} points")
-    return found
+    return found + tuple(_further(sweep, every))
+
+
+def _further(sweep: SweepConfig, every: Sequence[Trial]) -> Iterator[Trial]:
+    """Yields the trials of `more_seeds`, whose seeds and numbers follow those of all other trials."""
+    number = len(every)
+    for point, more in sweep.more_seeds:
+        if (last := (point + 1) * sweep.seeds - 1) >= len(every):
+            raise ValueError(f"more_seeds: {point}: the sweep has points 0 to {every[-1].point}")
+        for seed in range(every[last].config.seed + 1, every[last].config.seed + 1 + more):
+            yield every[last]._replace(number=number, config=replace(every[last].config, seed=seed))
+            number += 1
 
 
 class Result(NamedTuple):
@@ -129,3 +144,5 @@ class Result(NamedTuple):
     train_loss: float
     valid_loss: float
     valid_metric: float
+    above_chance: float = math.inf
+    """By how many standard errors the metric is better than guessing; infinite where that is not known."""
