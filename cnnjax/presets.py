@@ -83,7 +83,7 @@ def presets() -> dict[str, Path]:
     return {path.stem.replace("_", "-"): path for path in sorted(PRESETS.glob("*.py"))}
 
 
-def load_preset(name: str, definitions: Path | None = None) -> Preset:
+def load_preset(name: str | Path, definitions: Path | None = None) -> Preset:
     """Loads a preset by name, from a file, or from a run folder.
 
     A file must define `train`, a TrainConfig. It may define `sweep`, a SweepConfig; `data`, a Dataset or
@@ -100,9 +100,12 @@ def load_preset(name: str, definitions: Path | None = None) -> Preset:
     Raises:
       ValueError: if the preset does not exist, or the file does not define `train`.
       RecordError: if the records of the run folder are damaged, or it needs `definitions`.
+      TypeError: if `name` is neither a string nor a path.
     """
+    if not isinstance(name, str | Path):
+        raise TypeError(f"name: {name!r}: must be the name of a preset or a path, as 'digits'")
     known = presets()
-    path = known.get(name, Path(name))
+    path = known.get(str(name)) or Path(name).expanduser()
     if (path / "config.json").is_file():
         return _of_folder(path, definitions)
     if not path.exists() and (path.suffix == ".py" or len(path.parts) > 1):
@@ -111,7 +114,7 @@ def load_preset(name: str, definitions: Path | None = None) -> Preset:
         raise ValueError(f"preset: {definitions}: needs a run folder, and {name} is not one")
     if not path.is_file():
         raise ValueError(
-            f"unknown preset {name!r}: {suggest(name, known)}use one of {', '.join(known)}, or the path to a file"
+            f"unknown preset '{name}': {suggest(str(name), known)}use one of {', '.join(known)}, or the path to a file"
         )
     module = _module(path)
     found = vars(module)

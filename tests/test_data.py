@@ -1,6 +1,7 @@
 """Data: digits, and real TFDS directories, whole and damaged."""
 
 import json
+import re
 import shutil
 import time
 from pathlib import Path
@@ -316,3 +317,11 @@ def test_only_images_with_labels(tmp_path: Path) -> None:
         pytest.skip("needs the prepared series data set")
     with pytest.raises(DataError, match="must have one image and one class label per example, not"):
         load("gun_point", shared, tmp_path)
+
+
+@pytest.mark.parametrize("name", [3, None, b"digits", Path("digits")])
+def test_a_name_of_data_that_is_no_string_is_named(name: Any) -> None:
+    with pytest.raises(
+        TypeError, match=rf"^name: {re.escape(repr(name))}: must be the name of a data set, as 'digits'$"
+    ):
+        load(name)

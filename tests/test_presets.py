@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 import runpy
 import shutil
 import sys
@@ -380,3 +381,10 @@ def test_a_lane_of_one_s_own_equals_the_single_run(own: Path) -> None:
         [alone] = fit_task(make_task(trial.config, dataset.spec), jax.random.key(trial.config.seed), dataset, 1)
         for a, b in zip(jax.tree.leaves(together.state), jax.tree.leaves(alone.state), strict=True):
             np.testing.assert_array_equal(np.asarray(a)[row], b)
+
+
+def test_a_preset_is_named_by_a_string_or_a_path(own: Path) -> None:
+    assert cnnjax.load_preset(own / "cells.py").name == "cells"
+    for name in (3, None, b"digits"):
+        with pytest.raises(TypeError, match=rf"^name: {re.escape(repr(name))}: must be the name of a preset or a path"):
+            cnnjax.load_preset(name)  # type: ignore[arg-type]

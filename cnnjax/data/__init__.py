@@ -31,7 +31,10 @@ def load(name: str, data_dir: Path | None = None, cache_dir: Path | None = None)
 
     Raises:
       DataError: if the data is missing, damaged, or not a set of images with class labels.
+      TypeError: if `name` is not a string.
     """
+    if not isinstance(name, str):
+        raise TypeError(f"name: {name!r}: must be the name of a data set, as 'digits'")
     cache_dir = cache_dir or cache.default_directory()
     if name == "digits":
         return cache.cached(f"digits-{version('scikit-learn')}-{cache.LAYOUT}", digits.read, cache_dir)
