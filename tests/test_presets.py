@@ -384,7 +384,7 @@ def test_a_lane_of_one_s_own_equals_the_single_run(own: Path) -> None:
 
 
 def test_a_preset_is_named_by_a_string_or_a_path(own: Path) -> None:
-    assert cnnjax.load_preset(own / "cells.py").name == "cells"
+    assert cnnjax.load_preset(own / "squeeze.py").name == "squeeze"
     for name in (3, None, b"digits"):
         with pytest.raises(TypeError, match=rf"^name: {re.escape(repr(name))}: must be the name of a preset or a path"):
             cnnjax.load_preset(name)  # type: ignore[arg-type]
