@@ -48,7 +48,7 @@ def paper(columns: int = 1, rows: int = 1, width: float = 4.6, height: float = 3
 def headline(figure: Figure, title: str, *sentences: str) -> None:
     """Says above a figure which run it shows, and what is seen; last, when the figure has its width and legend."""
     beside = sum(legend.get_window_extent().width / figure.dpi for legend in figure.legends)
-    width = int((figure.get_figwidth() - beside - 0.2) * 72 / 4.6)
+    width = int((figure.get_figwidth() - beside - 0.2) * 72 / 4.9)
     lines = [line for line in (title, " ".join(filter(None, sentences))) if line]
     wrapped = [line for long in lines for line in textwrap.wrap(long.replace("$", r"\$"), width)]
     figure.set_figheight(figure.get_figheight() + 0.16 * len(wrapped))

@@ -104,7 +104,7 @@ class Scale:
         """Places, or their negatives, so that less is better."""
         return -self.place(values) if self.quantity.higher_is_better else self.place(values)
 
-    def marks(self, low: float, high: float, gap: float = 0.09) -> list[float]:
+    def marks(self, low: float, high: float, gap: float = 0.12) -> list[float]:
         """Round values from the one to the other that lie at least a gap apart, as a share of the axis."""
         ends = sorted(float(self._rest(end)) for end in (low, high))
         ratio = (ends[1] + self._offset) / max(ends[0] + self._offset, 1e-30) if self.logarithmic else 1

@@ -3,7 +3,7 @@
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from cnnjax import tensorboard
 from cnnjax.config import SweepConfig, TrainConfig
@@ -16,9 +16,6 @@ from cnnjax.runs.store import RunFolder
 from cnnjax.runs.swept import Swept
 from cnnjax.sweeps import Program, Trial, assembled, compare, edges, effects, summarize, variance_shares
 from cnnjax.training import Lanes
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 _DPI = 120
 
@@ -83,7 +80,7 @@ def _of_sweep(swept: Swept) -> dict[str, Any]:
     }
 
 
-def figures_of(config: TrainConfig | SweepConfig, swept: Swept) -> dict[str, "Figure"]:
+def figures_of(config: TrainConfig | SweepConfig, swept: Swept) -> dict[str, Any]:
     """The Matplotlib figures of a run by name, as notebooks show them; those that have nothing to show are left out.
 
     Args:
