@@ -16,7 +16,7 @@ from matplotlib.text import Text
 from cnnjax import SGD, Adam, CNNConfig, Flip, Metric, MLPConfig, Shift, SweepConfig, TrainConfig, config, pictures
 from cnnjax.metrics import Accuracy
 from cnnjax.networks import ACTIVATIONS
-from cnnjax.pictures.drawing import DPI, STYLES
+from cnnjax.pictures.drawing import STYLES
 from cnnjax.pictures.gaps import SHOWN
 from cnnjax.pictures.rates import COMBINATIONS
 from cnnjax.pictures.scale import LOSS, Quantity, Scale
@@ -100,7 +100,6 @@ def render(monkeypatch: pytest.MonkeyPatch) -> Callable[[Figure], Figure]:
 
     def rendered(figure: Any) -> Any:
         figure.written = {}
-        figure.set_dpi(DPI)
         FigureCanvasAgg(figure).draw()
         return figure
 

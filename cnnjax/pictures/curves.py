@@ -18,7 +18,6 @@ from cnnjax.pictures.drawing import (
     legend,
     paper,
     room,
-    seeds_of,
     series,
     spread,
 )
@@ -80,7 +79,7 @@ def compare_curves(
     if len(points) > 1:
         legend(figure, [series(i) for i in range(len(drawn))], lines[:CURVES], f"{names}\n{most}")
     gone = "× A trial diverged: it has no numbers from this epoch on." if any(map(diverged, drawn)) else ""
-    headline(figure, title, spread(seeds_of(drawn), f"loss and {Quantity.of(metric).words}", "and a band of"), gone)
+    headline(figure, title, spread(drawn, f"loss and {Quantity.of(metric).words}", "and a band of"), gone)
     return figure
 
 

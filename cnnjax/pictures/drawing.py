@@ -35,13 +35,13 @@ class Picture(Figure):
 
     def _repr_png_(self) -> bytes:
         buffer = io.BytesIO()
-        self.savefig(buffer, dpi=DPI)
+        self.savefig(buffer)
         return buffer.getvalue()
 
 
 def paper(columns: int = 1, rows: int = 1, width: float = 4.6, height: float = 3.4, **options: Any) -> Any:
     """A figure and its array of axes [rows, columns], each of a width and height in inches."""
-    figure = Picture((width * columns, height * rows), layout="constrained")
+    figure = Picture((width * columns, height * rows), dpi=DPI, layout="constrained")
     return figure, figure.subplots(rows, columns, squeeze=False, **options)
 
 
@@ -73,9 +73,11 @@ def series(number: int) -> Line2D:
     return Line2D([], [], color=color, linestyle=line, marker=marker, markersize=4, linewidth=1.2)
 
 
-def seeds_of(points: Sequence[Ranked]) -> int:
-    """How many seeds a point has, at most."""
-    return max(len(point.results) for point in points)
+def seeds_of(points: Sequence[Ranked]) -> str:
+    """How many seeds points have, in words."""
+    counts = sorted({len(point.results) for point in points})
+    many = f"{counts[0]} to {counts[-1]}" if len(counts) > 1 else str(counts[0])
+    return f"{many} seeds" if many != "1" else "one seed"
 
 
 def diverged(point: Ranked) -> int:
@@ -121,10 +123,7 @@ def room(across: Sequence[float]) -> float:
     return 0.03 + _STEP * min(most, _STACKED) if most else 0.0
 
 
-def spread(seeds: int, of: str, drawn: str) -> str:
+def spread(points: Sequence[Ranked], of: str, drawn: str) -> str:
     """The sentence on what a deviation is of, and what it is drawn as."""
-    return (
-        f"{of[:1].upper()}{of[1:]}, mean {drawn} one standard deviation over {seeds} seeds."
-        if seeds > 1
-        else (f"{of[:1].upper()}{of[1:]} of one seed.")
-    )
+    of, seeds = of[:1].upper() + of[1:], seeds_of(points)
+    return f"{of} of one seed." if seeds == "one seed" else f"{of}, mean {drawn} one standard deviation over {seeds}."

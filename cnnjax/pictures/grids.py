@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from cnnjax.metrics import Accuracy, Metric
-from cnnjax.pictures.drawing import headline, paper, remark, seeds_of, spread
+from cnnjax.pictures.drawing import headline, paper, remark, spread
 from cnnjax.pictures.scale import Quantity, Scale
 from cnnjax.pictures.values import LINE, distinct, fields, is_rate, key, name_of, short, wrapped
 from cnnjax.sweeps import Ranked, effects
@@ -71,7 +71,7 @@ def grid(points: Sequence[Ranked], metric: Metric = Accuracy(), title: str = "")
     figure.set_size_inches(figure.get_figwidth() + 1.8, figure.get_figheight() + 0.8)
     rest = [name_of(name) for name in columns if name not in shown]
     best = f"In each cell the best over {', '.join(rest)}." if rest else ""
-    headline(figure, title, spread(seeds_of(points), f"validation {quantity.label}", "±"), best)
+    headline(figure, title, spread(points, f"validation {quantity.label}", "±"), best)
     return figure
 
 

@@ -52,15 +52,15 @@ def parallel_coordinates(
     width, alpha = (1.5, 1.0) if len(order) < 100 else (0.9, 0.6)
     axis.add_collection(LineCollection([*lines[~there]], colors="0.6", linestyles="dashed", linewidths=0.7))
     axis.add_collection(LineCollection([*lines[order]], colors=colors[order], linewidths=width, alpha=alpha))
-    for best in order[-1:]:
+    for i in order[-1:]:
         outline = [withStroke(linewidth=4.5, foreground="k")]
-        axis.plot(*lines[best].T, color=colors[best], linewidth=3, solid_capstyle="round", path_effects=outline)
+        axis.plot(*lines[i].T, color=colors[i], linewidth=3, solid_capstyle="round", path_effects=outline)
     _rulers(axis, [*map(name_of, columns), f"validation {quantity.label}"], axes)
     axis.set_axis_off()
     axis.set(xlim=(-0.1, len(columns) + 0.1), ylim=(-0.05 if there.all() else -0.15, 1.05))
     scale.bar([axis])
-    of = f"mean of {seeds_of(points)} seeds" if seeds_of(points) > 1 else "one seed"
-    headline(figure, title, f"A line for each point, {of}" + ("; the best is thick." if there.any() else "."))
+    best = "The best is thick." if there.any() else ""
+    headline(figure, title, f"A line for each point, {seeds_of(points)} each.", best)
     return figure
 
 

@@ -18,7 +18,6 @@ from cnnjax.pictures.drawing import (
     legend,
     paper,
     room,
-    seeds_of,
     series,
     spread,
     stopped,
@@ -80,7 +79,7 @@ def rate_curves(points: Sequence[Ranked], metric: Metric = Accuracy(), title: st
         axis.grid(alpha=0.3)
     early = "Hollow: stopped early." if any(map(stopped, points)) else ""
     gone = "× A trial diverged; the mean is that of the others." if any(diverged(points[i]) for i in shown) else ""
-    what = spread(seeds_of(points), f"loss and {Quantity.of(metric).words}", "and a bar of")
+    what = spread(points, f"loss and {Quantity.of(metric).words}", "and a bar of")
     headline(figure, title, what, gone, early)
     return figure
 

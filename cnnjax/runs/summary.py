@@ -17,8 +17,6 @@ from cnnjax.runs.swept import Swept
 from cnnjax.sweeps import Program, Trial, assembled, compare, edges, effects, summarize, variance_shares
 from cnnjax.training import Lanes
 
-_DPI = 120
-
 
 def summarize_run(
     folder: RunFolder, config: TrainConfig | SweepConfig, swept: Swept, data: Dataset, seconds: Mapping[str, float]
@@ -33,15 +31,15 @@ def summarize_run(
       seconds: what it took.
     """
     if isinstance(config, TrainConfig):
+        _draw(folder, config, swept)
         summary = _of_one(swept)
     else:
         folder.write_csv("trials.csv", swept.table(), again=True)
+        _draw(folder, config, swept)
         first = next((r.trial for r in swept.winner.results if r.status == "complete"), None)
         if first and not swept.config.shard:
             winner_folder(folder, first, swept, data)
         summary = _of_sweep(swept)
-    for name, figure in figures_of(config, swept).items():
-        figure.savefig(folder.figures / f"{name}.png", dpi=_DPI)
     folder.write_json("summary.json", {**summary, "seconds": dict(seconds)})
 
 
@@ -80,6 +78,11 @@ def _of_sweep(swept: Swept) -> dict[str, Any]:
     }
 
 
+def _draw(folder: RunFolder, config: TrainConfig | SweepConfig, swept: Swept) -> None:
+    for name, figure in figures_of(config, swept).items():
+        figure.savefig(folder.figures / f"{name}.png")
+
+
 def figures_of(config: TrainConfig | SweepConfig, swept: Swept) -> dict[str, Any]:
     """The Matplotlib figures of a run by name, as notebooks show them; those that have nothing to show are left out.
 
@@ -91,11 +94,9 @@ def figures_of(config: TrainConfig | SweepConfig, swept: Swept) -> dict[str, Any
 
     base, metric, points = swept.config.base, swept.metric, swept.points
     one = isinstance(config, TrainConfig)
-    seeds = f"seed {base.seed}" if one else f"{swept.config.seeds} seed" + "s" * (swept.config.seeds > 1)
-    epochs = f"{base.epochs} epoch" + "s" * (base.epochs > 1)
-    title = ", ".join(
-        [f"{Path(swept.where).name}: {base.data}", *([] if one else [f"{len(points)} points"]), seeds, epochs]
-    )
+    what = f"seed {base.seed}" if one else f"{len(points)} points, {pictures.seeds_of(points)}"
+    epochs = "" if "epochs" in swept.axes else f", {base.epochs} epoch" + "s" * (base.epochs > 1)
+    title = f"{Path(swept.where).name}: {base.data}, {what}{epochs}"
     if one:
         return {"curves": pictures.learning_curves(swept.rows, metric, title)}
     figures = {
