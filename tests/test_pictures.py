@@ -246,6 +246,8 @@ def test_a_curve_is_a_mean_over_seeds_and_ends_where_none_is_left() -> None:
     early = [row for row in rows(4, 3, lost=[3]) if row["trial"] != 2 or row["epoch"] == 1]
     figure = pictures.compare_curves(early, points)
     first, second = (line.get_ydata() for line in figure.axes[3].lines)
+    bare = [{name: row[name] for name in row if name != "train_accuracy"} for row in early]
+    assert not crossed(pictures.compare_curves(bare, points[:1]).axes[2])  # an old record lacks it
     assert first.tolist() == pytest.approx([5.0] * 3)
     assert second.tolist() == pytest.approx([25, 30, math.nan], nan_ok=True)
     assert len(figure.axes[3].collections) == 3  # two bands, and a cross

@@ -85,10 +85,10 @@ def compare_curves(
 
 def _runs(rows: Rows, trials: Sequence[int], split: str, quantity: Quantity) -> np.ndarray:
     """A quantity of trials over epochs; NaN after a trial's end, infinite in the epoch in which it diverged."""
-    found = [[row.get(f"{split}_{quantity.name}") for row in rows if row["trial"] == trial] for trial in trials]
+    found = [[row.get(f"{split}_{quantity.name}", np.nan) for row in rows if row["trial"] == trial] for trial in trials]
     values = np.full((len(found), max(map(len, found))), np.nan)
     for line, run in zip(values, found, strict=True):
-        line[: len(run)] = [np.inf if value is None or np.isnan(value) else quantity.factor * value for value in run]
+        line[: len(run)] = [np.inf if value is None else quantity.factor * value for value in run]
     return values
 
 

@@ -1,7 +1,6 @@
 """What all figures share: paper, headline, legend, the style of a series, and how what diverged is marked."""
 
 import io
-import textwrap
 from collections import Counter
 from collections.abc import Sequence
 from typing import Any
@@ -50,9 +49,9 @@ def headline(figure: Figure, title: str, *sentences: str) -> None:
     beside = sum(legend.get_window_extent().width / figure.dpi for legend in figure.legends)
     width = int((figure.get_figwidth() - beside - 0.2) * 72 / 4.9)
     lines = [line for line in (title, " ".join(filter(None, sentences))) if line]
-    wrapped = [line for long in lines for line in textwrap.wrap(long.replace("$", r"\$"), width)]
-    figure.set_figheight(figure.get_figheight() + 0.16 * len(wrapped))
-    figure.suptitle("\n".join(wrapped), x=0.01, ha="left", fontsize=9)
+    text = "\n".join(wrapped(line.replace("$", r"\$"), width) for line in lines)
+    figure.set_figheight(figure.get_figheight() + 0.16 * (1 + text.count("\n")))
+    figure.suptitle(text, x=0.01, ha="left", fontsize=9)
 
 
 def legend(figure: Figure, handles: Sequence[Any], labels: Sequence[str], title: str = "") -> None:
