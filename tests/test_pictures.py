@@ -22,7 +22,7 @@ from cnnjax.pictures.rates import COMBINATIONS
 from cnnjax.pictures.scale import LOSS, Quantity, Scale
 from cnnjax.runs.summary import figures_of
 from cnnjax.runs.swept import Swept
-from cnnjax.sweeps import Ranked, Result, compare, rank
+from cnnjax.sweeps import Ranked, Result, compare, rank, summarize
 from cnnjax.sweeps.trials import Trial
 
 BASE = TrainConfig(CNNConfig(), SGD(), data="digits", epochs=4)
@@ -359,6 +359,17 @@ def test_a_trial_that_diverged_and_one_that_was_stopped_are_named_in_their_cells
     assert words[0, 1] == "80.00\n± 0.00\n1 of 3\ndiverged"
     assert words[1, 0] == "70.00\n± 0.00\nstopped at\nepoch 2"
     assert words[1, 1] == "diverged"
+
+
+def test_an_unstable_point_is_named_in_its_cell() -> None:
+    points = ranked(sweep(a=(1, 2, 3), b=(1, 2)), [0.9, 0.8, 0.7, 0.6, 0.5, 0.4], std=0.01, seeds=3)
+    wild = [
+        result._replace(valid_metric=score) for result, score in zip(points[5].results, (0.1, 0.4, 0.7), strict=True)
+    ]
+    points[5] = points[5]._replace(results=tuple(wild), valid_metric=summarize([0.1, 0.4, 0.7]))
+    words = cells(pictures.grid(points))
+    assert [place for place, word in words.items() if "unstable" in word] == [(2, 1)]
+    assert words[2, 1] == "40.00\n± 30.00\nunstable"
 
 
 def test_what_a_point_lacks_and_what_is_off_have_ticks() -> None:

@@ -14,13 +14,13 @@ from cnnjax.metrics import Accuracy, Metric
 from cnnjax.pictures.drawing import headline, paper, remark, spread
 from cnnjax.pictures.scale import Quantity, Scale
 from cnnjax.pictures.values import LINE, distinct, fields, is_rate, key, name_of, short, wrapped
-from cnnjax.sweeps import Ranked, effects
+from cnnjax.sweeps import Compared, Ranked, compare, effects
 
 _VALUES = 40  # of a field that can be an axis
 _PANELS = 6
 _CHARACTER = 0.62  # of its height, with the space around it
 
-Cells = dict[tuple[int, int], list[Ranked]]
+Cells = dict[tuple[int, int], list[Compared]]
 """The points of each cell by its row and column, best first."""
 
 
@@ -29,8 +29,8 @@ def grid(points: Sequence[Ranked], metric: Metric = Accuracy(), title: str = "")
 
     Of the fields that vary those with the largest main effects are shown, a learning rate across. Fields form a grid
     where at least half of their combinations were trained, as those drawn at random from ranges were not. Of points
-    that differ only in further fields the best is shown. Colors are those of `Scale.shades`. Fields that a point
-    lacks are `-`.
+    that differ only in further fields the best is shown. Colors are those of `Scale.shades`. What diverged, was
+    stopped or is unstable (as `compare` finds it) is marked. Fields that a point lacks are `-`.
 
     Args:
       points: as `rank` gives them.
@@ -44,24 +44,24 @@ def grid(points: Sequence[Ranked], metric: Metric = Accuracy(), title: str = "")
     across, down, *over = (distinct(columns[name]) for name in shown)
     panels = over[0] if over else [None]
     cells: list[Cells] = [{} for _ in panels]
-    for i, point in enumerate(points):
+    for i, each in enumerate(compare(points, metric)):
         column, row, *panel = (
             list(map(key, values)).index(key(columns[name][i]))
             for name, values in zip(shown, (across, down, *over), strict=True)
         )
-        cells[sum(panel)].setdefault((row, column), []).append(point)
+        cells[sum(panel)].setdefault((row, column), []).append(each)
     quantity = Quantity.of(metric)
-    scale = Scale(quantity, [quantity.summary(group[0]).mean for each in cells for group in each.values()])
+    scale = Scale(quantity, [quantity.summary(group[0].point).mean for part in cells for group in part.values()])
     beside = min(len(panels), 3 if len(across) < 6 else 2)
-    noted = any(_notes(group) for each in cells for group in each.values())
+    noted = any(_notes(group) for part in cells for group in part.values())
     width, height = max(3.2, 0.78 * len(across)), max(2.4, (0.68 if noted else 0.5) * len(down))
     figure, axes = paper(beside, math.ceil(len(panels) / beside), width, height, sharex=True, sharey=True)
     used = list(axes.flat)[: len(panels)]
     for axis in list(axes.flat)[len(panels) :]:
         axis.set_axis_off()
     font = _font(cells, quantity, min(72 * width / len(across), 60))
-    for axis, each, panel in zip(used, cells, panels, strict=True):
-        _map(axis, each, scale, points[0], font)
+    for axis, part, panel in zip(used, cells, panels, strict=True):
+        _map(axis, part, scale, points[0], font)
         if over:
             axis.set_title(f"{name_of(shown[2])} {short(panel)}", fontsize="medium")
     _label(axes, across, down, int(72 * width / len(across) / 6))
@@ -101,15 +101,16 @@ def _value(point: Ranked, quantity: Quantity) -> str:
     return quantity.write(mean) + ("" if math.isnan(std) else f"\n± {quantity.write(std, 2 if std < 100 else 4)}")
 
 
-def _notes(group: Sequence[Ranked]) -> str:
+def _notes(group: Sequence[Compared]) -> str:
     """What has to be said of a cell besides."""
-    said = remark(group[0]) if math.isfinite(group[0].valid_metric.mean) else ""
+    point, verdict = group[0].point, group[0].verdict
+    said = "unstable" if verdict == "unstable" else remark(point) if math.isfinite(point.valid_metric.mean) else ""
     return "\n".join(filter(None, [wrapped(said, 12), f"best of {len(group)}" if len(group) > 1 else ""]))
 
 
 def _font(cells: Sequence[Cells], quantity: Quantity, width: float) -> float:
     """The size of letters, in points, at which every line fits a width in points."""
-    words = [_value(group[0], quantity) for each in cells for group in each.values()]
+    words = [_value(group[0].point, quantity) for part in cells for group in part.values()]
     return max(4.5, min(9, width / max(len(line) for word in words for line in word.splitlines()) / _CHARACTER))
 
 
@@ -117,17 +118,17 @@ def _map(axis: Axes, cells: Cells, scale: Scale, best: Ranked, font: float) -> N
     """A colored cell for each group, gray where all trials diverged, blank where there is no point."""
     shades, quantity = scale.shades(), scale.quantity
     for (row, column), group in cells.items():
-        mean = quantity.summary(group[0]).mean
+        point, notes = group[0].point, _notes(group)
+        mean = quantity.summary(point).mean
         color = (0.85, 0.85, 0.85, 1.0) if math.isnan(mean) else shades.to_rgba(np.array(mean))
         axis.add_patch(Rectangle((column - 0.5, row - 0.5), 1, 1, facecolor=color, edgecolor="w", linewidth=0.5))
         ink = "w" if np.dot(color[:3], (0.3, 0.6, 0.1)) < 0.5 else "k"
-        weight = "bold" if group[0] is best and not math.isnan(mean) else "normal"
+        weight = "bold" if point is best and not math.isnan(mean) else "normal"
         middle: dict[str, Any] = {"ha": "center", "color": ink}
-        notes = _notes(group)
         if notes:
             axis.text(column, row + 0.08, notes, va="top", fontsize=min(6.0, font), **middle)
         place, anchor = (row + 0.02, "bottom") if notes else (row, "center")
-        axis.text(column, place, _value(group[0], quantity), va=anchor, fontsize=font, weight=weight, **middle)
+        axis.text(column, place, _value(point, quantity), va=anchor, fontsize=font, weight=weight, **middle)
 
 
 def _label(axes: Any, across: Sequence[Any], down: Sequence[Any], longest: int) -> None:
