@@ -207,7 +207,7 @@ def test_every_figure_says_which_run_it_shows() -> None:
 
 
 def test_the_same_points_give_the_same_bytes() -> None:
-    drawn = [[figure._repr_png_() for figure in every(measured(CASES["a grid"], 7)) if figure] for _ in "ab"]
+    drawn = [[figure._repr_png_() for figure in every(measured(CASES["off"], 7)) if figure] for _ in "ab"]
     assert len(drawn[0]) == 5
     assert drawn[0] == drawn[1]
 
@@ -440,7 +440,7 @@ CASES = {
     "a grid": sweep(learning_rate=(0.01, 0.03, 0.1, 0.3, 1.0, 3.0), filters=((), (8,), (8, 16), (16, 32)), nesterov=(False, True)),
     "of every kind": sweep(momentum=(0.0, 0.5, 0.9, 0.95), padding=("SAME", 1, (1, 2), "$^$")),
     "objects": [{"learning_rate": 0.01 * 1.3**i, "schedule": Warmup(i % 12)} for i in range(30)],
-    "long": sweep(weight_decay=(0.0, 1e-5, 1e-4), filters=tuple((8,) * i for i in range(1, 31))),
+    "long": sweep(weight_decay=(0.0, 1e-5, 1e-4), filters=tuple((8,) * i for i in range(2, 31, 2))),
     "off": sweep(dropout=(None, 0.1, 0.3), filters=((8, 16), (16, 32))),
     "off or one": sweep(clip_norm=(None, 1.0), learning_rate=(0.01, 0.1)),
     "parts": [
