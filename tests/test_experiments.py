@@ -112,6 +112,7 @@ def test_a_sweep_ranks_records_and_draws(tmp_path: Path) -> None:
     assert len(lines(folder)) == 8 * 2 + 4
     assert {path.name for path in (folder / "figures").iterdir()} == {
         "curves.png",
+        "gaps.png",
         "grid.png",
         "rates.png",
         "parallel.png",

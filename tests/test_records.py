@@ -103,7 +103,7 @@ def test_the_source_s_digest_covers_what_decides_and_leaves_out_what_shows(
     monkeypatch.setattr("cnnjax.runs.environment.__file__", str(package / "runs" / "environment.py"))
     before = environment()
     assert before["commit"] is None  # not a checkout
-    for room, same in (("commands/sweep.py", True), ("pictures.py", True), ("runs/runner.py", False)):
+    for room, same in (("commands/sweep.py", True), ("pictures/grids.py", True), ("runs/runner.py", False)):
         with (package / room).open("a") as file:
             file.write("\n")
         assert (environment() == before) is same, room

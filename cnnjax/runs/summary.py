@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from cnnjax import pictures, tensorboard
+from cnnjax import tensorboard
 from cnnjax.config import SweepConfig, TrainConfig
 from cnnjax.data import Dataset
 from cnnjax.descriptions import describe
@@ -31,11 +31,11 @@ def summarize_run(
       seconds: what it took.
     """
     if isinstance(config, TrainConfig):
-        pictures.learning_curves(swept.rows, folder.figures / "curves.png", swept.metric)
+        _draw(folder, config, swept)
         summary = _of_one(swept)
     else:
         folder.write_csv("trials.csv", swept.table(), again=True)
-        _draw(folder, swept)
+        _draw(folder, config, swept)
         first = next((r.trial for r in swept.winner.results if r.status == "complete"), None)
         if first and not swept.config.shard:
             winner_folder(folder, first, swept, data)
@@ -79,14 +79,35 @@ def _of_sweep(swept: Swept) -> dict[str, Any]:
     }
 
 
-def _draw(folder: RunFolder, swept: Swept) -> None:
-    trials = {point.name: [result.trial.number for result in point.results] for point in swept.points}
-    scores = [(point.values, point.valid_metric) for point in swept.points]
-    losses = [(point.values, point.valid_loss) for point in swept.points]
-    pictures.compare_curves(swept.rows, trials, folder.figures / "curves.png", swept.metric)
-    pictures.grid(scores, folder.figures / "grid.png", swept.metric)
-    pictures.rate_curves(losses, folder.figures / "rates.png")
-    pictures.parallel_coordinates(scores, folder.figures / "parallel.png", swept.metric)
+def _draw(folder: RunFolder, config: TrainConfig | SweepConfig, swept: Swept) -> None:
+    for name, figure in figures_of(config, swept).items():
+        figure.savefig(folder.figures / f"{name}.png")
+
+
+def figures_of(config: TrainConfig | SweepConfig, swept: Swept) -> dict[str, Any]:
+    """The Matplotlib figures of a run by name, as notebooks show them; those that have nothing to show are left out.
+
+    Args:
+      config: what was trained: a single run or a sweep.
+      swept: what it came to.
+    """
+    from cnnjax import pictures  # Matplotlib takes half a second
+
+    base, metric, points = swept.config.base, swept.metric, swept.points
+    one = isinstance(config, TrainConfig)
+    what = f"seed {base.seed}" if one else f"{len(points)} points, {pictures.seeds_of(points)}"
+    epochs = "" if "epochs" in swept.axes else f", {base.epochs} epoch" + "s" * (base.epochs > 1)
+    title = f"{Path(swept.where).name}: {base.data}, {what}{epochs}"
+    if one:
+        return {"curves": pictures.learning_curves(swept.rows, metric, title)}
+    figures = {
+        "curves": pictures.compare_curves(swept.rows, points, metric, title),
+        "gaps": pictures.gaps_to_best(points, metric, title),
+        "grid": pictures.grid(points, metric, title),
+        "rates": pictures.rate_curves(points, metric, title),
+        "parallel": pictures.parallel_coordinates(points, metric, title),
+    }
+    return {name: figure for name, figure in figures.items() if figure}
 
 
 def write_tensorboard(folder: RunFolder, swept: Swept) -> None:
