@@ -79,12 +79,17 @@ def test_a_sweep_ranks_records_and_draws(tmp_path: Path) -> None:
     done = script("sweep", "digits", *arguments, "--pack", "shapes", "--name", "s", "--quiet", cwd=tmp_path)
     table = done.stdout.splitlines()
     assert "undecided" in table[2]
-    assert table[7].startswith("Not significantly different from the best: learning_rate 0.1 filters 4,8")
-    assert re.search("^[123] undecided; .*experiments/sweep.py runs/s --add-seeds 2 --pack shapes --quiet$", table[8])
-    assert table[9].startswith("warning: the best lies on the edge of its grid: filters ")
-    assert "experiments/sweep.py digits --epochs 2 " in table[9]
-    assert table[9].endswith(" --extend runs/s")
-    assert table[10].startswith("12 trials: 8 complete, 4 diverged; compile ")
+    assert all("unstable" in row for row in table[3:5])  # no better than guessing
+    assert table[7] == "Not significantly different from the best: learning_rate 0.1 filters 4,8."
+    assert table[8].startswith("1 undecided; more seeds for these and the best: ")
+    assert table[8].endswith("experiments/sweep.py runs/s --add-seeds 2 --pack shapes --quiet")
+    assert table[9].startswith(
+        "Unstable (a seed no better than guessing, or a spread far above the usual), ranked last "
+    )
+    assert table[10].startswith("warning: the best lies on the edge of its grid: filters ")
+    assert "experiments/sweep.py digits --epochs 2 " in table[10]
+    assert table[10].endswith(" --extend runs/s")
+    assert table[11].startswith("12 trials: 8 complete, 4 diverged; compile ")
     assert [row.split()[-1] for row in table[1:7]] == ["2/2"] * 4 + ["0/2"] * 2
     assert table[1].split()[1] == "0.1"
     assert all(row.split()[1] == "1e+30" for row in table[5:7])

@@ -22,7 +22,7 @@ from cnnjax.pictures.rates import COMBINATIONS
 from cnnjax.pictures.scale import LOSS, Quantity, Scale
 from cnnjax.runs.summary import figures_of
 from cnnjax.runs.swept import Swept
-from cnnjax.sweeps import Ranked, Result, compare, rank, summarize
+from cnnjax.sweeps import Ranked, Result, compare, rank
 from cnnjax.sweeps.trials import Trial
 
 BASE = TrainConfig(CNNConfig(), SGD(), data="digits", epochs=4)
@@ -366,7 +366,7 @@ def test_an_unstable_point_is_named_in_its_cell() -> None:
     wild = [
         result._replace(valid_metric=score) for result, score in zip(points[5].results, (0.1, 0.4, 0.7), strict=True)
     ]
-    points[5] = points[5]._replace(results=tuple(wild), valid_metric=summarize([0.1, 0.4, 0.7]))
+    points = rank([*(result for point in points[:5] for result in point.results), *wild])
     words = cells(pictures.grid(points))
     assert [place for place, word in words.items() if "unstable" in word] == [(2, 1)]
     assert words[2, 1] == "40.00\n± 30.00\nunstable"
