@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import reading
+import yaml
 
 import cnnjax
 
@@ -210,3 +211,19 @@ def test_constraints_name_every_dependency() -> None:
     }
     pinned = {line.split("==")[0] for line in (ROOT / "constraints.txt").read_text().splitlines() if "==" in line}
     assert wanted <= pinned
+
+
+def test_the_citation_is_of_this_version() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    assert {"cff-version", "message", "title", "authors"} <= set(citation)  # what its schema requires
+    assert citation["title"] == project["name"]
+    assert citation["version"] == project["version"]
+    assert citation["license"] == project["license"]
+
+
+def test_commits_are_checked_as_ci_checks_them() -> None:
+    [local] = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text())["repos"]
+    checked = (ROOT / ".ci" / "run").read_text()
+    assert len(local["hooks"]) == 3
+    assert all(f"\n{hook['entry']}" in checked for hook in local["hooks"])
