@@ -1,4 +1,4 @@
-"""A CNN of three blocks with BatchNorm on CIFAR-10 (32x32x3, from a prepared TFDS directory).
+"""A CNN of three blocks with batch normalization on CIFAR-10 (32x32x3, from a prepared TFDS directory).
 
 python experiments/train.py cifar10 --data-dir DIR
 """

@@ -1,9 +1,9 @@
-"""A dense net of 300 hidden units on MNIST, to compare with LeNet-5.
+"""A dense network with 300 hidden units on MNIST, for comparison with LeNet-5.
 
 python experiments/train.py mnist-mlp --data-dir DIR
 
-Training takes about 40 seconds on two cores and ends at 98.4 % test accuracy, with four times the
-parameters of LeNet-5.
+Training takes about 40 seconds on two cores and reaches a test accuracy of about 98.4 %, with four
+times the parameters of LeNet-5.
 """
 
 from cnnjax import SGD, MLPConfig, SweepConfig, TrainConfig

@@ -10,10 +10,9 @@ from pathlib import Path
 
 import pytest
 import reading
-from conftest import script
+import yaml
 
 import cnnjax
-from cnnjax import load
 
 ROOT = Path(__file__).parents[1]
 MODULES = sorted((ROOT / "cnnjax").rglob("*.py"))
@@ -177,29 +176,6 @@ def test_everything_public_has_a_docstring() -> None:
             assert inspect.getdoc(value), f"{name}.{value.__name__} has none"  # type: ignore[attr-defined]
 
 
-@pytest.mark.slow
-def test_the_readme_s_python_runs(
-    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
-    script("train", "digits", "--filters", "4", "--epochs", "1", "--name", "mine", cwd=tmp_path)
-    monkeypatch.chdir(tmp_path)
-    module, trained, sweep = {}, {"images": load("digits").test.inputs}, {}
-    exec(blocks[0], module)
-    assert module["logits"].shape == (8, 10)
-    assert module["maps"].shape == (8, 28, 28, 6)
-    exec(blocks[1], trained)
-    assert trained["logits"].shape == (360, 10)
-    exec(blocks[2], sweep)
-    points, shown = capsys.readouterr().out.split("Swept\n")
-    assert len(points.splitlines()) == 4
-    assert "12 complete" in shown
-    (tmp_path / "focal.py").write_text(blocks[3])
-    [command] = re.findall(r"experiments/sweep.py (focal.py .*)", (ROOT / "README.md").read_text())
-    done = script("sweep", *command.split(), "--epochs", "1", "--seeds", "1", cwd=tmp_path)
-    assert "12 trials: 12 complete" in done.stdout
-
-
 def test_no_file_but_the_part_that_has_a_field_knows_it() -> None:
     """Numbers that can be off need no exception anywhere: they are leaves, or None."""
     files = reading.sources(ROOT)
@@ -228,15 +204,6 @@ def test_the_loop_stands_once() -> None:
     assert users == {"runner"}
 
 
-def test_ci_runs_the_commands_of_the_readme() -> None:
-    """`.ci/run` takes them out of the README's first two shell blocks, so they cannot differ."""
-    blocks = re.findall(r"```bash\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
-    assert "experiments/sweep.py digits" in blocks[0]
-    assert "pytest" in blocks[1]
-    assert all(len(block.strip().splitlines()) == 1 for block in blocks[:2])
-    assert "README.md" in (ROOT / ".ci" / "run").read_text()
-
-
 def test_constraints_name_every_dependency() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     wanted = {
@@ -244,3 +211,19 @@ def test_constraints_name_every_dependency() -> None:
     }
     pinned = {line.split("==")[0] for line in (ROOT / "constraints.txt").read_text().splitlines() if "==" in line}
     assert wanted <= pinned
+
+
+def test_the_citation_is_of_this_version() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    assert {"cff-version", "message", "title", "authors"} <= set(citation)  # what its schema requires
+    assert citation["title"] == project["name"]
+    assert citation["version"] == project["version"]
+    assert citation["license"] == project["license"]
+
+
+def test_commits_are_checked_as_ci_checks_them() -> None:
+    [local] = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text())["repos"]
+    checked = (ROOT / ".ci" / "run").read_text()
+    assert len(local["hooks"]) == 3
+    assert all(f"\n{hook['entry']}" in checked for hook in local["hooks"])
