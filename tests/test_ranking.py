@@ -377,6 +377,9 @@ def test_with_equal_seeds_costs_are_means_and_differences_have_a_correlation_of_
     np.testing.assert_allclose(blocks.variances, [[2 / 3]])
     assert blocks.freedom == 4 * 2
     assert least_correlation(blocks.variances) == 0.5
+    half = critical(4, 8) * blocks.spread * math.sqrt(2 / 3)
+    found = compare(ranked(*costs.tolist()))
+    assert [each.high - each.gap for each in found] == pytest.approx([half] * 5)
 
 
 def test_points_that_no_seed_connects_cannot_be_compared() -> None:
