@@ -3,9 +3,10 @@
 python experiments/ranking.py [--tables 500]
 
 12 points, of which one is unstable in the third model; accuracies are a point's mean, an effect of the seed that all
-points share, and an error. Prints for each model and number of seeds how often the true best is called worse, and how
-many of the worse points are told apart: by paired t-tests with Holm's correction, and by `cnnjax.sweeps.compare`. In
-the rows of `3 + 5` seeds the best of three seeds and the points that are undecided have five more.
+points share, and an error. In the last two models all points are equally good, the hardest case: the first of them is
+taken for the best. Prints for each model and number of seeds how often the true best is called worse, and how many of
+the others are told apart: by paired t-tests with Holm's correction, and by `cnnjax.sweeps.compare`. In the rows of
+`3 + 5` seeds the best of three seeds and the points that are undecided have five more.
 """
 
 import argparse
@@ -21,17 +22,21 @@ from cnnjax.sweeps import Compared, Result, Trial, compare, rank
 MEANS = 0.97 - np.array([0, 0.002, 0.004, 0.006, 0.008, 0.01, 0.015, 0.02, 0.03, 0.05, 0.1, 0.3])
 ERROR, SEED = 0.005, 0.003  # standard deviations
 CLASSES, EXAMPLES = 10, 1000  # of the validation split, which say what is no better than guessing
+EQUAL, UNEQUAL = np.full(12, ERROR), ERROR * np.geomspace(0.5, 2, 12)[np.random.default_rng(1).permutation(12)]
 MODELS = {
-    "equal spread": np.full(12, ERROR),
-    "unequal spread": ERROR * np.geomspace(0.5, 2, 12)[np.random.default_rng(1).permutation(12)],
-    "one unstable": np.full(12, ERROR),
+    "equal spread": (MEANS, EQUAL),
+    "unequal spread": (MEANS, UNEQUAL),
+    "one unstable": (MEANS, EQUAL),
+    "equal means": (np.full(12, MEANS[0]), EQUAL),
+    "equal means, unequal spread": (np.full(12, MEANS[0]), UNEQUAL),
 }
 BASE = TrainConfig(CNNConfig())
 
 
 def table(model: str, seeds: int, rng: np.random.Generator) -> np.ndarray:
     """Accuracies [points, seeds]."""
-    drawn = MEANS[:, None] + rng.normal(0, SEED, seeds) + rng.normal(size=(12, seeds)) * MODELS[model][:, None]
+    means, errors = MODELS[model]
+    drawn = means[:, None] + rng.normal(0, SEED, seeds) + rng.normal(size=(12, seeds)) * errors[:, None]
     if model == "one unstable":  # some of its seeds, at least one, stay at chance
         drawn[10, rng.permutation(seeds)[: rng.integers(1, seeds)]] = 0.1
     return np.clip(drawn, 0, 1)

@@ -79,13 +79,10 @@ def test_a_sweep_ranks_records_and_draws(tmp_path: Path) -> None:
     done = script("sweep", "digits", *arguments, "--pack", "shapes", "--name", "s", "--quiet", cwd=tmp_path)
     table = done.stdout.splitlines()
     assert "undecided" in table[2]
-    assert all("unstable" in row for row in table[3:5])  # no better than guessing
-    assert table[7] == "Not significantly different from the best: learning_rate 0.1 filters 4,8."
-    assert table[8].startswith("1 undecided; more seeds for these and the best: ")
-    assert table[8].endswith("experiments/sweep.py runs/s --add-seeds 2 --pack shapes --quiet")
-    assert table[9].startswith(
-        "Unstable (a seed no better than guessing, or a spread far above the usual), ranked last "
-    )
+    assert table[7].startswith("Not significantly different from the best: learning_rate 0.1 filters 4,8")
+    assert re.search("^[123] undecided; .*experiments/sweep.py runs/s --add-seeds 2 --pack shapes --quiet$", table[8])
+    assert table[9].startswith("Unstable (a seed no better than guessing, ")
+    assert table[9].endswith(": learning_rate 0.001 filters 4,8; learning_rate 0.001 filters 6,8.")
     assert table[10].startswith("warning: the best lies on the edge of its grid: filters ")
     assert "experiments/sweep.py digits --epochs 2 " in table[10]
     assert table[10].endswith(" --extend runs/s")
