@@ -1,4 +1,4 @@
-"""Metrics: what points are ranked by, as values of single examples."""
+"""Metrics: functions of logits and labels that rank points."""
 
 import math
 from typing import ClassVar
@@ -11,42 +11,44 @@ from cnnjax.options import Config, config
 
 @config
 class Metric(Config):
-    """The base of metrics.
+    """Base class of metrics.
 
-    A subclass implements `__call__(logits, labels)`, which returns one value an example, [batch]; what
-    is recorded is their mean. Its columns have the name of the class, as `valid_accuracy`.
+    A subclass implements `__call__(logits, labels)`, which returns one value per example, [batch]; records
+    contain the mean. Columns are named after the class, such as `valid_accuracy`.
     """
 
     higher_is_better: ClassVar[bool] = True
     percent: ClassVar[bool] = False
-    """Whether values are shares of 1, which are shown in percent."""
+    """Whether values are fractions, which are shown in percent."""
     needs_classes: ClassVar[bool] = False
-    """Whether labels must be classes: other data are refused."""
+    """Whether the labels must be classes."""
 
     def __call__(
         self, logits: Float[Array, "batch *outputs"], labels: Num[Array, "batch *label"]
     ) -> Float[Array, " batch"]:
-        raise NotImplementedError(f"{type(self).__name__}: a metric implements __call__(logits, labels)")
+        raise NotImplementedError(f"{type(self).__name__}: a metric must implement __call__(logits, labels)")
 
     @property
     def name(self) -> str:
-        """In columns and records, as `accuracy` in `valid_accuracy`."""
+        """The name in columns and records, such as `accuracy` in `valid_accuracy`."""
         return self.kind().replace("-", "_")
 
     def cost(self, value: float) -> float:
-        """The value, or its negative, so that less is better."""
+        """Returns the value with the sign for which lower is better."""
         return -value if self.higher_is_better else value
 
     def chance(self, classes: int) -> float | None:
-        """What guessing gives, of a metric that is 0 or 1 for each example; None where that is not known.
+        """Returns the expected value under random guessing; None if unknown.
+
+        It must be None for metrics that are not 0 or 1 for each example.
 
         Args:
-          classes: number of classes, of which each is taken to be as frequent as any; 0 where labels are none.
+          classes: the number of classes, assumed to be equally frequent; 0 if the labels are not classes.
         """
         return None
 
     def above_chance(self, value: float, classes: int, examples: int) -> float:
-        """By how many binomial standard errors a mean over examples is better than guessing; infinite if not known."""
+        """Returns how many binomial standard errors a mean over examples is above chance; infinite if unknown."""
         guess = self.chance(classes)
         if guess is None or not 0 < guess < 1:
             return math.inf
@@ -55,7 +57,7 @@ class Metric(Config):
 
 @config
 class Accuracy(Metric):
-    """The share of examples whose largest logit is that of their label (of the label's largest entry, where mixed)."""
+    """Fraction of examples whose largest logit is that of the label; mixed labels count as their largest entry."""
 
     percent = True
     needs_classes = True

@@ -543,10 +543,10 @@ def test_seeds_are_added_to_a_whole_sweep_that_has_ended(ended: Path, small: Dat
         (RATES, ended, 0, "0: must be at least 1"),
         (RATES, ended, -2, "-2: must be at least 1"),
         (RATES, tmp_path, 2, f"{tmp_path}: must be the run folder of a sweep"),
-        (RATES, folders["one"], 2, f"{tmp_path}/one: is a single run, not a sweep"),
+        (RATES, folders["one"], 2, f"{tmp_path}/one: must be a sweep, not a single run"),
         (shard, folders["shard"], 2, f"{tmp_path}/shard: {whole} shard 1/3: merge the shards first"),
         (halving, folders["halving"], 2, f"{tmp_path}/halving: {whole} a sweep by halving"),
-        (RATES, folders["stopped"], 2, f"{tmp_path}/stopped has not ended: continue it with --resume"),
+        (RATES, folders["stopped"], 2, f"{tmp_path}/stopped has not finished: continue it with --resume"),
         (replace(RATES, seeds=4), ended, 2, f"{ended} is of another sweep: seeds 3 there, 4 here"),
         (replace(RATES, equal_within=0.9), ended, 2, f"{ended}: no point is undecided"),
     ]

@@ -247,7 +247,7 @@ def test_a_folder_that_is_refused_what_it_asks_for_leaves_its_name_free(small: D
     other = replace(SWEEP, axes=AXES[:1], seeds=1)
     cnnjax.sweep(other, small, store=tmp_path / "other", **HOW)
     config = replace(SWEEP, axes=(("learning_rate", (0.5,)),))
-    with pytest.raises(ValueError, match="has trained none of these 2 trials to its end"):
+    with pytest.raises(ValueError, match="has finished none of the 2 trials of this run"):
         cnnjax.sweep(config, small, store=tmp_path / "r", extend=tmp_path / "other")
     assert not (tmp_path / "r").exists()
     with pytest.raises(ValueError, match="was started with other settings"):
@@ -293,7 +293,7 @@ def test_a_difference_with_a_run_that_has_not_ended(small: Dataset, tmp_path: Pa
         assert line == f"not compared: {tmp_path / 'cut'} has not ended, and the runs have different trials"
     with pytest.raises(KeyError, match="trial 99: this sweep has trials 0, 1, 2"):
         whole.states[99]
-    with pytest.raises(KeyError, match="foo: there are epoch, "):
+    with pytest.raises(KeyError, match="foo: use one of epoch, "):
         whole.curves("foo")
 
 
@@ -488,8 +488,8 @@ def test_shards_on_the_command_line(tmp_path: Path) -> None:
     missing = command("merge", *runs[:3], "--name", "some", cwd=tmp_path)
     assert (missing.returncode, missing.stderr.splitlines()[-1]) == (
         2,
-        "error: merge: 4 trials are in none of these runs, as learning_rate 0.03, filters 6, seed 0: train the shards "
-        "that have them",
+        "error: merge: 4 trials are in none of these runs, such as learning_rate 0.03, filters 6, seed 0: also train "
+        "and merge their shards",
     )
     assert command("merge", *runs, "--name", "merged", cwd=tmp_path).returncode == 0
     whole, merged = (tmp_path / "runs" / name for name in ("whole", "merged"))

@@ -55,7 +55,7 @@ def _read(argv: list[str]) -> Parsed:
         classes = load_preset(str(given.preset)).classes if given.preset else ()
         config = configuration_of(first, classes)
         if not isinstance(config, SweepConfig):
-            raise ValueError(f"merge: {first}: is a single run, not a sweep")
+            raise ValueError(f"merge: {first}: must be a sweep, not a single run")
         config = dataclasses.replace(config, shard=None)
         preset = load_preset(str(first), given.preset)._replace(name="merged", sweep=config)
         rest = {name: value for name, value in vars(given).items() if name != "runs"}

@@ -1,4 +1,4 @@
-"""What a run takes from others: trials that were trained already, of sweeps or of shards of one."""
+"""Reuse of trials that other runs have trained: of finished sweeps, or of the shards of a sweep."""
 
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import closing
@@ -21,27 +21,37 @@ from cnnjax.training import Lanes, TrainState
 
 
 def extendable(source: Path, sweep: SweepConfig, classes: Iterable[Any] = ()) -> SweepConfig:
-    """The sweep of a run folder, if another can take over its trials; `classes` are your own that it may name.
+    """Returns the sweep of a run folder, after checking that another sweep can reuse its trials.
+
+    Args:
+      source: the run folder.
+      sweep: the sweep that is to reuse the trials.
+      classes: user-defined classes that the configuration may name.
 
     Raises:
-      ValueError: one of them is no sweep that trains every point to its end.
-      OSError, RecordError: the folder has no valid `config.json`.
+      ValueError: if one of the two is not a sweep with `search` set to `all`.
+      OSError, RecordError: if the folder has no valid `config.json`.
     """
     other = configuration_of(source, classes)
     if not isinstance(other, SweepConfig) or {other.search, sweep.search} != {"all"}:
         raise ValueError(
-            f"extend: {source}: cannot be taken over: it and this run must be sweeps with --search all, which train "
-            "every point to its end"
+            f"extend: {source}: its trials cannot be reused: both runs must be sweeps with --search all, which trains "
+            "every point for all epochs"
         )
     return other
 
 
 def check_shards(sources: Sequence[Path], sweep: SweepConfig, classes: Iterable[Any] = ()) -> None:
-    """Checks that runs are the shards of a sweep and are trained to their end, before anything is written.
+    """Checks that runs are all shards of a sweep and have finished.
+
+    Args:
+      sources: the run folders of the shards.
+      sweep: the whole sweep.
+      classes: user-defined classes that the configurations may name.
 
     Raises:
-      ValueError: one occurs twice, is of another sweep, or has not ended; or trials are missing.
-      OSError, RecordError: a record is not there, or damaged.
+      ValueError: if a run occurs twice, is of another sweep, or has not finished; or if trials are missing.
+      OSError, RecordError: if a record is missing or damaged.
     """
     missing = {trial.number: trial for trial in next(search(sweep)).trials}
     described = describe(sweep)
@@ -56,30 +66,31 @@ def check_shards(sources: Sequence[Path], sweep: SweepConfig, classes: Iterable[
         last = {row["trial"]: row for row in read_metrics(source / "metrics.jsonl")}
         trials = next(search(other)).trials
         if not all(ended(last.get(trial.number), trial) for trial in trials):
-            raise ValueError(f"merge: {source} has not ended: run its command again with --resume")
+            raise ValueError(f"merge: {source} has not finished: run its command again with --resume")
         for trial in trials:
             missing.pop(trial.number, None)
     if missing:
         first = next(iter(missing.values()))
         values = ", ".join(f"{name} {text(value)}" for name, value in first.values)
         raise ValueError(
-            f"merge: {len(missing)} trials are in none of these runs, as {values}, seed {first.config.seed}: train the "
-            "shards that have them"
+            f"merge: {len(missing)} trials are in none of these runs, such as {values}, seed {first.config.seed}: "
+            "also train and merge their shards"
         )
 
 
 def with_more_seeds(source: Path, sweep: SweepConfig, count: int, classes: Iterable[Any] = ()) -> SweepConfig:
-    """A sweep with more seeds for its best point and for those that are undecided, which is to extend its run.
+    """Returns a sweep that extends a finished one with more seeds for the best point and the undecided points.
 
     Args:
-      source: the run folder of the sweep, which has ended.
-      sweep: the sweep; of what the run has only `equal_within` may be changed.
-      count: how many more seeds.
-      classes: your own that its configuration may name.
+      source: the run folder of the finished sweep.
+      sweep: its configuration; only `equal_within` may differ.
+      count: the number of additional seeds.
+      classes: user-defined classes that the configuration may name.
 
     Raises:
-      ValueError: the run is no sweep that trained every point to its end, or another one; no point is undecided.
-      OSError, RecordError: a record is not there, or damaged.
+      ValueError: if the run is of another sweep, is a single run, a shard or a search, or has not finished; or if no
+        point is undecided.
+      OSError, RecordError: if a record is missing or damaged.
     """
     if count < 1:
         raise ValueError(f"add_seeds: {count}: must be at least 1")
@@ -87,7 +98,7 @@ def with_more_seeds(source: Path, sweep: SweepConfig, count: int, classes: Itera
         raise ValueError(f"add_seeds: {source}: must be the run folder of a sweep")
     other = configuration_of(source, classes)
     if not isinstance(other, SweepConfig):
-        raise ValueError(f"add_seeds: {source}: is a single run, not a sweep")
+        raise ValueError(f"add_seeds: {source}: must be a sweep, not a single run")
     if other.shard or other.search != "all":
         how = f"shard {other.shard}: merge the shards first" if other.shard else f"a sweep by {other.search}"
         raise ValueError(f"add_seeds: {source}: must be a whole sweep with --search all, not {how}")
@@ -97,7 +108,7 @@ def with_more_seeds(source: Path, sweep: SweepConfig, count: int, classes: Itera
     last = {row["trial"]: row for row in read_metrics(source / "metrics.jsonl")}
     trials = next(search(other)).trials
     if not all(ended(last.get(trial.number), trial) for trial in trials):
-        raise ValueError(f"add_seeds: {source} has not ended: continue it with --resume")
+        raise ValueError(f"add_seeds: {source} has not finished: continue it with --resume")
     counts = Counts.recorded(read_record(source / "data.json"))
     points = rank([result_of(trial, last[trial.number], counts) for trial in trials], sweep.base.metric)
     found = {
@@ -112,7 +123,7 @@ def with_more_seeds(source: Path, sweep: SweepConfig, count: int, classes: Itera
 
 
 class _Taken(NamedTuple):
-    """What another run has of these trials, by their numbers here."""
+    """States and records that another run has of the trials, with the numbers of this run."""
 
     states: dict[int, TrainState]
     rows: list[Row]
@@ -128,23 +139,23 @@ def extend(
     allow_changes: bool = False,
     report: Callable[[str], None] = lambda line: None,
 ) -> tuple[list[Program], list[Trial]]:
-    """Takes over the trials of sweeps that other run folders have trained to their end: records and states.
+    """Copies the records and states of finished trials from other run folders.
 
     Args:
-      store: of the new run, with its configuration, environment and data written down.
-      sweep: what it is to train.
-      data: on which.
-      sources: the other run folders; of what several have, the first counts.
-      classes: your own that their configurations may name.
+      store: the store of the new run, which already has its configuration, environment and data.
+      sweep: the sweep of the new run.
+      data: its data.
+      sources: the other run folders; if several have a trial, the first is used.
+      classes: user-defined classes that their configurations may name.
       allow_changes: whether their environment may differ.
-      report: called with a line for each checkpoint that is damaged.
+      report: called with a message for each damaged checkpoint.
 
     Returns:
-      The programs that the trials taken over make, and the trials that are left to train.
+      The programs of the reused trials, and the trials that remain to be trained.
 
     Raises:
-      ValueError: another run is of another kind, or has none of these trials.
-      RecordError, CheckpointError: one of its files is damaged.
+      ValueError: if another run cannot be reused, or has none of the trials.
+      RecordError, CheckpointError: if one of its files is damaged.
     """
     trials = next(search(sweep)).trials
     states: dict[int, TrainState] = {}
@@ -154,13 +165,13 @@ def extend(
         wanted = {trial.config: trial for trial in trials}
         found = _taken(source, extendable(source, sweep, classes), wanted, data, report)
         if not found.states:
-            raise ValueError(f"extend: {source}: has trained none of these {len(wanted)} trials to its end")
+            raise ValueError(f"extend: {source}: has finished none of the {len(wanted)} trials of this run")
         rows += [row for row in found.rows if row["trial"] not in states]
         states = {**found.states, **states}
     rows.sort(key=lambda row: (row["epoch"], row["trial"]))
     programs = plan([trial for trial in trials if trial.number in states], Lanes())
     store.cut_metrics(0)
-    store.drop_states(0, -1)  # of an attempt that was killed
+    store.drop_states(0, -1)  # from an attempt that was killed
     for number, program in enumerate(programs):
         ours = {trial.number for trial in program.trials}
         store.append_metrics(row for row in rows if row["trial"] in ours)
@@ -201,11 +212,11 @@ def _refuse_changes(source: Path, store: Store, allow_changes: bool) -> None:
     if not allow_changes:
         changed += changes(read_record(source / "env.json"), store.read_json("env.json"))
     if changed:
-        allow = "" if data else ": --allow-changes (allow_changes=True) takes them all the same"
-        raise ValueError(f"extend: {source} was trained otherwise: {'; '.join(changed)}{allow}")
+        allow = "" if data else ": use --allow-changes (allow_changes=True) to reuse its trials"
+        raise ValueError(f"extend: {source} was trained differently: {'; '.join(changed)}{allow}")
 
 
 def save_end(store: Store, number: int, program: Program, state: TrainState, data: Dataset) -> None:
-    """Keeps the last state of a program, which another run trained."""
+    """Saves the last state of a program that another run has trained."""
     with closing(store.states(number, [trial.number for trial in program.trials])) as states:
         states.save(program.config.epochs * length_of(program, data), state)

@@ -1,4 +1,4 @@
-"""What a run folder ends with: summary, table, pictures, and the winner of a sweep as a run of its own."""
+"""Final files of a run folder: summary, table, figures, and the winner of a sweep as a separate run folder."""
 
 import shutil
 from collections.abc import Mapping
@@ -21,14 +21,14 @@ from cnnjax.training import Lanes
 def summarize_run(
     folder: RunFolder, config: TrainConfig | SweepConfig, swept: Swept, data: Dataset, seconds: Mapping[str, float]
 ) -> None:
-    """Writes what a run came to; `summary.json` last, so that it says that the run is complete.
+    """Writes the results of a run; `summary.json` comes last and marks the run as complete.
 
     Args:
-      folder: of the run.
-      config: what was trained: a single run or a sweep.
-      swept: what it came to.
-      data: on which.
-      seconds: what it took.
+      folder: the run folder.
+      config: the configuration of the single run or sweep.
+      swept: the results.
+      data: the data.
+      seconds: the seconds that each part of the run took.
     """
     if isinstance(config, TrainConfig):
         _draw(folder, config, swept)
@@ -85,11 +85,11 @@ def _draw(folder: RunFolder, config: TrainConfig | SweepConfig, swept: Swept) ->
 
 
 def figures_of(config: TrainConfig | SweepConfig, swept: Swept) -> dict[str, Any]:
-    """The Matplotlib figures of a run by name, as notebooks show them; those that have nothing to show are left out.
+    """Returns the Matplotlib figures of a run by name, without those that would be empty.
 
     Args:
-      config: what was trained: a single run or a sweep.
-      swept: what it came to.
+      config: the configuration of the single run or sweep.
+      swept: the results.
     """
     from cnnjax import pictures  # Matplotlib takes half a second
 
@@ -111,27 +111,27 @@ def figures_of(config: TrainConfig | SweepConfig, swept: Swept) -> dict[str, Any
 
 
 def write_tensorboard(folder: RunFolder, swept: Swept) -> None:
-    """A TensorBoard run for each trial, in `tensorboard/`."""
+    """Writes a TensorBoard run for each trial to `tensorboard/`."""
     values = {r.trial.number: {**dict(r.trial.values), "seed": r.trial.config.seed} for r in swept.results}
     tensorboard.write(folder.path / "tensorboard", values, swept.rows, swept.metric)
 
 
 def winner_folder(folder: RunFolder, trial: Trial, swept: Swept, data: Dataset) -> Path:
-    """A trial of a sweep as a run folder of its own, `winner`, which `train.py --resume` can continue.
+    """Writes a trial of a sweep as a separate run folder, which `cnnjax train --resume` can continue.
 
     Args:
-      folder: of the sweep.
-      trial: complete.
-      swept: what the sweep came to.
-      data: on which it was trained.
+      folder: the run folder of the sweep.
+      trial: the trial, which must be complete.
+      swept: the results of the sweep.
+      data: the data.
 
     Returns:
-      The folder: `winner`, or where there is one from before, `winner-2` and so on.
+      The new folder: `winner`, or `winner-2` and so on if it exists.
     """
     program = Program((trial._replace(number=0, point=0),), Lanes())
     names = ("winner", *(f"winner-{number}" for number in range(2, 10**6)))
     name = next(name for name in names if not _finished(folder.path / name))
-    shutil.rmtree(folder.path / name, ignore_errors=True)  # of a process that was killed
+    shutil.rmtree(folder.path / name, ignore_errors=True)  # from a process that was killed
     with RunFolder(folder.path / name) as winner:
         winner.write_json("config.json", describe(trial.config))
         for fact in ("env", "data"):
@@ -143,5 +143,5 @@ def winner_folder(folder: RunFolder, trial: Trial, swept: Swept, data: Dataset) 
 
 
 def _finished(winner: Path) -> bool:
-    """Whether a folder was written to its end, so that it is its owner's."""
+    """Returns whether a folder was written completely, and may have been used since."""
     return (winner / "plan.json").exists()

@@ -1,4 +1,4 @@
-"""What a sweep came to."""
+"""Results of a sweep."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
@@ -19,12 +19,12 @@ from cnnjax.training import Lanes, TrainState, count_parameters
 
 
 class LastStates(Mapping[int, TrainState]):
-    """The last state of each trial, by number, in the shapes of its own network; read when it is asked for.
+    """The last state of each trial, by number, in the shapes of its own network; states are read on access.
 
     Args:
-      programs: that were trained, by number.
-      read: read(number): the last state of a program.
-      spec: what the data is.
+      programs: the trained programs, by number.
+      read: a function from the number of a program to its last state.
+      spec: the specification of the data.
     """
 
     def __init__(self, programs: Sequence[Program], read: Callable[[int], TrainState], spec: Spec):
@@ -33,7 +33,7 @@ class LastStates(Mapping[int, TrainState]):
         self._trials = sorted({trial.number for program in programs for trial in program.trials})
 
     def of(self, trials: Iterable[int]) -> dict[int, TrainState]:
-        """Those of some trials, each program read once."""
+        """Returns the last states of some trials; reads the state of each program once."""
         found: dict[int, TrainState] = {}
         for place, members in homes(list(trials), self._programs).items():
             found |= states_of(self._programs[place], self._read(place), members, self._spec)
@@ -52,18 +52,18 @@ class LastStates(Mapping[int, TrainState]):
 
 
 class Swept(NamedTuple):
-    """What a sweep came to."""
+    """The results of a sweep."""
 
     points: list[Ranked]
-    """Best first, the unstable below the stable."""
+    """The points, best first, as returned by `cnnjax.sweeps.rank`."""
     rows: list[Row]
-    """What `metrics.jsonl` of a run folder holds: one for each trial and epoch."""
+    """The lines of `metrics.jsonl`, one for each trial and epoch."""
     states: LastStates
-    """The last of each trial, by number, in the shapes of its own network."""
+    """The last state of each trial, by number, in the shapes of its own network."""
     tests: dict[int, tuple[float, float]]
-    """Test metric and loss of the winner's trials, by number."""
+    """The test metric and loss of the winner's trials, by number."""
     parameters: int
-    """Trainable numbers of the winner's network."""
+    """The number of trainable parameters of the winner."""
     config: SweepConfig
     spec: Spec
     where: str = ""
@@ -71,7 +71,7 @@ class Swept(NamedTuple):
 
     @property
     def metric(self) -> Metric:
-        """What points are ranked by."""
+        """The metric that ranks points."""
         return self.config.base.metric
 
     @property
@@ -81,12 +81,12 @@ class Swept(NamedTuple):
 
     @property
     def compared(self) -> list[Compared]:
-        """Each point compared with the best, in the order of `points`."""
+        """The comparison of each point with the best, in the order of `points`."""
         return compare(self.points, self.metric, margin=self.config.equal_within)
 
     @property
     def results(self) -> list[Result]:
-        """By trial."""
+        """The results of all trials, by number."""
         return sorted((r for point in self.points for r in point.results), key=lambda r: r.trial.number)
 
     @property
@@ -95,7 +95,7 @@ class Swept(NamedTuple):
         return [name for name, _ in self.config.axes]
 
     def table(self) -> list[dict[str, Any]]:
-        """A row for each trial, for `pandas.DataFrame`: its values, status, parameters, losses and metrics."""
+        """Returns a row for each trial, for `pandas.DataFrame`: values, status, parameters, losses and metrics."""
         sizes: dict[Any, int] = {}
         parameters = {}
         for trial in (result.trial for result in self.results):
@@ -120,13 +120,13 @@ class Swept(NamedTuple):
         return printed("Swept", facts)
 
     def curves(self, quantity: str = "valid_loss") -> Float[np.ndarray, "trials epochs"]:
-        """A quantity of `rows` over epochs, trials as in `results`; NaN where a trial had ended or diverged.
+        """Returns a quantity of `rows` over epochs, for trials as in `results`; NaN after a trial ended or diverged.
 
         Raises:
-          KeyError: `rows` have no such quantity.
+          KeyError: if `rows` do not have the quantity.
         """
         if quantity not in self.rows[0]:
-            raise KeyError(f"{quantity}: there are {', '.join(name for name in self.rows[0] if name != 'trial')}")
+            raise KeyError(f"{quantity}: use one of {', '.join(name for name in self.rows[0] if name != 'trial')}")
         places = {result.trial.number: place for place, result in enumerate(self.results)}
         values = np.full((len(places), max(row["epoch"] for row in self.rows)), np.nan)
         for row in self.rows:
@@ -134,17 +134,17 @@ class Swept(NamedTuple):
         return values
 
     def trained(self, trial: int | None = None) -> Trained:
-        """The network of a trial, by default of the first of the winner's that did not diverge.
+        """Returns the trained network of a trial, by default of the winner's first trial that did not diverge.
 
         Raises:
-          ValueError: there is no such trial.
+          ValueError: if the trial does not exist.
         """
         by_number = {result.trial.number: result for result in self.results}
         if trial is None:
             best = self.winner.results
             trial = next((r.trial.number for r in best if r.status != "diverged"), best[0].trial.number)
         if trial not in by_number:
-            raise ValueError(f"trial: {trial}: this sweep has trials {min(by_number)} to {max(by_number)}")
+            raise ValueError(f"trial: {trial}: must be a trial of this sweep, {min(by_number)} to {max(by_number)}")
         found = by_number[trial]
         rows = [row for row in self.rows if row["trial"] == trial]
         return trained(found.trial.config, self.spec, self.states[trial], rows)._replace(

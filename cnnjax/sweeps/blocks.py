@@ -1,4 +1,4 @@
-"""Points compared under common seeds: each seed is a block, whose effect all points share."""
+"""A randomized block model of points and seeds: each seed is a block, whose effect all points share."""
 
 import math
 from typing import NamedTuple
@@ -8,24 +8,27 @@ from jaxtyping import Float, Int
 
 
 class Blocks(NamedTuple):
-    """The least squares fit of `cost = point + seed + error`, where points may have different seeds."""
+    """The least squares fit of `cost = point + seed + error`; points may have different seeds."""
 
     costs: Float[np.ndarray, " points"]
-    """Of each point, as if all had all seeds; with equal seeds, its mean."""
+    """The adjusted cost of each point; its mean cost if all points have the same seeds."""
     spread: float
-    """Standard deviation of an error, pooled over points; infinite where nothing is left to estimate it from."""
+    """Standard deviation of the errors, pooled over points; infinite without degrees of freedom."""
     freedom: int
     """Degrees of freedom of the spread."""
     kinds: Int[np.ndarray, " points"]
-    """Points of one kind have the same seeds."""
+    """The kind of each point; points of one kind have the same seeds."""
     variances: Float[np.ndarray, "kinds kinds"]
-    """Of the difference between two points, in squares of the spread; infinite where no seed connects them."""
+    """Variance of the difference between points of two kinds, over `spread` squared; infinite if not estimable."""
 
 
 def fit_blocks(costs: Float[np.ndarray, "points seeds"]) -> Blocks:
-    """Fits points and seeds (randomized blocks, Cochran and Cox 1957); NaN where a point lacks a seed.
+    """Fits the effects of points and seeds (randomized blocks, Cochran and Cox 1957).
 
-    The normal equations of the seeds, from which the points are eliminated, are as small as the number of seeds.
+    The points are eliminated from the normal equations, whose size is then the number of seeds.
+
+    Args:
+      costs: the cost of each point under each seed; NaN for missing seeds.
     """
     had = ~np.isnan(costs)
     values, counts = np.where(had, costs, 0), had.sum(1)
@@ -35,7 +38,7 @@ def fit_blocks(costs: Float[np.ndarray, "points seeds"]) -> Blocks:
     seeds = inverse @ (values.sum(0) - shares.T @ values.sum(1))
     points = (values.sum(1) - had @ seeds) / counts
     errors = np.where(had, costs - points[:, None] - seeds, 0)
-    estimable = inverse @ normal  # projects onto what the points determine of the seeds
+    estimable = inverse @ normal  # projects onto the estimable seed effects
     freedom = int(had.sum()) - len(points) - round(float(np.trace(estimable)))
     spread = math.sqrt(float(np.sum(errors**2)) / freedom) if freedom else math.inf
     patterns, kinds = np.unique(had, axis=0, return_inverse=True)
@@ -43,7 +46,7 @@ def fit_blocks(costs: Float[np.ndarray, "points seeds"]) -> Blocks:
 
 
 def _variances(patterns: np.ndarray, inverse: np.ndarray, estimable: np.ndarray) -> np.ndarray:
-    """Variances of differences between points that have the seeds of one pattern and those of another."""
+    """Returns the variances of differences between points with two patterns of seeds."""
     counts = patterns.sum(1)
     shares = patterns / counts[:, None]
     apart = shares[:, None] - shares

@@ -1,4 +1,4 @@
-"""How far a ranking can be trusted: every point of a sweep compared with the best."""
+"""Comparison of every point of a sweep with the best."""
 
 import math
 from collections.abc import Sequence
@@ -12,26 +12,26 @@ from cnnjax.sweeps.blocks import Blocks, fit_blocks
 from cnnjax.sweeps.ranking import Ranked, cost_table
 
 MARGIN = 0.005
-"""Half a percentage point: gaps that are certainly smaller count as none, for metrics that are shares."""
+"""Default margin of metrics that are fractions: half a percentage point."""
 
 _Verdict = Literal["best", "equal", "undecided", "worse", "unstable", "incomplete"]
 _Judged = tuple[float, float, float, _Verdict]
 
 
 class Compared(NamedTuple):
-    """A point compared with the best of the others; in the metric's unit, larger is worse."""
+    """The result of comparing a point with the best; gaps are in the unit of the metric, and larger is worse."""
 
     point: Ranked
     gap: float
-    """What the point is behind the best, each seed's effect taken out; NaN where it was not compared."""
+    """Distance to the best, adjusted for seed effects; NaN if the point was not compared."""
     low: float
     high: float
-    """Simultaneous interval of the gap; infinite or NaN where there are too few seeds."""
+    """`low` and `high` are the simultaneous interval of the gap; infinite or NaN if there are too few seeds."""
     verdict: _Verdict
 
 
 def margin_of(metric: Metric, margin: float | None = None) -> float:
-    """The margin within which points count as equal: half a percentage point of a share, unless told otherwise."""
+    """Returns the margin within which points count as equal; by default `MARGIN` for fractions, else zero."""
     return (MARGIN if metric.percent else 0.0) if margin is None else margin
 
 
@@ -41,21 +41,21 @@ def compare(
     level: float = 0.05,
     margin: float | None = None,
 ) -> list[Compared]:
-    """Compares each point that is complete and not unstable with the best (Hsu 1984).
+    """Compares every complete and stable point with the best (Hsu 1984).
 
-    Each seed's effect, which all points share, is taken out, and the spread of what is left is pooled over
-    points. With probability of at least 1 - `level` all intervals are right at once, under normal errors of equal
-    spread, so that the true best is called worse with a probability of at most `level`. A point is `worse` where
-    its interval begins at or above zero, `equal` where it ends within the margin, and `undecided` otherwise.
+    The comparison removes the effect of each seed, which all points share, and pools the residual variance over
+    points. If errors are normal with equal variance, all intervals contain the true gaps with a probability of at
+    least 1 - `level`, so the true best is judged worse with a probability of at most `level`. A point is `worse`
+    if its interval starts at or above zero, `equal` if the interval ends within the margin, else `undecided`.
 
     Args:
-      points: best first, as `rank` gives them.
-      metric: by which they rank.
-      level: of the family of comparisons.
-      margin: by default half a percentage point for a metric that is a share, and none for others.
+      points: the points, best first, as returned by `rank`.
+      metric: the metric that ranks them.
+      level: the error probability of all comparisons together.
+      margin: the largest gap that counts as equal; see `margin_of` for the default.
 
     Returns:
-      One for each point, in the same order.
+      A comparison for each point, in the same order.
     """
     stable = [point for point in points if point.complete and not point.unstable]
     blocks = fit_blocks(cost_table(stable, metric)) if stable else None
@@ -70,14 +70,14 @@ def compare(
 
 
 def _judged(blocks: Blocks, level: float, margin: float) -> list[_Judged]:
-    """Gap, interval and verdict of each point."""
-    costs = blocks.costs.round(9)  # as in `rank`, so that equal counts are equal
+    """Returns the gap, interval and verdict of each point."""
+    costs = blocks.costs.round(9)  # as in `rank`: rounding errors break no ties
     best = int(np.argmin(costs))
     gaps, half = costs - costs[best], _halves(blocks, level)[blocks.kinds]  # [points, kinds]
     low = gaps - half[:, blocks.kinds[best]]
     worse = (gaps > 0) & (low >= 0)
-    # Any point that is not worse may be the best. The interval reaches to the end of the widest of those to one of
-    # them; among points of a kind that is the first.
+    # Any point that is not worse may be the best, so the upper end is the maximum over all of these. Among points of
+    # a kind, the first one attains it.
     kinds = np.unique(blocks.kinds[~worse])
     leads = np.array([gaps[~worse & (blocks.kinds == kind)].min() for kind in kinds])
     high = np.max(gaps[:, None] - leads + half[:, kinds], axis=1)
@@ -90,7 +90,7 @@ def _judged(blocks: Blocks, level: float, margin: float) -> list[_Judged]:
 
 
 def _halves(blocks: Blocks, level: float) -> np.ndarray:
-    """How far the estimated difference of two points may be from the true one, [kinds, kinds]."""
+    """Returns the half-widths of the intervals of differences between points, [kinds, kinds]."""
     if not blocks.freedom:
         return np.full_like(blocks.variances, math.inf)
     value = critical(len(blocks.costs) - 1, blocks.freedom, level, least_correlation(blocks.variances))
@@ -100,7 +100,7 @@ def _halves(blocks: Blocks, level: float) -> np.ndarray:
 
 
 def least_correlation(variances: np.ndarray) -> float:
-    """The least correlation between the differences of two points to a third; 1/2 where all have the same seeds."""
+    """Returns the minimum correlation between differences of two points to a third; 1/2 if all have the same seeds."""
     with np.errstate(invalid="ignore"):
         one, other = variances[:, :, None], variances[:, None, :]
         found = (one + other - variances) / (2 * np.sqrt(one * other))
@@ -109,11 +109,16 @@ def least_correlation(variances: np.ndarray) -> float:
 
 @lru_cache(maxsize=256)
 def critical(comparisons: int, freedom: int, level: float = 0.05, correlation: float = 0.5) -> float:
-    """The value that the largest of so many t statistics with one control exceeds with a probability of `level`.
+    """Returns the one-sided critical value of Dunnett's test (1955), by numerical integration.
 
-    One-sided, of Dunnett (1955), by numerical integration. Where the statistics are correlated to unequal degrees,
-    the least correlation gives a value that is exceeded at most as often (Slepian 1962); where that is negative,
-    the value is Bonferroni's.
+    The maximum of the t statistics exceeds the value with a probability of `level`. If correlations are unequal, the
+    minimum correlation gives a conservative value (Slepian 1962). If it is negative, Bonferroni's value is returned.
+
+    Args:
+      comparisons: the number of t statistics, which share one control.
+      freedom: the degrees of freedom.
+      level: the error probability.
+      correlation: the correlation between the statistics.
     """
     from scipy.optimize import brentq  # type: ignore[import-untyped]
     from scipy.special import ndtr  # type: ignore[import-untyped]
@@ -125,7 +130,7 @@ def critical(comparisons: int, freedom: int, level: float = 0.05, correlation: f
     z = np.linspace(-8, 8, 401)
     density = np.exp(-(z**2) / 2)
     density /= density.sum()
-    # The root of a chi-square variable over its degrees of freedom.
+    # s is the square root of a chi-square variable divided by its degrees of freedom.
     s = np.linspace(1e-3, 1 + 8 / math.sqrt(2 * freedom) + 4 / freedom, 401)
     weights = np.exp((freedom - 1) * np.log(s) - freedom * (s**2 - 1) / 2)
     weights /= weights.sum()

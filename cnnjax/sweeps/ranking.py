@@ -1,4 +1,4 @@
-"""What a sweep says: points ranked by their seeds, and how far the ranking can be trusted."""
+"""The ranking of the points of a sweep, the ends of its axes, main effects and the analysis of variance."""
 
 import itertools
 import math
@@ -14,12 +14,12 @@ from cnnjax.options import Option, options, text
 from cnnjax.sweeps.blocks import fit_blocks
 from cnnjax.sweeps.trials import Result
 
-_GUESSING = 3  # standard errors from guessing
-_UNSTABLE, _USUAL = 5, 5  # times the median spread, of so many points
+_GUESSING = 3  # standard errors above chance
+_UNSTABLE, _USUAL = 5, 5  # multiple of the median spread, minimum number of points
 
 
 class Summary(NamedTuple):
-    """Mean and sample standard deviation (divisor n - 1); NaN where they do not exist."""
+    """Mean and sample standard deviation (divisor n - 1); NaN if undefined."""
 
     mean: float
     std: float
@@ -27,7 +27,7 @@ class Summary(NamedTuple):
 
 
 def summarize(values: Sequence[float]) -> Summary:
-    """The mean and spread of the values that are finite."""
+    """Returns the mean and standard deviation of the finite values."""
     values = [value for value in values if math.isfinite(value)]
     mean = float(np.mean(values)) if values else math.nan
     std = float(np.std(values, ddof=1)) if len(values) > 1 else math.nan
@@ -42,7 +42,7 @@ class Ranked(NamedTuple):
     valid_metric: Summary
     valid_loss: Summary
     unstable: bool = False
-    """Whether a seed is no better than guessing, or the seeds differ far more than those of other points."""
+    """Whether a seed is no better than guessing, or the spread over seeds is far above that of other points."""
 
     @property
     def complete(self) -> bool:
@@ -50,22 +50,22 @@ class Ranked(NamedTuple):
 
     @property
     def name(self) -> str:
-        """The point as it would be asked for: `learning_rate 0.1 filters 8,16`."""
+        """The values of the point: `learning_rate 0.1 filters 8,16`."""
         return " ".join(f"{name} {text(value)}" for name, value in self.values.items())
 
 
 def rank(results: Sequence[Result], metric: Metric = Accuracy()) -> list[Ranked]:  # noqa: B008 - a frozen value
-    """Points, best first: by the mean of the validation metric, ties by mean validation loss.
+    """Ranks points, best first, by the mean validation metric; the mean validation loss breaks ties.
 
-    Points all of whose seeds are complete come first; then those that were stopped, the longer a
-    point was trained the higher; then those with a diverged seed. Among points that were trained for
-    equally long the unstable ones come last, so that one wins only where there is no other. Where
-    points have different seeds, the effects of the seeds are taken out of their means (`fit_blocks`).
+    Complete points come first, then stopped points, those trained longest first, then points with a
+    diverged seed. Among points trained for the same number of epochs, unstable points come last, so an
+    unstable point wins only if there is no stable one. If points have different seeds, the means are
+    adjusted for seed effects (`fit_blocks`).
 
-    A point is unstable where one of its seeds is within three standard errors of guessing
-    (`Metric.above_chance`), if the sweep has learned: if another point has all seeds more than six
-    above. It is unstable as well where its standard deviation over seeds is above five times the median
-    one, of at least five points with three seeds each.
+    A point is unstable if one of its seeds is at most three standard errors above chance
+    (`Metric.above_chance`), provided that all seeds of some point are more than six standard errors
+    above. A point is also unstable if its standard deviation over seeds exceeds five times the median
+    of at least five points with three seeds or more.
     """
     tiers: dict[tuple[int, float], list[Ranked]] = {}
     for _, group in itertools.groupby(sorted(results, key=_order), lambda result: result.trial.point):
@@ -81,7 +81,7 @@ def _order(result: Result) -> tuple[int, int]:
 
 
 def _tier(point: Ranked) -> tuple[int, float]:
-    """What ranks above any metric: complete, stopped by how long it was trained, a diverged seed, nothing else."""
+    """Returns the sort key that precedes the metric: complete, stopped, with a diverged seed, all diverged."""
     if math.isnan(point.valid_metric.mean):
         return 3, 0
     if point.complete:
@@ -92,7 +92,7 @@ def _tier(point: Ranked) -> tuple[int, float]:
 
 
 def _by_cost(points: Sequence[Ranked], metric: Metric, healthy: bool) -> list[Ranked]:
-    """Points of one tier; where none has a diverged seed, the unstable ones last."""
+    """Sorts the points of one tier by cost; unstable points come last if no seed diverged."""
     costs = [metric.cost(point.valid_metric.mean) for point in points]
     if healthy:
         points = [p._replace(unstable=u) for p, u in zip(points, _unstable(points), strict=True)]
@@ -103,20 +103,20 @@ def _by_cost(points: Sequence[Ranked], metric: Metric, healthy: bool) -> list[Ra
 
     def badness(place: int) -> tuple[bool, float, float]:
         point = points[place]
-        return point.unstable, round(costs[place], 9), point.valid_loss.mean  # rounded, so that equal counts tie
+        return point.unstable, round(costs[place], 9), point.valid_loss.mean  # rounding errors break no ties
 
     return [points[place] for place in sorted(range(len(points)), key=badness)]
 
 
 def cost_table(points: Sequence[Ranked], metric: Metric) -> Float[np.ndarray, "points seeds"]:
-    """What each seed of each point costs; NaN where a point lacks a seed that another has."""
+    """Returns the cost of each seed of each point; NaN for seeds that a point lacks."""
     by_seed = [{r.trial.config.seed: metric.cost(r.valid_metric) for r in point.results} for point in points]
     seeds = sorted(set().union(*by_seed))
     return np.array([[costs.get(seed, math.nan) for seed in seeds] for costs in by_seed])
 
 
 def _unstable(points: Sequence[Ranked]) -> list[bool]:
-    """Which points are, as `rank` says; of points none of which has a diverged seed."""
+    """Returns which points are unstable, as defined in `rank`; the points must have no diverged seed."""
     least = [min(result.above_chance for result in point.results) for point in points]
     learned = any(above > 2 * _GUESSING for above in least)
     guessing = [learned and above <= _GUESSING for above in least]
@@ -128,13 +128,13 @@ def _unstable(points: Sequence[Ranked]) -> list[bool]:
 
 
 class Edge(NamedTuple):
-    """An axis that ends at its best value, so that a better one may lie beyond."""
+    """An axis whose best value is at one of its ends, so a better value may lie beyond."""
 
     name: str
     value: Any
     side: Literal["lowest", "highest"]
     proposed: tuple[Any, ...] | Range
-    """What to try next, with the best value in its middle."""
+    """Values to try next, with the best value in the middle."""
 
 
 class _Limits(NamedTuple):
@@ -145,14 +145,14 @@ class _Limits(NamedTuple):
 
     @classmethod
     def of(cls, option: Option, lowest: float) -> "_Limits":
-        """Those of an option; where it names no least value, an axis without negative numbers gets none."""
+        """Returns the limits of an option; an axis without negative numbers stays non-negative."""
         least, most, below = (option.metadata.get(name) for name in ("least", "most", "below"))
         if least is None and lowest >= 0:
             least = 0
         return cls(least, most, below, option.whole or (option.kind == "static" and type(lowest) is int))
 
     def nearer(self, value: float) -> float:
-        """Half the way from a value to the bound that it must stay below."""
+        """Returns the midpoint of a value and its exclusive upper bound."""
         if self.below is None:
             return math.inf
         half = _digits((self.below - value) / 2)
@@ -160,15 +160,14 @@ class _Limits(NamedTuple):
 
 
 def edges(sweep: SweepConfig, best: Ranked) -> list[Edge]:
-    """The axes at whose end the best value lies, each with a grid that goes on beyond it.
+    """Returns the axes whose best value is at an end, each with proposed values beyond it.
 
-    For numbers, and for tuples of counts that grow together (filters). The proposed grid has as many
-    values as the axis, at least 3, in the spacing of the axis: a ratio where that fits better than a
-    difference (of two values: where one is at least twice the other), for counts doubling or halving.
-    Nothing leaves the range of the option, so that the grid may be shorter; a bound that values must
-    stay below is never approached by more than half the way at once. The ends of a `Range` are its
-    outer tenths; proposed is one of about its width around the best value. Axes that are zipped have
-    no ends of their own.
+    The axes are those of numbers and of tuples of counts that grow together, such as `filters`. The
+    proposed grid has as many values as the axis, but at least 3, and the spacing of the axis: a constant
+    ratio if that fits better than a constant difference (for two values: if one is at least twice the
+    other); tuples double or halve. Values stay within the range of the option, so the grid may be
+    shorter; each step covers at most half the distance to an exclusive upper bound. The ends of a `Range`
+    are its outer tenths, and the proposed range has about the same width. Zipped axes are skipped.
     """
     run, _ = sweep.run({**dict.fromkeys(sweep.paths), **best.values})
     own = {option.path: option for option in options(run)}
@@ -194,7 +193,7 @@ def edges(sweep: SweepConfig, best: Ranked) -> list[Edge]:
 
 
 def _ordered(values: Sequence[Any]) -> list[Any]:
-    """The values of an axis from least to greatest; empty where they have no order."""
+    """Returns the values of an axis in ascending order; empty if they have no order."""
     if len(values) < 2:
         return []
     if all(isinstance(value, int | float) and not isinstance(value, bool) for value in values):
@@ -209,7 +208,7 @@ def _ordered(values: Sequence[Any]) -> list[Any]:
 
 
 def _beyond(ordered: Sequence[Any], upward: bool, option: Option) -> Iterator[Any]:
-    """The values that go on from an end of an axis, as far as the option's range allows."""
+    """Yields the values beyond an end of an axis, within the range of the option."""
     end = value = ordered[-1 if upward else 0]
     if isinstance(end, tuple):
         while upward or max(value) > 1:
@@ -233,14 +232,14 @@ def _beyond(ordered: Sequence[Any], upward: bool, option: Option) -> Iterator[An
 
 
 def _further(ordered: Sequence[float], end: float, steps: int, whole: bool) -> float:
-    """The number so many steps up (or down) from an end of an axis, in its spacing and as round as its values."""
+    """Returns the number `steps` beyond an end of an axis, with the spacing and roundness of its values."""
     gaps = np.diff(ordered)
     positive = [value for value in ordered if value > 0]
     ratios = np.array(positive[1:]) / positive[:-1]
     uneven, uneven_logs = (max(by, default=1) / min(by, default=1) for by in (gaps, np.log(ratios)))
     if len(gaps) == 1:
         geometric = ratios.size and ratios[0] >= 2 and not (whole and gaps[0] <= 2)  # kernels 1 and 3
-    else:  # zero, as in 0, 1e-4, 1e-3, stands outside of a series of ratios
+    else:  # a zero, such as in 0, 1e-4, 1e-3, is not part of the geometric series
         geometric = ratios.size and ordered[0] >= 0 < end and uneven_logs < uneven * (1 - 1e-9)
     if not geometric:
         gap = float(np.mean(gaps))
@@ -258,7 +257,7 @@ def _further(ordered: Sequence[float], end: float, steps: int, whole: bool) -> f
 
 
 def _moved(range: Range, best: float, limits: _Limits) -> Range | None:
-    """A range with the best value in its middle; None where that is not at an end, or nothing lies beyond."""
+    """Returns a range centered on the best value; None if that is not at an end, or no value lies beyond."""
     low, high, width = range.low, range.high, range.high - range.low
     least, most, below, whole = limits
     place = math.log(best / low) / math.log(high / low) if range.log else (best - low) / width
@@ -284,28 +283,28 @@ def _moved(range: Range, best: float, limits: _Limits) -> Range | None:
 
 
 def _digits(value: float, ratio: float = 2) -> float:
-    """The value to two digits, or to as many as tell it from one that is so many times as large."""
+    """Rounds a value to two digits, or to as many as distinguish it from `ratio` times the value."""
     more = max(0, -math.floor(math.log10(5 * (ratio - 1))))
     return float(f"{value:.{1 + more}e}")
 
 
 def _trim(value: float, scale: float) -> float:
-    """The value without the noise of arithmetic between numbers of a scale."""
+    """Rounds off the errors of arithmetic with numbers of a scale."""
     return round(value, 9 - math.floor(math.log10(scale))) + 0.0  # no negative zero
 
 
 def _series(value: float) -> list[float]:
-    """The round numbers 1, 2, 3, 5, 10 around a value."""
+    """Returns the numbers 1, 2, 3, 5, 10 times the power of ten below a value."""
     exponent = math.floor(math.log10(value))
     return [float(f"{digit}e{exponent}") for digit in (1, 2, 3, 5, 10)]
 
 
 def effects(points: Sequence[Ranked]) -> dict[str, dict[str, Summary]]:
-    """What each value of each axis comes to: the mean metrics of the complete points that have it.
+    """Returns a summary of the mean metrics of the complete points, for each value of each axis.
 
-    By the axis's name and the value's `text`, values in the order of the sweep. An axis's main
-    effect is what its means differ by; where not every combination is there and complete, other axes
-    have a part in that.
+    The keys are the name of the axis and the `text` of the value, in the order of the sweep. The
+    differences within an axis are its main effect. If combinations are missing or incomplete, the
+    other axes contribute to these differences.
     """
     found: dict[str, dict[str, list[float]]] = {}
     for point in sorted(points, key=lambda point: point.results[0].trial.number):
@@ -317,12 +316,12 @@ def effects(points: Sequence[Ranked]) -> dict[str, dict[str, Summary]]:
 
 
 def variance_shares(points: Sequence[Ranked]) -> dict[str, float] | None:
-    """The parts of the variance of the trials' validation metrics: analysis of variance (Fisher 1925).
+    """Returns an analysis of variance of the validation metrics of all trials (Fisher 1925).
 
-    Shares of the total sum of squares, which add up to 1: each axis's main effect by its name, each
-    pair's interaction as `learning_rate x filters`, what the seeds have in common under all points as
-    `seed`, and the `rest`. None unless every combination of the values was trained to its end under
-    the same seeds, or where all metrics are equal.
+    The values are fractions of the total sum of squares and add up to 1: the main effect of each axis
+    under its name, the interaction of each pair as `learning_rate x filters`, the main effect of the
+    seeds as `seed`, and the residual as `rest`. Returns None if a combination of values or a seed is
+    missing or incomplete, or if all metrics are equal.
     """
     if not points or not all(point.complete for point in points):
         return None
@@ -344,7 +343,7 @@ def variance_shares(points: Sequence[Ranked]) -> dict[str, float] | None:
     y = y - y.mean()
 
     def mean(*axes: int) -> Any:
-        """Over all other axes."""
+        """Averages over all other axes."""
         return y.mean(tuple(axis for axis in range(y.ndim) if axis not in axes), keepdims=True)
 
     axes = [axis for axis in range(len(names)) if y.shape[axis] > 1]
@@ -357,7 +356,7 @@ def variance_shares(points: Sequence[Ranked]) -> dict[str, float] | None:
 
 
 def shown(summary: Summary, metric: Metric) -> str:
-    """A mean with its standard deviation over seeds, in percent if the metric is a share; `-` where there is none."""
+    """Formats a mean and standard deviation over seeds, in percent for a fraction; `-` if the mean is NaN."""
     if math.isnan(summary.mean):
         return "-"
     spread = "" if math.isnan(summary.std) else " ± " + digits(summary.std, metric)
@@ -365,5 +364,5 @@ def shown(summary: Summary, metric: Metric) -> str:
 
 
 def digits(value: float, metric: Metric) -> str:
-    """A value of a metric, without a unit."""
+    """Formats a value of a metric without its unit."""
     return f"{100 * value:.2f}" if metric.percent else f"{value:.4g}"
