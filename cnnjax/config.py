@@ -110,7 +110,7 @@ class SweepConfig:
         of Optuna, which propose `points` points.
       batch_points: the number of points that Optuna proposes at a time.
       factor: the reduction factor of halving.
-      shard: the part of the points to train, as `2/8` for the second of eight; `extend` joins the parts.
+      shard: the part of the points to train, such as `2/8` for the second of eight; `extend` joins the parts.
       equal_within: the gap to the best within which a point counts as equal, in the unit of the metric; by
         default 0.005 for a metric that is a share, else 0 (`cnnjax.sweeps.compare`).
       more_seeds: (point, count) pairs: points, counted from 0, that are trained with `count` further seeds.
@@ -156,7 +156,7 @@ class SweepConfig:
         if self.search == "halving" and ("epochs",) in paths:
             raise ValueError("epochs: cannot be swept with halving: use --search all")
         if not self.points and self.search in SAMPLERS:
-            raise ValueError(f"points: {self.points}: give the number of points that {self.search} may try, as 64")
+            raise ValueError(f"points: {self.points}: give the number of points that {self.search} may try, such as 64")
         if self.shard is not None and self.search != "all":
             raise ValueError(f"shard: {self.shard}: {self.search} needs all points: use --search all")
         _ = self.part  # raises ValueError if it is invalid
@@ -175,9 +175,9 @@ class SweepConfig:
             if isinstance(value, bool) or not isinstance(value, int):
                 raise ValueError(f"{name}: {value!r}: must be an integer")
         if not isinstance(self.search, str):
-            raise ValueError(f"search: {self.search!r}: must be a string, as 'all'")
+            raise ValueError(f"search: {self.search!r}: must be a string, such as 'all'")
         if not (self.shard is None or isinstance(self.shard, str)):
-            raise ValueError(f"shard: {self.shard!r}: give a part and the number of parts, as '2/8'")
+            raise ValueError(f"shard: {self.shard!r}: give a part and the number of parts, such as '2/8'")
         groups = self.zipped if isinstance(self.zipped, list | tuple) else [None]
         if not all(
             isinstance(group, list | tuple) and all(isinstance(name, str) for name in group) for group in groups
@@ -190,7 +190,7 @@ class SweepConfig:
         margin = self.equal_within
         numeric = margin is None or (isinstance(margin, int | float) and not isinstance(margin, bool))
         if not numeric or not 0 <= (margin or 0) < math.inf:
-            raise ValueError(f"equal_within: {margin!r}: must be a number of at least 0, as 0.005, or None")
+            raise ValueError(f"equal_within: {margin!r}: must be a number of at least 0, such as 0.005, or None")
         pairs = self.more_seeds
         whole = isinstance(pairs, tuple) and all(
             isinstance(pair, tuple) and len(pair) == 2 and {*map(type, pair)} == {int} for pair in pairs
@@ -207,7 +207,7 @@ class SweepConfig:
         """The index of the shard, starting at 0, and the number of shards; (0, 1) for all points."""
         first, slash, count = ("1/1" if self.shard is None else self.shard).partition("/")
         if not (slash and first.isdecimal() and count.isdecimal() and 1 <= int(first) <= int(count)):
-            raise ValueError(f"shard: {self.shard!r}: give a part and the number of parts, as 2/8")
+            raise ValueError(f"shard: {self.shard!r}: give a part and the number of parts, such as 2/8")
         return int(first) - 1, int(count)
 
     @cached_property
@@ -279,7 +279,7 @@ class SweepConfig:
         if range.log and range.low <= 0:
             raise ValueError(f"{name}: {range}: a logarithmic range must start above 0")
         if not self.points:
-            raise ValueError(f"{name}: {range}: give the number of random points with points, as 16")
+            raise ValueError(f"{name}: {range}: give the number of random points with points, such as 16")
 
 
 def alternatives(base: TrainConfig, axes: Iterable[tuple[str, Values]]) -> Iterator[TrainConfig]:

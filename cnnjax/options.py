@@ -146,7 +146,7 @@ class Config:
     """The base class of configurations; decorate subclasses with `config`."""
 
     word: ClassVar[str] = ""
-    """The name of the class on the command line; by default derived from the class name, as `random-shift`."""
+    """The name of the class on the command line; by default derived from the class name, such as `random-shift`."""
 
     def __post_init__(self) -> None:
         # No comparisons here: JAX calls the constructor with tracers.
@@ -164,7 +164,7 @@ class Config:
 
     @classmethod
     def kind(cls) -> str:
-        """Returns the name of the class on the command line, as `cnn` or `cross-entropy`."""
+        """Returns the name of the class on the command line, such as `cnn` or `cross-entropy`."""
         if own := cls.__dict__.get("word"):
             return str(own)
         name = cls.__name__.removesuffix("Config")
@@ -318,7 +318,7 @@ def _check_part(value: Any, hint: Any, where: str) -> None:
         given = f"the class {value.__name__}" if isinstance(value, type) else repr(value)
         names = " or ".join(cls.__name__ for cls in classes)
         article = "an" if names[0] in "AEIOU" else "a"
-        raise ValueError(f"{where}: {given}: must be {article} {names}, as {_example(classes[0])}")
+        raise ValueError(f"{where}: {given}: must be {article} {names}, such as {_example(classes[0])}")
     check(value, where)
 
 
@@ -364,9 +364,9 @@ def _check_static(option: "Option", name: str) -> None:
         raise ValueError(f"{name}: {problem}: {_FIELDS}")
     if not _fits(value, hint):
         if typing.get_args(hint) and set(typing.get_args(hint)) <= {int, ...}:
-            raise ValueError(f"{name}: {value!r}: must be a tuple of integers, as {text(option.default)}")
+            raise ValueError(f"{name}: {value!r}: must be a tuple of integers, such as {text(option.default)}")
         words = getattr(hint, "__name__", None) if not typing.get_args(hint) else str(hint)
-        default = "" if option.default is _MISSING else f", as {text(option.default)}"
+        default = "" if option.default is _MISSING else f", such as {text(option.default)}"
         raise ValueError(f"{name}: {value!r}: must be of type {words}{default}")
     if isinstance(value, int | float) and not isinstance(value, bool):
         _check_range(name, value, option.metadata, int if isinstance(value, int) else float)

@@ -103,7 +103,7 @@ def load_preset(name: str | Path, definitions: Path | None = None) -> Preset:
       TypeError: if `name` is neither a string nor a path.
     """
     if not isinstance(name, str | Path):
-        raise TypeError(f"name: {name!r}: must be the name of a preset or a path, as 'digits'")
+        raise TypeError(f"name: {name!r}: must be the name of a preset or a path, such as 'digits'")
     known = presets()
     path = known.get(str(name)) or Path(name).expanduser()
     if (path / "config.json").is_file():

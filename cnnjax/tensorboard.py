@@ -82,7 +82,7 @@ def _comparable(trials: Mapping[int, Mapping[str, Any]]) -> dict[int, dict[str, 
 
 
 def _run_name(number: str, values: Mapping[str, Any]) -> str:
-    """Returns the name of a folder, as `07 learning_rate=0.1 filters=8,16 seed=2`, with portable characters."""
+    """Returns the name of a folder, such as `07 learning_rate=0.1 filters=8,16 seed=2`, with portable characters."""
     name = " ".join([number, *(f"{name}={text(value)}" for name, value in values.items())])
     return re.sub(r"[^\w.,=+ -]+", "_", name, flags=re.ASCII)[:120].strip()
 

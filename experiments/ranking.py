@@ -1,12 +1,13 @@
-"""How often a comparison with the best is right: simulated sweeps whose true means are known.
+"""Simulates sweeps with known true means, and counts how often the comparison with the best is correct.
 
 python experiments/ranking.py [--tables 500]
 
-12 points, of which one is unstable in the third model; accuracies are a point's mean, an effect of the seed that all
-points share, and an error. In the last two models all points are equally good, the hardest case: the first of them is
-taken for the best. Prints for each model and number of seeds how often the true best is called worse, and how many of
-the others are told apart: by paired t-tests with Holm's correction, and by `cnnjax.sweeps.compare`. In the rows of
-`3 + 5` seeds the best of three seeds and the points that are undecided have five more.
+A sweep has 12 points, one of which is unstable in the third model. An accuracy is the sum of the mean of the point, the
+effect of the seed, which all points share, and an error. In the last two models all points are equally good, which is
+the hardest case; the first one counts as the true best. For each model and number of seeds, the table has how often the
+true best is judged worse, and how many of the other points are distinguished from the best: by paired t-tests with
+Holm's correction, and by `cnnjax.sweeps.compare`. In the rows with `3 + 5` seeds, the best point of three seeds and the
+undecided points have five more.
 """
 
 import argparse
@@ -21,7 +22,7 @@ from cnnjax.sweeps import Compared, Result, Trial, compare, rank
 
 MEANS = 0.97 - np.array([0, 0.002, 0.004, 0.006, 0.008, 0.01, 0.015, 0.02, 0.03, 0.05, 0.1, 0.3])
 ERROR, SEED = 0.005, 0.003  # standard deviations
-CLASSES, EXAMPLES = 10, 1000  # of the validation split, which say what is no better than guessing
+CLASSES, EXAMPLES = 10, 1000  # of the validation split; they determine which seeds are no better than guessing
 EQUAL, UNEQUAL = np.full(12, ERROR), ERROR * np.geomspace(0.5, 2, 12)[np.random.default_rng(1).permutation(12)]
 MODELS = {
     "equal spread": (MEANS, EQUAL),
@@ -34,7 +35,7 @@ BASE = TrainConfig(CNNConfig())
 
 
 def table(model: str, seeds: int, rng: np.random.Generator) -> np.ndarray:
-    """Accuracies [points, seeds]."""
+    """Returns random accuracies, [points, seeds]."""
     means, errors = MODELS[model]
     drawn = means[:, None] + rng.normal(0, SEED, seeds) + rng.normal(size=(12, seeds)) * errors[:, None]
     if model == "one unstable":  # some of its seeds, at least one, stay at chance
@@ -43,7 +44,7 @@ def table(model: str, seeds: int, rng: np.random.Generator) -> np.ndarray:
 
 
 def by_pairs(drawn: np.ndarray) -> set[int]:
-    """The points that paired t-tests against the best, corrected by Holm's method, call worse at 5 %."""
+    """Returns the points that are worse than the best by paired t-tests at 5 % with Holm's correction."""
     best, *others = np.argsort(-drawn.mean(1))
     p = {int(other): float(ttest_rel(drawn[best], drawn[other]).pvalue) for other in others}
     worse: set[int] = set()
@@ -55,7 +56,7 @@ def by_pairs(drawn: np.ndarray) -> set[int]:
 
 
 def compared(drawn: np.ndarray) -> list[Compared]:
-    """What `compare` says; NaN where a point lacks a seed."""
+    """Returns the result of `compare` for accuracies [points, seeds]; NaN marks missing seeds."""
     results = []
     for (p, s), value in np.ndenumerate(drawn):
         trial = Trial(100 * p + s, p, (("point", p),), replace(BASE, seed=s))
@@ -65,17 +66,17 @@ def compared(drawn: np.ndarray) -> list[Compared]:
 
 
 def number(each: Compared) -> int:
-    """The point that was compared."""
+    """Returns the number of the compared point."""
     return each.point.results[0].trial.point
 
 
 def by_comparison(drawn: np.ndarray) -> set[int]:
-    """Those that `compare` calls worse; unstable points are told apart as well."""
+    """Returns the points that are worse or unstable by `compare`."""
     return {number(each) for each in compared(drawn) if each.verdict in ("worse", "unstable")}
 
 
 def in_two_steps(drawn: np.ndarray, first: int = 3) -> set[int]:
-    """Those that `compare` calls worse where only the best and the undecided of the first seeds have the others."""
+    """Returns the points that are worse if only the best and the undecided of the first seeds have the other seeds."""
     decided = [number(each) for each in compared(drawn[:, :first]) if each.verdict not in ("best", "undecided")]
     left = drawn.copy()
     left[decided, first:] = np.nan
@@ -83,13 +84,13 @@ def in_two_steps(drawn: np.ndarray, first: int = 3) -> set[int]:
 
 
 def rates(rule: Callable[[np.ndarray], set[int]], drawn: list[np.ndarray]) -> tuple[str, str]:
-    """How often a rule calls the true best worse, and how many others on average."""
+    """Returns how often a rule judges the true best as worse, and how many others on average."""
     worse = [rule(each) for each in drawn]
     return f"{np.mean([0 in each for each in worse]):.1%}", f"{np.mean([len(each - {0}) for each in worse]):.1f}"
 
 
 def main(tables: int) -> None:
-    """Prints the table."""
+    """Prints the table of all models."""
     print("| model | seeds | best called worse, t-tests | compare | told apart of 11, t-tests | compare |")
     print("|---|---|---|---|---|---|")
     for place, model in enumerate(MODELS):

@@ -322,6 +322,6 @@ def test_only_images_with_labels(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", [3, None, b"digits", Path("digits")])
 def test_a_name_of_data_that_is_no_string_is_named(name: Any) -> None:
     with pytest.raises(
-        TypeError, match=rf"^name: {re.escape(repr(name))}: must be the name of a data set, as 'digits'$"
+        TypeError, match=rf"^name: {re.escape(repr(name))}: must be the name of a data set, such as 'digits'$"
     ):
         load(name)

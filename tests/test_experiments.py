@@ -81,9 +81,9 @@ def test_a_sweep_ranks_records_and_draws(tmp_path: Path) -> None:
     assert "undecided" in table[2]
     assert table[7].startswith("Not significantly different from the best: learning_rate 0.1 filters 4,8")
     assert re.search("^[123] undecided; .*experiments/sweep.py runs/s --add-seeds 2 --pack shapes --quiet$", table[8])
-    assert table[9].startswith("Unstable (a seed no better than guessing, ")
+    assert table[9].startswith("Unstable (a seed is no better than guessing, ")
     assert table[9].endswith(": learning_rate 0.001 filters 4,8; learning_rate 0.001 filters 6,8.")
-    assert table[10].startswith("warning: the best lies on the edge of its grid: filters ")
+    assert table[10].startswith("warning: the best point is on the edge of the grid (filters ")
     assert "experiments/sweep.py digits --epochs 2 " in table[10]
     assert table[10].endswith(" --extend runs/s")
     assert table[11].startswith("12 trials: 8 complete, 4 diverged; compile ")

@@ -310,7 +310,9 @@ def test_a_grid_needs_two_fields_and_a_third_is_panels(names: Sequence[str], pan
         assert len(figure.axes) == panels + 1
         assert len(cells(figure)) == 4
         assert (
-            ("best of 2" in cells(figure)[0, 0]) == ("In each cell the best over" in saying(figure)) == (len(names) > 3)
+            ("best of 2" in cells(figure)[0, 0])
+            == ("Each cell shows the best over" in saying(figure))
+            == (len(names) > 3)
         )
 
 

@@ -555,7 +555,7 @@ def test_seeds_are_added_to_a_whole_sweep_that_has_ended(ended: Path, small: Dat
             cnnjax.sweep(asked, small, store=tmp_path / "b", extend=folder, add_seeds=count, **HOW)
     with pytest.raises(ValueError, match=r"^add_seeds: give the run folder of the sweep as `extend`$"):
         cnnjax.sweep(RATES, small, add_seeds=2)
-    with pytest.raises(TypeError, match=r"^add_seeds: True: must be an integer, as 5$"):
+    with pytest.raises(TypeError, match=r"^add_seeds: True: must be an integer, such as 5$"):
         cnnjax.sweep(RATES, small, extend=ended, add_seeds=True)
     assert not (tmp_path / "b").exists()
 

@@ -387,7 +387,7 @@ def test_a_run_on_two_devices_is_resumed_on_more_and_where_allowed_on_fewer(tmp_
         ({"resume": True}, "resume: True: needs a store"),
         ({"progress": "yes"}, "progress: 'yes': must be True, False, or a function that takes an event"),
         ({"stop": True}, "stop: True: must be a function without arguments"),
-        ({"lanes": 1}, "lanes: 1: must be a string, as 'auto' or '1:2'"),
+        ({"lanes": 1}, "lanes: 1: must be a string, such as 'auto' or '1:2'"),
         ({"save_seconds": "5"}, "save_seconds: '5': must be a number"),
         ({"keep_latest": 1.5}, "keep_latest: 1.5: must be an integer"),
         ({"memory": True}, "memory: True: must be a number"),
@@ -468,7 +468,7 @@ def test_every_trial_is_in_one_shard() -> None:
 
 @pytest.mark.parametrize("shard", ["0/2", "3/2", "2", "a/b", "1/0", "-1/2"])
 def test_a_shard_that_is_none_is_refused(shard: str) -> None:
-    with pytest.raises(ValueError, match=f"shard: '{shard}': give a part and the number of parts, as 2/8"):
+    with pytest.raises(ValueError, match=f"shard: '{shard}': give a part and the number of parts, such as 2/8"):
         replace(SWEEP, shard=shard)
 
 
@@ -483,7 +483,7 @@ def test_shards_on_the_command_line(tmp_path: Path) -> None:
     script("sweep", *sweep, "--name", "whole", "--quiet", cwd=tmp_path)
     for part in "1234":
         done = script("sweep", *sweep, "--shard", f"{part}/4", "--name", f"s{part}", "--quiet", cwd=tmp_path)
-        assert f"shard {part}/4: merge joins the shards" in done.stdout
+        assert f"Shard {part}/4: `cnnjax merge` joins all shards" in done.stdout
     runs = [f"runs/s{part}" for part in "1234"]
     missing = command("merge", *runs[:3], "--name", "some", cwd=tmp_path)
     assert (missing.returncode, missing.stderr.splitlines()[-1]) == (
@@ -498,7 +498,7 @@ def test_shards_on_the_command_line(tmp_path: Path) -> None:
         ("merge", "runs/s1", "runs/s1"): "merge: runs/s1 is given twice",
         ("merge", "runs/s1", "runs"): "merge: runs: is not a run folder",
         ("merge", "runs/s1", "runs/other"): "merge: runs/other is of another sweep: base.epochs 1 there, 2 here",
-        ("sweep", "digits", "--shard", ""): "shard: '': give a part and the number of parts, as 2/8",
+        ("sweep", "digits", "--shard", ""): "shard: '': give a part and the number of parts, such as 2/8",
         (
             "swep",
             "digits",

@@ -702,7 +702,7 @@ def test_what_cannot_be_trained_is_refused_by_name(small: Dataset, changes: dict
         ({"loss": "hinge"}, "loss: 'hinge': must be a Loss, as CrossEntropy()"),
         ({"loss": CrossEntropy}, "loss: the class CrossEntropy: must be a Loss, as CrossEntropy()"),
         ({"metric": CrossEntropy()}, "must be a Metric, as Accuracy()"),
-        ({"optimizer": SGD(schedule="linear")}, "optimizer.schedule: 'linear': must be a Schedule, as Constant()"),  # type: ignore[arg-type]
+        ({"optimizer": SGD(schedule="linear")}, "optimizer.schedule: 'linear': must be a Schedule, such as Constant()"),  # type: ignore[arg-type]
         ({"optimizer": optax.sgd(0.1)}, "must be an Optimizer, as SGD()"),
         ({"optimizer": SGD(learning_rate=-1)}, "learning_rate: -1.0: must be at least 0"),
         ({"augment": Flip()}, "must be a tuple of parts, as (Flip(),)"),

@@ -42,7 +42,7 @@ _SEARCH = {
     "batch_points": "number of points that an Optuna sampler proposes at a time",
     "equal_within": "gap to the best within which a point counts as equal (default: 0.005 for a share, else 0)",
     "add_seeds": "number of further seeds for the best point and the undecided points of a finished run folder",
-    "shard": "part of the points to train, as 2/8 for the second of eight (`merge` joins the parts)",
+    "shard": "part of the points to train, such as 2/8 for the second of eight (`merge` joins the parts)",
 }
 _POINTS = ("axes", "zipped", "points", "seeds", "search", "shard")
 _RESERVED = [(name,) for name in (*(field.name for field in dataclasses.fields(Options)), *_SEARCH)]

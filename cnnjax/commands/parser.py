@@ -91,7 +91,7 @@ def _optional(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec[Any] | None:
 
 @_registry.primitive_rule
 def _several(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec[Any] | None:
-    """Reads any number of values of a type, as `FLOAT ...`."""
+    """Reads any number of values of a type, such as `FLOAT ...`."""
     if info.type_origin is not tuple or typing.get_args(info.type)[1:] != (...,):
         return None
     inner = ConstructorRegistry.get_primitive_spec(PrimitiveTypeInfo.make(typing.get_args(info.type)[0], info.markers))

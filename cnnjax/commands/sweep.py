@@ -1,4 +1,4 @@
-"""Trains the points of a sweep under several seeds, ranks them, and reports how far the ranking can be trusted."""
+"""Trains the points of a sweep under several seeds, ranks them, and compares them with the best."""
 
 import contextlib
 import dataclasses
@@ -26,7 +26,7 @@ _OF_ONE_RUN = {"name", "resume", "extend", "plan", "plan_from", "allow_changes"}
 
 
 def main(config: SweepConfig, options: Options, preset: Preset) -> None:
-    """Trains, and prints what came of it."""
+    """Trains a sweep and prints its results."""
     if options.plan:
         show_plan(config, options, preset)
         return
@@ -36,7 +36,7 @@ def main(config: SweepConfig, options: Options, preset: Preset) -> None:
 
 
 def report(swept: Swept, folder: RunFolder) -> None:
-    """Prints what a sweep came to."""
+    """Prints the results of a sweep."""
     compared = swept.compared
     print(table(swept, compared))
     for line in judged(swept, compared, folder):
@@ -47,7 +47,7 @@ def report(swept: Swept, folder: RunFolder) -> None:
 
 
 def table(swept: Swept, compared: Sequence[Compared]) -> str:
-    """The points, best first, as aligned columns: mean and standard deviation over seeds."""
+    """Formats the points, best first, as aligned columns: mean and standard deviation over seeds."""
     metric, tested = swept.metric, summarize([score for score, _ in swept.tests.values()])
     name = metric.kind().replace("-", " ")
     rows = [["rank", *swept.axes, f"valid {name}", "behind the best", f"test {name}", "seeds"]]
@@ -63,7 +63,7 @@ def table(swept: Swept, compared: Sequence[Compared]) -> str:
 
 
 def _behind(compared: Compared, metric: Metric) -> str:
-    """The gap to the best and its simultaneous interval, with the verdict."""
+    """Formats the gap to the best, its simultaneous interval and the verdict."""
     if compared.verdict in ("best", "incomplete"):
         return ""
     if math.isinf(compared.high) or math.isnan(compared.gap):
@@ -77,40 +77,41 @@ def _stopped(point: Ranked) -> bool:
 
 
 def judged(swept: Swept, compared: Sequence[Compared], folder: RunFolder) -> Iterator[str]:
-    """What the table does not say: what may be as good as the best, effects, and where to look next."""
+    """Yields the lines below the table: points as good as the best, shares of the variance, commands to run next."""
     config, ends, parts = swept.config, edges(swept.config, swept.winner), variance_shares(swept.points)
     if config.more_seeds:
-        yield "Seeds differ from point to point: ranks and gaps take out the effect of each seed."
+        yield "Points have different seeds: ranks and gaps are adjusted for seed effects."
     if level := [each.point for each in compared if each.verdict in ("equal", "undecided")]:
         yield f"Not significantly different from the best: {_some(level)}."
     undecided = sum(each.verdict == "undecided" for each in compared)
     if undecided and config.search == "all" and not config.shard:
-        yield f"{undecided} undecided; more seeds for these and the best: {seeds_command(folder, max(2, config.seeds))}"
+        more = seeds_command(folder, max(2, config.seeds))
+        yield f"{undecided} undecided; to train more seeds for these and the best: {more}"
     if unstable := [each.point for each in compared if each.verdict == "unstable"]:
-        why = "a seed no better than guessing, or a spread far above the usual"
+        why = "a seed is no better than guessing, or the spread over seeds is unusually large"
         yield f"Unstable ({why}), ranked last and not compared: {_some(unstable)}."
     if parts:
-        yield "variance: " + ", ".join(f"{name} {share:.0%}" for name, share in parts.items())
+        yield "Shares of the variance: " + ", ".join(f"{name} {share:.0%}" for name, share in parts.items()) + "."
     if not swept.winner.complete:
-        yield "warning: every point has a seed that diverged: try lower learning rates"
+        yield "warning: every point has a diverged seed: try lower learning rates"
     if config.shard:
-        yield f"shard {config.shard}: merge joins the shards, ranks all points and tests the best"
+        yield f"Shard {config.shard}: `cnnjax merge` joins all shards, ranks their points and tests the best."
     elif ends:
-        which = ", ".join(f"{edge.name} {text(edge.value)} is the {edge.side}" for edge in ends)
+        which = ", ".join(f"{edge.name} {text(edge.value)} is the {edge.side} value" for edge in ends)
         grid = {edge.name: edge.proposed for edge in ends}
-        known = config.search == "all" and not config.points  # so that points come again
+        known = config.search == "all" and not config.points  # then the next sweep has some of the same points
         command = next_command(grid, folder, config) + (f" --extend {shlex.quote(str(folder.path))}" if known else "")
-        yield f"warning: the best lies on the edge of its grid: {which}; next: {command}"
+        yield f"warning: the best point is on the edge of the grid ({which}); a grid around it: {command}"
 
 
 def _some(points: Sequence[Ranked], most: int = 5) -> str:
-    """The names of the first few."""
+    """Lists the names of the first few points."""
     names = "; ".join(point.name for point in points[:most])
     return names + (f"; and {len(points) - most} more" if len(points) > most else "")
 
 
 def seeds_command(folder: RunFolder, count: int) -> str:
-    """The command that trains more seeds for the undecided points of a sweep, on the same machine and data."""
+    """Returns the command that trains more seeds for the best point and the undecided points of a sweep."""
     kept = {field.name for field in dataclasses.fields(Options)} - _OF_ONE_RUN
     words = shell.without(sys.argv[1:], lambda name: name.removeprefix("no_") not in kept)
     preset = [word for word in _positional() if word.endswith(".py")]
@@ -120,17 +121,17 @@ def seeds_command(folder: RunFolder, count: int) -> str:
 
 
 def _positional() -> list[str]:
-    """The words of the command that was typed before its first option."""
+    """Returns the arguments before the first option of the current command."""
     return shell.without(sys.argv[1:], lambda name: True)
 
 
 def _script() -> str:
-    """The command that was typed; of what was merged, the one that sweeps."""
+    """Returns the name of the current command, with `sweep` in place of `merge`."""
     return sys.argv[0].replace("merge", "sweep") if sys.argv[0].endswith("cnnjax merge") else sys.argv[0]
 
 
 def next_command(grid: Mapping[str, Any], folder: RunFolder, config: SweepConfig) -> str:
-    """The command of this sweep with other values; after a merge, a sweep of what was merged."""
+    """Returns the command of a sweep with other values; after a merge, it starts from the merged run folder."""
     script, given = _script(), sys.argv[1:]
     if script != sys.argv[0]:
         preset = shell.without(given, lambda name: name != "preset")[len(_positional()) :][:2]
@@ -150,5 +151,5 @@ def next_command(grid: Mapping[str, Any], folder: RunFolder, config: SweepConfig
 
 
 def command() -> None:
-    """`cnnjax sweep`."""
+    """Runs `cnnjax sweep`."""
     run_command(main, partial(parse, __doc__ or "", several=True))

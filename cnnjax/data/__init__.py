@@ -34,7 +34,7 @@ def load(name: str, data_dir: Path | None = None, cache_dir: Path | None = None)
       TypeError: if `name` is not a string.
     """
     if not isinstance(name, str):
-        raise TypeError(f"name: {name!r}: must be the name of a data set, as 'digits'")
+        raise TypeError(f"name: {name!r}: must be the name of a data set, such as 'digits'")
     cache_dir = cache_dir or cache.default_directory()
     if name == "digits":
         return cache.cached(f"digits-{version('scikit-learn')}-{cache.LAYOUT}", digits.read, cache_dir)

@@ -50,7 +50,7 @@ class LeNet5(nnx.Module):
         rngs: nnx.Rngs,
     ):
         if len(positive("filters", filters)) != 2:
-            raise ValueError(f"filters: {text(tuple(filters))}: LeNet-5 takes two numbers, as 6,16")
+            raise ValueError(f"filters: {text(tuple(filters))}: LeNet-5 takes two numbers, such as 6,16")
         self.activation = Activation(activation)
         maps = Maps(input_shape)
         self.c1 = maps.convolution(filters[0], 5, padding=padding, rngs=rngs)

@@ -1,7 +1,7 @@
-"""Matplotlib figures of what runs recorded: of `rows` as in `metrics.jsonl`, and of `points` as `rank` orders them.
+"""Matplotlib figures of runs, from `rows` as in `metrics.jsonl` and `points` as returned by `cnnjax.sweeps.rank`.
 
-Each function returns a `Figure` that notebooks show and `savefig` writes, or None where there is nothing to show.
-Neither the backend nor the open figures of `pyplot` are touched. Matplotlib is imported with this package.
+Each function returns a `Figure`, which notebooks display and `savefig` writes, or None if there is nothing to show.
+The figures are independent of `pyplot` and its backend. Importing this package imports Matplotlib.
 """
 
 from cnnjax.pictures.curves import compare_curves as compare_curves

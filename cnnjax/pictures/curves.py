@@ -31,12 +31,12 @@ Rows = Sequence[Mapping[str, Any]]
 
 
 def learning_curves(rows: Rows, metric: Metric = Accuracy(), title: str = "") -> Figure:  # noqa: B008 - a frozen value
-    """Loss and metric of one trial over epochs, on the training and the validation split.
+    """Plots the loss and the metric of one trial over epochs, on the training and the validation split.
 
     Args:
       rows: lines of `metrics.jsonl`.
-      metric: whose columns the rows have.
-      title: which run it is.
+      metric: the metric, which the rows must have.
+      title: the title of the figure.
     """
     figure, axes = paper(2)
     for axis, quantity in zip(axes[0], (LOSS, Quantity.of(metric)), strict=True):
@@ -45,7 +45,7 @@ def learning_curves(rows: Rows, metric: Metric = Accuracy(), title: str = "") ->
         axis.set(xlabel="epoch", ylabel=quantity.label)
     legend(figure, [series(0), series(1)], list(_SPLITS.values()))
     gone = np.isinf(runs[0]).any()
-    headline(figure, title, "× diverged: no numbers from this epoch on." if gone else "")
+    headline(figure, title, "× The trial diverged in this epoch." if gone else "")
     return figure
 
 
@@ -55,13 +55,15 @@ def compare_curves(
     metric: Metric = Accuracy(),  # noqa: B008 - a frozen value
     title: str = "",
 ) -> Figure:
-    """Loss and metric over epochs, training beside validation: a mean over seeds for each of the best points.
+    """Plots the loss and the metric of the best points over epochs, for training and validation.
+
+    A curve is the mean over seeds.
 
     Args:
       rows: lines of `metrics.jsonl`.
-      points: as `rank` gives them; the first `CURVES` are drawn.
-      metric: whose columns the rows have.
-      title: which run it is.
+      points: the points, best first, as returned by `rank`; the first `CURVES` are shown.
+      metric: the metric, which the rows must have.
+      title: the title of the figure.
     """
     drawn = points[:CURVES]
     figure, axes = paper(2, 2, 4, 2.5, sharex=True)
@@ -78,13 +80,13 @@ def compare_curves(
     most = f"(best {CURVES} of {len(points)} points)" if len(points) > CURVES else ""
     if len(points) > 1:
         legend(figure, [series(i) for i in range(len(drawn))], lines[:CURVES], f"{names}\n{most}")
-    gone = "× A trial diverged: it has no numbers from this epoch on." if any(map(diverged, drawn)) else ""
+    gone = "× A trial diverged in this epoch." if any(map(diverged, drawn)) else ""
     headline(figure, title, spread(drawn, f"loss and {Quantity.of(metric).words}", "and a band of"), gone)
     return figure
 
 
 def _runs(rows: Rows, trials: Sequence[int], split: str, quantity: Quantity) -> np.ndarray:
-    """A quantity of trials over epochs; NaN after a trial's end, infinite in the epoch in which it diverged."""
+    """Returns a quantity of trials over epochs; NaN after the end of a trial, infinite when it diverged."""
     found = [[row.get(f"{split}_{quantity.name}", np.nan) for row in rows if row["trial"] == trial] for trial in trials]
     values = np.full((len(found), max(map(len, found))), np.nan)
     for line, run in zip(values, found, strict=True):
@@ -93,7 +95,7 @@ def _runs(rows: Rows, trials: Sequence[int], split: str, quantity: Quantity) -> 
 
 
 def _curves(axis: Axes, lines: Sequence[np.ndarray], quantity: Quantity) -> None:
-    """A mean over runs for each of the lines, with a band of one deviation."""
+    """Draws the mean of each array over its runs, with a band of one standard deviation."""
     scale = Scale(quantity, np.concatenate([np.ravel(runs) for runs in lines]))
     gone, seen = [], []
     for number, runs in enumerate(lines):

@@ -1,4 +1,4 @@
-"""What all figures share: paper, headline, legend, the style of a series, and how what diverged is marked."""
+"""Elements that all figures share: title, legend, the style of a series, and markers of diverged trials."""
 
 import io
 from collections import Counter
@@ -23,14 +23,14 @@ STYLES: tuple[tuple[str, Any, str], ...] = (
     ("#000000", (0, (1, 1)), "*"),
     ("#7F7F7F", (0, (8, 2, 2, 2)), "h"),
 )
-"""Color, line style and marker of each series: the colors of Okabe and Ito (2008), and gray for their yellow."""
+"""Color, line style and marker of each series: the colors of Okabe and Ito (2008), with gray instead of yellow."""
 DPI = 120
-_STACKED = 8  # crosses of one place that stand below each other
+_STACKED = 8  # maximum height of a stack of crosses
 _STEP = 0.035
 
 
 class Picture(Figure):
-    """A figure that notebooks show, and that is none of pyplot's."""
+    """A figure that notebooks display, independent of pyplot."""
 
     def _repr_png_(self) -> bytes:
         buffer = io.BytesIO()
@@ -39,13 +39,13 @@ class Picture(Figure):
 
 
 def paper(columns: int = 1, rows: int = 1, width: float = 4.6, height: float = 3.4, **options: Any) -> Any:
-    """A figure and its array of axes [rows, columns], each of a width and height in inches."""
+    """Creates a figure; returns it and its axes [rows, columns], whose width and height are in inches."""
     figure = Picture((width * columns, height * rows), dpi=DPI, layout="constrained")
     return figure, figure.subplots(rows, columns, squeeze=False, **options)
 
 
 def headline(figure: Figure, title: str, *sentences: str) -> None:
-    """Says above a figure which run it shows, and what is seen; last, when the figure has its width and legend."""
+    """Adds a title and sentences about its content to a figure; call it last, when the width is final."""
     beside = sum(legend.get_window_extent().width / figure.dpi for legend in figure.legends)
     width = int((figure.get_figwidth() - beside - 0.2) * 72 / 4.9)
     lines = [line for line in (title, " ".join(filter(None, sentences))) if line]
@@ -55,7 +55,7 @@ def headline(figure: Figure, title: str, *sentences: str) -> None:
 
 
 def legend(figure: Figure, handles: Sequence[Any], labels: Sequence[str], title: str = "") -> None:
-    """A legend to the right of all axes, for which the figure grows."""
+    """Adds a legend to the right of all axes, and enlarges the figure for it."""
     texts = [wrapped(label, LINE) for label in labels]
     head = "\n".join(wrapped(line, LINE) for line in title.splitlines())
     longest = max(len(line) for text in [head, *texts] for line in text.splitlines())
@@ -67,30 +67,30 @@ def legend(figure: Figure, handles: Sequence[Any], labels: Sequence[str], title:
 
 
 def series(number: int) -> Line2D:
-    """The handle of a series in a legend."""
+    """Returns the legend handle of a series."""
     color, line, marker = STYLES[number]
     return Line2D([], [], color=color, linestyle=line, marker=marker, markersize=4, linewidth=1.2)
 
 
 def seeds_of(points: Sequence[Ranked]) -> str:
-    """How many seeds points have, in words."""
+    """Formats the number of seeds of points, such as `5 seeds` or `3 to 8 seeds`."""
     counts = sorted({len(point.results) for point in points})
     many = f"{counts[0]} to {counts[-1]}" if len(counts) > 1 else str(counts[0])
     return f"{many} seeds" if many != "1" else "one seed"
 
 
 def diverged(point: Ranked) -> int:
-    """How many trials of a point diverged."""
+    """Returns how many trials of a point diverged."""
     return sum(result.status == "diverged" for result in point.results)
 
 
 def stopped(point: Ranked) -> bool:
-    """Whether a trial of a point was stopped before its last epoch, and none diverged."""
+    """Returns whether a trial of a point was stopped early, and none diverged."""
     return not diverged(point) and any(result.status == "stopped" for result in point.results)
 
 
 def remark(point: Ranked) -> str:
-    """What has to be said of a point whose trials were not all trained to their end; else nothing."""
+    """Describes an incomplete point, such as `2 of 5 diverged`; empty for a complete one."""
     lost, all = diverged(point), len(point.results)
     if lost:
         return "diverged" if lost == all else f"{lost} of {all} diverged"
@@ -98,13 +98,13 @@ def remark(point: Ranked) -> str:
 
 
 def described(points: Sequence[Ranked]) -> tuple[str, list[str]]:
-    """The names of the fields that vary, and a line for each point with its values and its remark."""
+    """Returns the names of the fields that vary, and a line for each point with its values and `remark`."""
     names, lines = labels(points, fields(points))
     return names, [f"{line} ({remark(p)})" if remark(p) else line for line, p in zip(lines, points, strict=True)]
 
 
 def crosses(axis: Axes, across: Sequence[float], colors: Sequence[Any], top: bool) -> None:
-    """Marks what diverged at the upper or lower edge; crosses of one place are stacked."""
+    """Marks diverged trials with crosses at the upper or lower edge; crosses at the same position are stacked."""
     here = Counter[float]()
     levels = []
     for place in across:
@@ -117,12 +117,12 @@ def crosses(axis: Axes, across: Sequence[float], colors: Sequence[Any], top: boo
 
 
 def room(across: Sequence[float]) -> float:
-    """The share of an axis that `crosses` at places need."""
+    """Returns the fraction of an axis that `crosses` at these positions need."""
     most = max(Counter(across).values(), default=0)
     return 0.03 + _STEP * min(most, _STACKED) if most else 0.0
 
 
 def spread(points: Sequence[Ranked], of: str, drawn: str) -> str:
-    """The sentence on what a deviation is of, and what it is drawn as."""
+    """Returns the sentence that explains the standard deviation in a figure."""
     of, seeds = of[:1].upper() + of[1:], seeds_of(points)
     return f"{of} of one seed." if seeds == "one seed" else f"{of}, mean {drawn} one standard deviation over {seeds}."

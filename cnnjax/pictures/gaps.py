@@ -1,4 +1,4 @@
-"""Every seed of the best points, and how far each point is behind the best."""
+"""Every seed of the best points, and the gap between each point and the best."""
 
 import math
 from collections.abc import Sequence
@@ -16,7 +16,7 @@ from cnnjax.pictures.values import wrapped
 from cnnjax.sweeps import Compared, Ranked, compare
 
 SHOWN = 20
-_LINE = 64  # characters of a line of a name
+_LINE = 64  # maximum number of characters in a line of a name
 _LOOKS = {
     verdict: STYLES[place]
     for verdict, place in {"best": 0, "equal": 2, "undecided": 1, "worse": 3, "unstable": 5, "incomplete": 7}.items()
@@ -24,15 +24,17 @@ _LOOKS = {
 
 
 def gaps_to_best(points: Sequence[Ranked], metric: Metric = Accuracy(), title: str = "") -> Figure | None:  # noqa: B008
-    """A dot for each seed of the best points, and each point's gap to the best with its simultaneous interval.
+    """Plots every seed of the best points, and the gap of each point to the best with its simultaneous interval.
 
-    Gaps, intervals and verdicts are those of `cnnjax.sweeps.compare`. A gap too large for the axis is an arrow at
-    its end. None where there is a single point.
+    Gaps, intervals and verdicts are those of `cnnjax.sweeps.compare`. An arrow marks a gap that exceeds the axis.
 
     Args:
-      points: as `rank` gives them; the first `SHOWN` are drawn, the others counted.
-      metric: by which they rank.
-      title: which run it is.
+      points: the points, best first, as returned by `rank`; the first `SHOWN` are shown.
+      metric: the metric that ranks them.
+      title: the title of the figure.
+
+    Returns:
+      The figure; None if there is only one point.
     """
     if len(points) < 2:
         return None
@@ -53,7 +55,7 @@ def gaps_to_best(points: Sequence[Ranked], metric: Metric = Accuracy(), title: s
     legend(figure, handles, verdicts)
     most = f"The best {SHOWN} of {len(points)} points." if len(points) > SHOWN else ""
     one = "One seed: no intervals."
-    several = "A dot for each seed; the upright line is the mean." if len(points[0].results) > 1 else one
+    several = "A dot for each seed; the vertical line is the mean." if len(points[0].results) > 1 else one
     gone = "× A trial diverged." if any(diverged(each.point) for each in compared) else ""
     interval = "Lines are simultaneous 95 % intervals." if known else ""
     headline(figure, title, most, several, gone, interval)
@@ -61,7 +63,7 @@ def gaps_to_best(points: Sequence[Ranked], metric: Metric = Accuracy(), title: s
 
 
 def _seeds(axis: Axes, compared: Sequence[Compared], quantity: Quantity) -> None:
-    """A dot for each seed, below each other in the order of the seeds, and the mean."""
+    """Draws a dot for each seed, from top to bottom in the order of the seeds, and the mean."""
     values = [[quantity.factor * result.valid_metric for result in each.point.results] for each in compared]
     scale = Scale(quantity, [value for seeds in values for value in seeds])
     gone = []
@@ -82,7 +84,7 @@ def _seeds(axis: Axes, compared: Sequence[Compared], quantity: Quantity) -> None
 
 
 def _gaps(axis: Axes, compared: Sequence[Compared], quantity: Quantity) -> bool:
-    """Gaps with their intervals, an arrow for what is beyond the axis; whether there are intervals."""
+    """Draws gaps with their intervals, or arrows beyond the axis; returns whether there are intervals."""
     known = [each for each in compared if math.isfinite(each.gap)]
     ends = [each.high for each in known if math.isfinite(each.high) and each.verdict != "worse"]
     gaps = [each.gap for each in known]

@@ -1,4 +1,4 @@
-"""A map of the metric over two swept fields, or a map for each value of a third."""
+"""Heat maps of the metric over two swept fields, one for each value of a third."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -16,26 +16,29 @@ from cnnjax.pictures.scale import Quantity, Scale
 from cnnjax.pictures.values import LINE, distinct, fields, is_rate, key, name_of, short, wrapped
 from cnnjax.sweeps import Compared, Ranked, compare, effects
 
-_VALUES = 40  # of a field that can be an axis
+_VALUES = 40  # maximum number of values of an axis
 _PANELS = 6
-_CHARACTER = 0.62  # of its height, with the space around it
+_CHARACTER = 0.62  # width of a character over its height, including space
 
 Cells = dict[tuple[int, int], list[Compared]]
-"""The points of each cell by its row and column, best first."""
+"""The points of each cell, best first, by row and column."""
 
 
 def grid(points: Sequence[Ranked], metric: Metric = Accuracy(), title: str = "") -> Figure | None:  # noqa: B008
-    """The metric over two fields, with a map for each value of a third; None where no two fields form a grid.
+    """Plots heat maps of the metric over two fields, one for each value of a third.
 
-    Of the fields that vary those with the largest main effects are shown, a learning rate across. Fields form a grid
-    where at least half of their combinations were trained, as those drawn at random from ranges were not. Of points
-    that differ only in further fields the best is shown. Colors are those of `Scale.shades`. What diverged, was
-    stopped or is unstable (as `compare` finds it) is marked. Fields that a point lacks are `-`.
+    The figure shows the varying fields with the largest main effects, with a learning rate on the horizontal axis.
+    Fields form a grid if at least half of their combinations were trained; values drawn at random from ranges
+    usually do not. Each cell shows the best of the points that differ only in other fields. Labels mark diverged,
+    stopped and unstable points. A field that a point lacks is `-`.
 
     Args:
-      points: as `rank` gives them.
-      metric: by which they rank.
-      title: which run it is.
+      points: the points, best first, as returned by `rank`.
+      metric: the metric that ranks them.
+      title: the title of the figure.
+
+    Returns:
+      The figure; None if no two fields form a grid.
     """
     columns = fields(points)
     shown = _chosen(points, columns)
@@ -70,13 +73,13 @@ def grid(points: Sequence[Ranked], metric: Metric = Accuracy(), title: str = "")
     scale.bar(used)
     figure.set_size_inches(figure.get_figwidth() + 1.8, figure.get_figheight() + 0.8)
     rest = [name_of(name) for name in columns if name not in shown]
-    best = f"In each cell the best over {', '.join(rest)}." if rest else ""
+    best = f"Each cell shows the best over {', '.join(rest)}." if rest else ""
     headline(figure, title, spread(points, f"validation {quantity.label}", "±"), best)
     return figure
 
 
 def _chosen(points: Sequence[Ranked], columns: Mapping[str, Sequence[Any]]) -> list[str]:
-    """The field across, the one down, and the one of the panels if there is one; none where nothing forms a grid."""
+    """Returns the fields of the columns, the rows and, if any, the panels; empty if no two fields form a grid."""
     means = {name: [mean.mean for mean in by.values() if mean.n] for name, by in effects(points).items()}
     counts = {name: len(distinct(column)) for name, column in columns.items()}
     usable = sorted(
@@ -94,7 +97,7 @@ def _chosen(points: Sequence[Ranked], columns: Mapping[str, Sequence[Any]]) -> l
 
 
 def _value(point: Ranked, quantity: Quantity) -> str:
-    """A mean with its deviation below."""
+    """Formats a mean, with its standard deviation on a second line."""
     mean, std, _ = quantity.summary(point)
     if math.isnan(mean):
         return "diverged"
@@ -102,20 +105,20 @@ def _value(point: Ranked, quantity: Quantity) -> str:
 
 
 def _notes(group: Sequence[Compared]) -> str:
-    """What has to be said of a cell besides."""
+    """Returns the remarks on a cell, such as `unstable` or `best of 3`."""
     point, verdict = group[0].point, group[0].verdict
     said = "unstable" if verdict == "unstable" else remark(point) if math.isfinite(point.valid_metric.mean) else ""
     return "\n".join(filter(None, [wrapped(said, 12), f"best of {len(group)}" if len(group) > 1 else ""]))
 
 
 def _font(cells: Sequence[Cells], quantity: Quantity, width: float) -> float:
-    """The size of letters, in points, at which every line fits a width in points."""
+    """Returns the font size in points at which every line fits a width in points."""
     words = [_value(group[0].point, quantity) for part in cells for group in part.values()]
     return max(4.5, min(9, width / max(len(line) for word in words for line in word.splitlines()) / _CHARACTER))
 
 
 def _map(axis: Axes, cells: Cells, scale: Scale, best: Ranked, font: float) -> None:
-    """A colored cell for each group, gray where all trials diverged, blank where there is no point."""
+    """Draws a colored cell for each group; a cell is gray if all trials diverged, and blank without points."""
     shades, quantity = scale.shades(), scale.quantity
     for (row, column), group in cells.items():
         point, notes = group[0].point, _notes(group)
@@ -132,7 +135,7 @@ def _map(axis: Axes, cells: Cells, scale: Scale, best: Ranked, font: float) -> N
 
 
 def _label(axes: Any, across: Sequence[Any], down: Sequence[Any], longest: int) -> None:
-    """Ticks for the values of both fields; labels fit the cells."""
+    """Sets the ticks of both fields, with labels that fit the cells."""
     words = [wrapped(short(value, LINE), max(4, longest)) for value in across]
     lines = [wrapped(short(value, LINE), 16) for value in down]
     for axis in axes.flat:

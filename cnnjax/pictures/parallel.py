@@ -1,4 +1,4 @@
-"""Every point as a line through its values."""
+"""Parallel coordinates: every point as a line through its values."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -26,15 +26,17 @@ def parallel_coordinates(
     metric: Metric = Accuracy(),  # noqa: B008 - a frozen value
     title: str = "",
 ) -> Figure | None:
-    """A line for each point through an axis for each swept field that varies, to its metric, whose best is on top.
+    """Plots points in parallel coordinates, with an axis for each varying field and one for the metric.
 
-    The best point is thick, and one all of whose trials diverged is dashed and gray. None where fewer than two fields
-    vary.
+    The line of the best point is thick. Lines of points whose trials all diverged are gray and dashed.
 
     Args:
-      points: as `rank` gives them.
-      metric: by which they rank.
-      title: which run it is.
+      points: the points, best first, as returned by `rank`.
+      metric: the metric that ranks them.
+      title: the title of the figure.
+
+    Returns:
+      The figure; None if fewer than two fields vary.
     """
     columns = fields(points)
     if len(columns) < 2:
@@ -59,13 +61,13 @@ def parallel_coordinates(
     axis.set_axis_off()
     axis.set(xlim=(-0.1, len(columns) + 0.1), ylim=(-0.05 if there.all() else -0.15, 1.05))
     scale.bar([axis])
-    best = "The best is thick." if there.any() else ""
+    best = "The thick line is the best point." if there.any() else ""
     headline(figure, title, f"A line for each point, {seeds_of(points)} each.", best)
     return figure
 
 
 def _last(scale: Scale, means: np.ndarray) -> Column:
-    """The heights of the means on the last axis, and its labels; the best has its own."""
+    """Returns the heights of the means on the last axis, and its labels, of which one is the best mean."""
     heights = np.full(len(means), _LOST)
     there = np.isfinite(means)
     if not there.any():
@@ -81,7 +83,7 @@ def _last(scale: Scale, means: np.ndarray) -> Column:
 
 
 def _rulers(axis: Axes, names: Sequence[str], columns: Sequence[Column]) -> None:
-    """An upright line for each column, with its name and labels."""
+    """Draws a vertical axis for each column, with its name and labels."""
     box: dict[str, Any] = {"facecolor": "w", "edgecolor": "none", "alpha": 0.85, "pad": 0.6}
     small: dict[str, Any] = {"va": "center", "fontsize": "x-small", "bbox": box, "zorder": 5}
     for place, (name, (_, ticks)) in enumerate(zip(names, columns, strict=True)):

@@ -27,21 +27,23 @@ from cnnjax.pictures.values import fields, is_numeric, is_rate, key, labels, nam
 from cnnjax.sweeps import Ranked
 
 COMBINATIONS = len(STYLES)
-_BESIDE = 0.008  # from a curve to the next, so that their bars can be told apart
+_BESIDE = 0.008  # horizontal shift between curves, so that their error bars do not overlap
 
 
 def rate_curves(points: Sequence[Ranked], metric: Metric = Accuracy(), title: str = "") -> Figure | None:  # noqa: B008
-    """Validation loss and metric over the learning rate, a curve for each combination of the other swept fields.
+    """Plots the validation loss and metric over the learning rate, for each combination of the other swept fields.
 
-    Without several learning rates the first number that has several values takes their place; without one there is
-    no figure. Where most combinations have a single value of it, as those of points drawn at random do, points stand
-    alone, colored by the first of the other fields.
+    If the learning rate does not vary, the horizontal axis is the first number that does. If most combinations have
+    only one value, as with points drawn at random, the figure has separate dots, colored by the first of the other
+    fields. Error bars are one standard deviation, and crosses at the edge mark diverged trials.
 
     Args:
-      points: as `rank` gives them. A deviation is a bar, a trial that diverged a cross at the worse edge. Of
-        combinations the best `COMBINATIONS` are drawn.
-      metric: by which they rank.
-      title: which run it is.
+      points: the points, best first, as returned by `rank`; the best `COMBINATIONS` combinations have curves.
+      metric: the metric that ranks them.
+      title: the title of the figure.
+
+    Returns:
+      The figure; None if no number varies.
     """
     columns = fields(points)
     numbers = [name for name, column in columns.items() if is_numeric(column)]
@@ -78,14 +80,14 @@ def rate_curves(points: Sequence[Ranked], metric: Metric = Accuracy(), title: st
         axis.set(xlabel=name_of(rate), ylabel=f"validation {quantity.label}", xlim=(-0.05, 1.05))
         axis.grid(alpha=0.3)
     early = "Hollow: stopped early." if any(map(stopped, points)) else ""
-    gone = "× A trial diverged; the mean is that of the others." if any(diverged(points[i]) for i in shown) else ""
-    what = spread(points, f"loss and {Quantity.of(metric).words}", "and a bar of")
+    gone = "× A trial diverged; the mean is over the others." if any(diverged(points[i]) for i in shown) else ""
+    what = spread(points, f"loss and {Quantity.of(metric).words}", "and error bars of")
     headline(figure, title, what, gone, early)
     return figure
 
 
 def _grouped(columns: Mapping[str, Sequence[Any]], count: int) -> list[list[int]]:
-    """Points, by index, that agree in some fields; the group with the best point first."""
+    """Groups the indices of points by the values of some fields; the group with the best point comes first."""
     groups: dict[tuple[str, ...], list[int]] = {}
     for i in range(count):
         groups.setdefault(tuple(key(column[i]) for column in columns.values()), []).append(i)
@@ -93,7 +95,7 @@ def _grouped(columns: Mapping[str, Sequence[Any]], count: int) -> list[list[int]
 
 
 def _shades(axes: Any, name: str, values: Sequence[float]) -> Any:
-    """A color for each number, and a bar that shows which is which."""
+    """Returns a color for each number, and adds a color bar."""
     figure = axes[0].figure
     figure.set_figwidth(figure.get_figwidth() + 0.8)
     shades = ScalarMappable(cmap="viridis")
@@ -107,7 +109,7 @@ def _shades(axes: Any, name: str, values: Sequence[float]) -> Any:
 def _kinds(
     figure: Figure, points: Sequence[Ranked], columns: Mapping[str, Sequence[Any]], groups: Sequence[Sequence[int]]
 ) -> Any:
-    """A color for each point by its group, gray after the first `COMBINATIONS`, and a legend of the fields."""
+    """Returns a color for each point by its group, gray after the first `COMBINATIONS`, and adds a legend."""
     colors = np.tile(to_rgba("0.8"), (len(points), 1))
     for group, (color, *_) in zip(groups, STYLES, strict=False):
         colors[group] = to_rgba(color)
@@ -123,7 +125,7 @@ def _kinds(
 def _dots(
     axis: Axes, points: Sequence[Ranked], quantity: Quantity, across: Any, shift: Any, looks: tuple[Any, Any]
 ) -> None:
-    """Means as dots with a deviation around them, hollow where a point was stopped, and crosses for what diverged."""
+    """Draws means as dots with error bars, hollow for stopped points, and crosses for diverged trials."""
     mean, std = np.array([quantity.summary(point)[:2] for point in points]).T
     scale, std = Scale(quantity, mean), np.nan_to_num(std)
     (colors, markers), there, beside = looks, np.isfinite(mean), across + shift
@@ -131,7 +133,7 @@ def _dots(
     axis.vlines(beside[there], low[there], high[there], colors=colors[there], linewidth=1, alpha=0.5)
     faces = np.where([[stopped(point)] for point in points], 1.0, colors)
     size = 16 if len(points) < 200 else 9
-    for marker in dict.fromkeys(markers[::-1]):  # the best over the others
+    for marker in dict.fromkeys(markers[::-1]):  # the best is drawn on top
         over = np.flatnonzero(there & (markers == marker))[::-1]
         axis.scatter(beside[over], mean[over], c=faces[over], edgecolors=colors[over], s=size, marker=marker, zorder=3)
     gone = [i for i, point in enumerate(points) if diverged(point)]

@@ -1,4 +1,4 @@
-"""How losses and metrics are shown: their name, their unit, and the axis on which differences can be seen."""
+"""Names, units and axis scales of losses and metrics."""
 
 import math
 from collections.abc import Iterable, Sequence
@@ -18,7 +18,7 @@ _OFFSET = 0.1  # percent: keeps a perfect accuracy on the axis
 
 
 class Quantity(NamedTuple):
-    """What is shown: the loss or a metric."""
+    """The loss or a metric, as figures show it."""
 
     name: str
     percent: bool = False
@@ -26,31 +26,31 @@ class Quantity(NamedTuple):
 
     @classmethod
     def of(cls, metric: Metric) -> "Quantity":
-        """A metric."""
+        """Returns the quantity of a metric."""
         return cls(metric.name, metric.percent, metric.higher_is_better)
 
     @property
     def words(self) -> str:
-        """As it is named in a sentence."""
+        """The name in a sentence."""
         return name_of(self.name)
 
     @property
     def label(self) -> str:
-        """With its unit, as `accuracy (%)`."""
+        """The name with its unit, such as `accuracy (%)`."""
         return self.words + (" (%)" if self.percent else "")
 
     @property
     def factor(self) -> float:
-        """From what is recorded to what is shown."""
+        """The factor from recorded to displayed values."""
         return 100 if self.percent else 1
 
     def summary(self, point: Ranked) -> Summary:
-        """What a point came to, in the unit that is shown."""
+        """Returns the summary of a point in displayed units."""
         mean, std, n = point.valid_loss if self == LOSS else point.valid_metric
         return Summary(self.factor * mean, self.factor * std, n)
 
     def write(self, value: float, digits: int = 4) -> str:
-        """A value that is shown, with two places in percent, else with so many digits."""
+        """Formats a displayed value, with two decimals in percent, else with `digits` significant digits."""
         return f"{value:.2f}" if self.percent else f"{value:.{digits}g}"
 
 
@@ -58,15 +58,15 @@ LOSS = Quantity("loss")
 
 
 class Scale:
-    """Where values of a quantity lie on an axis.
+    """The axis scale of a quantity.
 
-    Shares lie by the logarithm of their distance from perfect, -log(100.1 - accuracy): 98 is as far from 99 as 96 from
-    98, and where all are low the axis is nearly linear. Positive values over more than a decade lie by their logarithm,
-    others as they are.
+    Percentages are placed at the logarithm of their distance from perfect, -log(100.1 - accuracy): 98 is as far from
+    99 as 96 from 98, and the scale is nearly linear if all are low. Positive values that span more than a decade are
+    placed at their logarithm, others on a linear scale.
 
     Args:
-      quantity: what is shown.
-      values: in the unit that is shown; those that are not finite do not count.
+      quantity: the quantity.
+      values: values in displayed units; values that are not finite are ignored.
     """
 
     def __init__(self, quantity: Quantity, values: Iterable[float]):
@@ -77,35 +77,35 @@ class Scale:
         self._mirrored = quantity.percent and quantity.higher_is_better
 
     def place(self, values: Any) -> Any:
-        """Where values lie; grows with them."""
+        """Returns the positions of values, which increase with the values."""
         if not self.logarithmic:
             return np.asarray(values, float)
         logs = np.log(np.maximum(self._rest(np.asarray(values, float)) + self._offset, 1e-30))
         return -logs if self._mirrored else logs
 
     def value(self, places: Any) -> Any:
-        """What lies at places; the inverse of `place`."""
+        """Returns the values at positions; the inverse of `place`."""
         places = np.asarray(places, float)
         if not self.logarithmic:
             return places
         return self._rest(np.exp(-places if self._mirrored else places) - self._offset)
 
     def _rest(self, values: Any) -> Any:
-        """What a share is short of perfect, and back."""
+        """Converts a percentage to its distance from perfect, and back."""
         return 100 - values if self._mirrored else values
 
     def clip(self, values: Any) -> Any:
-        """Values that can be shown: shares within 0 and 100 %, and nothing far below the least on a logarithm."""
+        """Clips percentages to [0, 100], and limits values on a logarithmic scale to half the minimum."""
         if self.quantity.percent:
             return np.clip(values, 0, 100)
         return np.maximum(values, self.values[0] / 2) if self.logarithmic else values
 
     def cost(self, values: Any) -> Any:
-        """Places, or their negatives, so that less is better."""
+        """Returns positions with the sign for which lower is better."""
         return -self.place(values) if self.quantity.higher_is_better else self.place(values)
 
     def marks(self, low: float, high: float, gap: float = 0.12) -> list[float]:
-        """Round values from the one to the other that lie at least a gap apart, as a share of the axis."""
+        """Returns round values in a range that are at least `gap` apart, a fraction of the axis."""
         ends = sorted(float(self._rest(end)) for end in (low, high))
         ratio = (ends[1] + self._offset) / max(ends[0] + self._offset, 1e-30) if self.logarithmic else 1
         if ratio < 4:
@@ -121,12 +121,12 @@ class Scale:
         return sorted(found)
 
     def on(self, axis: Axes, values: Any = (), room: float = 0.0, along: str = "y") -> None:
-        """Makes this a scale of axes, with room at the worse end, as a share of the axis.
+        """Applies the scale to an axis.
 
         Args:
-          axis: the axes.
-          values: what has to be seen besides the scale's own values.
-          room: for the marks of trials that diverged.
+          axis: the Matplotlib axes.
+          values: further values that must be visible.
+          room: the fraction of the axis that is left free at the worse end, for the crosses of diverged trials.
           along: `y` or `x`.
         """
         finite = np.array([*self.values, *(value for value in np.ravel(values) if math.isfinite(value))])
@@ -145,9 +145,9 @@ class Scale:
         getattr(axis, f"set_{along}ticks")(marks, [f"{mark:g}" for mark in marks], minor=False)
 
     def shades(self) -> ScalarMappable:
-        """A color for each value: the brightest for the best, the darkest for twice the way from there to the median.
+        """Returns the color map: the best value is brightest; the darkest is twice as far from it as the median.
 
-        A few bad values hide nothing; they are as dark as the darkest.
+        Worse values have the darkest color too, so a few bad values do not hide the differences between the others.
         """
         costs = np.sort(self.cost(self.values)) if len(self.values) else np.zeros(1)
         best, worst = float(costs[0]), float(costs[-1])
@@ -160,7 +160,7 @@ class Scale:
         return shades
 
     def bar(self, axes: Sequence[Axes]) -> None:
-        """A bar beside axes that shows which color is which value; none where there are no values."""
+        """Adds a color bar beside axes, unless there are no values."""
         if not len(self.values):
             return
         shades = self.shades()

@@ -1,4 +1,4 @@
-"""The values of swept fields: which vary, where they lie on an axis, and how they are written."""
+"""The values of swept fields: which fields vary, and the positions and labels of values on an axis."""
 
 import math
 import textwrap
@@ -13,12 +13,12 @@ from cnnjax.options import Config, text
 from cnnjax.sweeps import Ranked
 
 LINE = 40
-"""Characters of a line in a legend."""
-_FEW = 8  # values of a number that all have a label
+"""Maximum number of characters in a line of a legend."""
+_FEW = 8  # maximum number of numeric values that all have a label
 
 
 class _Lacking:
-    """In place of a value that a point lacks."""
+    """A placeholder for a value that a point lacks."""
 
     def __str__(self) -> str:
         return "-"
@@ -28,10 +28,10 @@ _LACKING = _Lacking()
 
 
 def fields(points: Sequence[Ranked]) -> dict[str, list[Any]]:
-    """The swept fields that vary, with a value for each point.
+    """Returns the swept fields that vary, with a value for each point.
 
-    In the order of the points, each after what precedes it there. A point may lack fields: those of parts that it
-    does not have. A field with a single value that some points lack goes with the part that has it, and is left out.
+    Fields have the same order as in the points. A point may lack the fields of parts that it does not have. A field
+    with only one value is left out, even if some points lack it, because it varies only with its part.
     """
     names: list[str] = []
     for point in points:
@@ -45,7 +45,7 @@ def fields(points: Sequence[Ranked]) -> dict[str, list[Any]]:
 
 
 def _kinds(column: list[Any]) -> list[Any]:
-    """Parts by their kind, where that tells them apart: `sgd` for `sgd momentum=0.5`."""
+    """Replaces parts by their kind if kinds are distinct, such as `sgd momentum=0.5` by `sgd`."""
     parts = [value for value in column if isinstance(value, Config)]
     if not parts or len({part.kind() for part in parts}) < len(distinct(parts)):
         return column
@@ -53,7 +53,7 @@ def _kinds(column: list[Any]) -> list[Any]:
 
 
 def labels(points: Sequence[Ranked], columns: Mapping[str, Sequence[Any]]) -> tuple[str, list[str]]:
-    """The names of some fields, and a line for each point with its values of them, cut to a few characters."""
+    """Returns the names of fields, and a line for each point with its values, each shortened."""
     names = " / ".join(name_of(field).replace(" ", "\N{NO-BREAK SPACE}") for field in columns)
     longest = max(16, LINE // max(1, len(columns)))
     lines = [" / ".join(short(column[i], longest) for column in columns.values()) for i in range(len(points))]
@@ -61,17 +61,17 @@ def labels(points: Sequence[Ranked], columns: Mapping[str, Sequence[Any]]) -> tu
 
 
 def places(values: Sequence[Any], gap: float, log: bool | None = None) -> tuple[Any, list[tuple[float, str]]]:
-    """Where values lie between 0 and 1, and labels for some places there, at least a gap apart.
+    """Returns the positions of values between 0 and 1, and tick labels that are at least `gap` apart.
 
-    What is no number lies by its order. Numbers from zero up lie by their logarithm, with zero a
-    little below the others, if that is asked for, or if they span over a decade and crowd at its
-    lower end. What is off or lacking lies below the numbers.
+    Values that are not numbers are evenly spaced in their order. Non-negative numbers are placed at
+    their logarithm, with zero below the others, if `log` is true, or if it is None and they span more
+    than a decade and crowd at the lower end. None and missing values are placed below the numbers.
     """
     below = [value for value in distinct(values) if not isinstance(value, Real)] if is_numeric(values) else []
     if not below:
         return _spread(values, gap, log)
     step = min(0.15, 0.5 / len(below))
-    start = step * len(below)  # where the numbers begin
+    start = step * len(below)  # position of the least number
     here = {key(value): step * i for i, value in enumerate(below)}
     ticks = [(step * i, short(value)) for i, value in enumerate(below)]
     inner, marks = _spread([value for value in values if key(value) not in here], gap / (1 - start), log)
@@ -83,7 +83,7 @@ def places(values: Sequence[Any], gap: float, log: bool | None = None) -> tuple[
 
 
 def _spread(values: Sequence[Any], gap: float, log: bool | None) -> tuple[Any, list[tuple[float, str]]]:
-    """The places of values all of which are numbers, or none need be."""
+    """Returns the positions and ticks of values that are all numbers, or all to be placed by their order."""
     different = distinct(values)
     if not different:
         return np.zeros(0), []
@@ -116,13 +116,13 @@ def _spread(values: Sequence[Any], gap: float, log: bool | None) -> tuple[Any, l
         if ticks and at - ticks[-1][0] < gap:
             if mark != marks[-1][0] or len(ticks) == 1:
                 continue
-            ticks.pop()  # the last has its label rather than the one before it
+            ticks.pop()  # the last value always has a label
         ticks.append((at, label))
     return place(numbers), ticks
 
 
 def round_numbers(low: float, high: float, logarithmic: bool) -> list[float]:
-    """Round numbers from the one to the other."""
+    """Returns the round numbers in a range."""
     if logarithmic:
         digits = (1, 2, 5) if high < 100 * low else (1, 3) if high < 1e4 * low else (1,)
         decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
@@ -133,24 +133,24 @@ def round_numbers(low: float, high: float, logarithmic: bool) -> list[float]:
 
 
 def is_numeric(values: Iterable[Any]) -> bool:
-    """Whether there are numbers, and nothing else but what is off or lacking."""
+    """Returns whether all values are finite numbers, apart from None and missing values."""
     rest = [value for value in values if value is not None and value is not _LACKING]
     finite = (isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value) for value in rest)
     return bool(rest) and all(finite)
 
 
 def present(values: Iterable[Any]) -> list[Any]:
-    """Those values that are not lacking."""
+    """Returns the values that are not missing."""
     return [value for value in values if value is not _LACKING]
 
 
 def name_of(field: str) -> str:
-    """A field as it is written on an axis."""
+    """Returns the label of a field."""
     return field.replace("_", " ")
 
 
 def short(value: Any, longest: int = 16) -> str:
-    """A value in few characters, none of which Matplotlib takes for mathematics."""
+    """Formats a value in a few characters, and escapes those that Matplotlib interprets as math."""
     if isinstance(value, Real) and not isinstance(value, Integral):
         return f"{float(value):.4g}"
     word = " ".join(text(value).split())
@@ -160,12 +160,12 @@ def short(value: Any, longest: int = 16) -> str:
 
 
 def key(value: Any) -> str:
-    """What tells values of a field apart."""
+    """Returns a string that identifies a value of a field."""
     return "" if value is _LACKING else text(value)
 
 
 def distinct(values: Iterable[Any]) -> list[Any]:
-    """Each value once: what is lacking or off, then numbers, tuples, words and whatever else there is."""
+    """Returns the distinct values in order: missing values, None, numbers, tuples, then all others as text."""
 
     def order(value: Any) -> tuple[int, Any]:
         if value is None or value is _LACKING:
@@ -178,10 +178,10 @@ def distinct(values: Iterable[Any]) -> list[Any]:
 
 
 def wrapped(words: str, width: int) -> str:
-    """Words in lines of at most so many characters; longer words are broken."""
+    """Wraps text into lines of at most `width` characters; longer words are broken."""
     return "\n".join(textwrap.wrap(words, width))
 
 
 def is_rate(field: str) -> bool:
-    """Whether a field is a learning rate, of whichever part."""
+    """Returns whether a field is the learning rate of a part."""
     return field.split(".")[-1] == "learning_rate"

@@ -21,7 +21,7 @@ class Execution:
     """Execution settings; they change results only by rounding."""
 
     lanes: str = "auto"
-    """auto, or parallel lanes (0: all), devices, and devices that share a batch, as 1:2 or 1:1:2"""
+    """auto, or parallel lanes (0: all), devices, and devices that share a batch, such as 1:2 or 1:1:2"""
     pack: Literal["shapes", "buckets", "one", "auto"] = "auto"
     """widths that share a program: equal (shapes), of one power of two (buckets), all (one), or the fastest packing"""
     plan_from: Path | None = None
@@ -50,9 +50,9 @@ class Execution:
             if isinstance(value, bool) or not isinstance(value, int if whole else int | float):
                 raise ValueError(f"{name}: {value!r}: must be {'an integer' if whole else 'a number'}")
         if not isinstance(self.lanes, str):
-            raise ValueError(f"lanes: {self.lanes!r}: must be a string, as 'auto' or '1:2'")
+            raise ValueError(f"lanes: {self.lanes!r}: must be a string, such as 'auto' or '1:2'")
         if not isinstance(self.pack, str):
-            raise ValueError(f"pack: {self.pack!r}: must be a string, as 'one'")
+            raise ValueError(f"pack: {self.pack!r}: must be a string, such as 'one'")
         choose("pack", self.pack, {**PACKS, "auto": None})
         if self.memory is not None and not 0 < self.memory * 2**30 < math.inf:
             raise ValueError(f"memory: {self.memory}: must be above 0 and finite")

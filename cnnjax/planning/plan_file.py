@@ -57,7 +57,7 @@ def parse_lanes(words: str) -> Lanes:
     """
     numbers = words.split(":")
     if len(numbers) > 3 or not all(number.isdecimal() for number in numbers):
-        raise ValueError(f"lanes: {words!r}: give auto, or parallel lanes and devices, as 1:2")
+        raise ValueError(f"lanes: {words!r}: give auto, or parallel lanes and devices, such as 1:2")
     width, *devices = map(int, numbers)
     return Lanes(width, *(devices or [jax.device_count()]))
 

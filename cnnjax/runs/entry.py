@@ -168,7 +168,7 @@ def sweep(
       progress: whether to show a progress bar, or a function that is called with each event.
       stop: a function that is called between dispatches; once it returns true, the state is saved and
         the run stops.
-      **execution: fields of `Execution`, as `pack="one"`.
+      **execution: fields of `Execution`, such as `pack="one"`.
 
     Returns:
       The ranked points, the records of all epochs, the states of the trials, and the test metrics.
@@ -183,7 +183,7 @@ def sweep(
     _check_config(config, SweepConfig, ": cnnjax.fit takes a TrainConfig")
     if add_seeds is not None:
         if isinstance(add_seeds, bool) or not isinstance(add_seeds, int):
-            raise TypeError(f"add_seeds: {add_seeds!r}: must be an integer, as 5")
+            raise TypeError(f"add_seeds: {add_seeds!r}: must be an integer, such as 5")
         if not isinstance(extend, str | Path):
             raise ValueError("add_seeds: give the run folder of the sweep as `extend`")
         config = with_more_seeds(Path(extend).expanduser(), config, add_seeds, given_by(config))

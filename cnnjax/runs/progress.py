@@ -199,7 +199,7 @@ def _fitted(pieces: Iterable[str], room: int) -> str:
 
 
 def _duration(seconds: float) -> str:
-    """Formats a duration with about two digits, as `48 s`, `12 min` or `3.4 h`."""
+    """Formats a duration with about two digits, such as `48 s`, `12 min` or `3.4 h`."""
     if seconds < 99.5:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 99.5 * 60 else f"{seconds / 3600:.1f} h"

@@ -182,7 +182,7 @@ def result_of(trial: Trial, row: Mapping[str, Any], counts: Counts) -> Result:
 
 
 def counted(statuses: Iterable[str]) -> str:
-    """Formats the number of trials with each status, as `8 complete, 4 diverged`."""
+    """Formats the number of trials with each status, such as `8 complete, 4 diverged`."""
     found = list(statuses)
     counts = {status: found.count(status) for status in ("complete", "stopped", "diverged")}
     return ", ".join(f"{count} {status}" for status, count in counts.items() if count)
@@ -251,7 +251,7 @@ def trial_rows(
 
 
 def differences(there: Any, here: Any, name: str = "", sides: tuple[str, str] = ("there", "here")) -> Iterator[str]:
-    """Yields the differences between two plain values, as `optimizer.momentum 0.9 there, 0.8 here`."""
+    """Yields the differences between two plain values, such as `optimizer.momentum 0.9 there, 0.8 here`."""
     if isinstance(there, Mapping) and isinstance(here, Mapping):
         for key in [*there, *(key for key in here if key not in there)]:
             yield from differences(there.get(key), here.get(key), f"{name}.{key}" if name else key, sides)

@@ -122,7 +122,7 @@ def load_run(folder: str | Path, trial: int | None = None, classes: Iterable[Any
     if not isinstance(folder, str | Path):
         raise TypeError(f"folder: {folder!r}: must be the path of a run folder")
     if not isinstance(classes, Iterable) or isinstance(classes, str):
-        raise TypeError(f"classes: {classes!r}: must be a list of classes, as [Net]")
+        raise TypeError(f"classes: {classes!r}: must be a list of classes, such as [Net]")
     classes = list(classes)
     if unnamed := [value for value in classes if not hasattr(value, "__qualname__")]:
         raise TypeError(f"classes: {unnamed[0]!r}: must be a class, an enumeration or a function")

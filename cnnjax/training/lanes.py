@@ -31,7 +31,7 @@ class Lanes:
 
     def __post_init__(self) -> None:
         if self.width < 0 or min(self.devices, self.split) < 1:
-            raise ValueError(f"lanes: {self}: give 0 or more parallel lanes and 1 or more devices, as 1:1")
+            raise ValueError(f"lanes: {self}: give 0 or more parallel lanes and 1 or more devices, such as 1:1")
 
     def check(self) -> None:
         """Raises ValueError if JAX has too few devices."""
