@@ -163,7 +163,7 @@ class SweepConfig:
         self._check_judging()
 
     def _check_types(self) -> None:
-        pairs = 'must be pairs of a name and its values, as (("learning_rate", (0.01, 0.1)),)'
+        pairs = 'must be pairs of a name and its values, such as (("learning_rate", (0.01, 0.1)),)'
         if not isinstance(self.axes, list | tuple):
             raise ValueError(f"axes: {self.axes!r}: {pairs}")
         for axis in self.axes:
@@ -183,7 +183,7 @@ class SweepConfig:
             isinstance(group, list | tuple) and all(isinstance(name, str) for name in group) for group in groups
         ):
             raise ValueError(
-                f"zipped: {self.zipped!r}: must be groups of axis names, as (('learning_rate', 'momentum'),)"
+                f"zipped: {self.zipped!r}: must be groups of axis names, such as (('learning_rate', 'momentum'),)"
             )
 
     def _check_judging(self) -> None:
@@ -197,7 +197,7 @@ class SweepConfig:
         )
         if not whole or any(point < 0 or count < 1 for point, count in pairs) or len(dict(pairs)) < len(pairs):
             raise ValueError(
-                f"more_seeds: {pairs!r}: must be pairs of a point and a number of seeds, as ((0, 5), (3, 5))"
+                f"more_seeds: {pairs!r}: must be pairs of a point and a number of seeds, such as ((0, 5), (3, 5))"
             )
         if pairs and (self.search != "all" or self.shard is not None):
             raise ValueError("more_seeds: only a whole sweep that trains every point to its end has some: search='all'")

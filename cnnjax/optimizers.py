@@ -23,7 +23,7 @@ class Optimizer(Config):
         raise NotImplementedError(f"{type(self).__name__}: implement __call__(steps)")
 
 
-_CLIP = "global norm to which larger gradients are clipped (Pascanu et al. 2013)"
+_CLIP = "maximum global norm; larger gradients are scaled down to it (Pascanu et al. 2013)"
 
 
 def clipping(norm: Any) -> tuple[optax.GradientTransformation, ...]:

@@ -304,7 +304,7 @@ def check(value: Config, name: str = "") -> None:
 def _check_parts(option: "Option", where: str) -> None:
     hint = typing.get_args(option.hint)[0]
     if not isinstance(option.value, tuple):
-        raise ValueError(f"{where}: {option.value!r}: must be a tuple of parts, as ({_example(hint)},)")
+        raise ValueError(f"{where}: {option.value!r}: must be a tuple of parts, such as ({_example(hint)},)")
     for entry in option.value:
         _check_part(entry, hint, where)
     words = [entry.kind() for entry in option.value]

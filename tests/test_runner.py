@@ -290,7 +290,7 @@ def test_a_difference_with_a_run_that_has_not_ended(small: Dataset, tmp_path: Pa
     ):
         cnnjax.sweep(other, small, store=tmp_path / name, **HOW)
         [line] = diff(tmp_path / "cut", tmp_path / name)["results"]
-        assert line == f"not compared: {tmp_path / 'cut'} has not ended, and the runs have different trials"
+        assert line == f"not compared: {tmp_path / 'cut'} has not finished, and the runs have different trials"
     with pytest.raises(KeyError, match="trial 99: this sweep has trials 0, 1, 2"):
         whole.states[99]
     with pytest.raises(KeyError, match="foo: use one of epoch, "):

@@ -407,10 +407,10 @@ class Above(Metric):
     ("axes", "message"),
     [
         ((("metric", (Accuracy(), Above())),), "metric: cannot be swept: all points have the same"),
-        ((("optimizer", (SGD, Adam())),), "optimizer: the class SGD: must be an Optimizer, as SGD()"),
-        ((("optimizer", (Cosine(),)),), "optimizer: Cosine(warmup=0.0): must be an Optimizer, as SGD()"),
+        ((("optimizer", (SGD, Adam())),), "optimizer: the class SGD: must be an Optimizer, such as SGD()"),
+        ((("optimizer", (Cosine(),)),), "optimizer: Cosine(warmup=0.0): must be an Optimizer, such as SGD()"),
         ((("schedule", ("cosine",)),), "optimizer.schedule: 'cosine': must be a Schedule"),
-        ((("augment", (Flip(),)),), "augment: Flip(p=0.5): must be a tuple of parts, as (Flip(),)"),
+        ((("augment", (Flip(),)),), "augment: Flip(p=0.5): must be a tuple of parts, such as (Flip(),)"),
         ((("augment", ((Flip(), Flip(0.1)),)),), "augment: flip,flip: duplicate value flip"),
         ((("optimizer", (SGD(), SGD())),), "optimizer: sgd sgd: duplicate value"),
         ((("optimizer", (SGD(momentum=1.5),)),), "momentum: 1.5: must be at least 0 and below 1"),

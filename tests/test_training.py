@@ -699,13 +699,13 @@ def test_what_cannot_be_trained_is_refused_by_name(small: Dataset, changes: dict
     ("changes", "message"),
     [
         ({"batch_size": 0}, "batch_size: 0: must be at least 1"),
-        ({"loss": "hinge"}, "loss: 'hinge': must be a Loss, as CrossEntropy()"),
-        ({"loss": CrossEntropy}, "loss: the class CrossEntropy: must be a Loss, as CrossEntropy()"),
-        ({"metric": CrossEntropy()}, "must be a Metric, as Accuracy()"),
+        ({"loss": "hinge"}, "loss: 'hinge': must be a Loss, such as CrossEntropy()"),
+        ({"loss": CrossEntropy}, "loss: the class CrossEntropy: must be a Loss, such as CrossEntropy()"),
+        ({"metric": CrossEntropy()}, "must be a Metric, such as Accuracy()"),
         ({"optimizer": SGD(schedule="linear")}, "optimizer.schedule: 'linear': must be a Schedule, such as Constant()"),  # type: ignore[arg-type]
-        ({"optimizer": optax.sgd(0.1)}, "must be an Optimizer, as SGD()"),
+        ({"optimizer": optax.sgd(0.1)}, "must be an Optimizer, such as SGD()"),
         ({"optimizer": SGD(learning_rate=-1)}, "learning_rate: -1.0: must be at least 0"),
-        ({"augment": Flip()}, "must be a tuple of parts, as (Flip(),)"),
+        ({"augment": Flip()}, "must be a tuple of parts, such as (Flip(),)"),
         ({"augment": (Flip(), Flip(0.1))}, "duplicate value flip"),
         ({"network": MLPConfig(dropout=1.0)}, "dropout: 1.0: must be at least 0 and below 1"),
     ],

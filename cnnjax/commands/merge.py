@@ -1,4 +1,4 @@
-"""Joins the shards of a sweep to one run, ranks its points, and tests the winner."""
+"""Joins the shards of a sweep into one run, ranks its points, and tests the winner."""
 
 import dataclasses
 from pathlib import Path

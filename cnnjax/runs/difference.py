@@ -47,12 +47,12 @@ def diff(first: str | Path, second: str | Path) -> dict[str, list[str]]:
 
 
 def _compared(folders: Sequence[Path], configs: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Compares trials by their values and seed, or by number if a run has not ended and the points are equal."""
+    """Compares trials by their values and seed, or by number if a run has not finished and the points are equal."""
     names = [_names(folder) for folder in folders]
     if not all(names):
         if _points(configs[0]) != _points(configs[1]):
             unended = ", ".join(str(folder) for folder, found in zip(folders, names, strict=True) if not found)
-            return [f"not compared: {unended} has not ended, and the runs have different trials"]
+            return [f"not compared: {unended} has not finished, and the runs have different trials"]
         names = [{}, {}]
     return list(_results(*map(_trials, folders, names)))
 

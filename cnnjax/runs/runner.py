@@ -146,7 +146,7 @@ class _Runner:
     # ------------------------------------------------------------------ planning and resuming
 
     def _planned(self, stage: Stage) -> tuple[Program, ...]:
-        """Plans the programs of a stage: from the store's plan, from a given plan, or anew."""
+        """Returns the programs of a stage: from the plan of the store, from a given plan, or newly planned."""
         source = devices = None
         if self.resumed:
             devices = jax.device_count()  # `begin` has checked whether fewer devices are allowed

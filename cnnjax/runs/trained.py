@@ -136,7 +136,7 @@ def load_run(folder: str | Path, trial: int | None = None, classes: Iterable[Any
         trial = _valid(winner, lambda: _winner(winner)) if isinstance(config, SweepConfig) else 0
     if trial is None:
         raise ValueError(
-            f"trial: None: give a number: {folder} has no winner, because it has not ended or all diverged"
+            f"trial: None: give a number: {folder} has no winner: it has not finished, or all trials diverged"
         )
     if trial not in planned:
         raise ValueError(f"trial: {trial!r}: must be a trial of {folder}, which has {min(planned)} to {max(planned)}")
@@ -162,7 +162,7 @@ def _valid(path: Path, read: Callable[[], Any]) -> Any:
 
 
 def _planned(config: TrainConfig | SweepConfig, folder: Path, data: Any) -> dict[int, Trial]:
-    """Returns the trials of a run by number, as far as its records determine them."""
+    """Returns the trials of a run by number, as determined by its records."""
     sweep = config if isinstance(config, SweepConfig) else SweepConfig(config, axes=(), seeds=1)
     single = sweep.search not in SAMPLERS  # the first stage has them all
     stages = replayed(sweep, [] if single else read_metrics(folder / "metrics.jsonl"), Counts.recorded(data))
