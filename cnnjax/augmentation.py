@@ -19,7 +19,7 @@ class Augmentation(Config):
     """
 
     def __call__(self, key: Key[Array, ""], batch: Split) -> Split:
-        raise NotImplementedError(f"{type(self).__name__}: implement __call__(key, batch)")
+        raise NotImplementedError(f"{type(self).__name__}: an augmentation must implement __call__(key, batch)")
 
 
 @config

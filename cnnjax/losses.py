@@ -26,7 +26,7 @@ class Loss(Config):
     def __call__(
         self, logits: Float[Array, "batch *outputs"], labels: Num[Array, "batch *label"]
     ) -> Float[Array, " batch"]:
-        raise NotImplementedError(f"{type(self).__name__}: implement __call__(logits, labels)")
+        raise NotImplementedError(f"{type(self).__name__}: a loss must implement __call__(logits, labels)")
 
     def for_evaluation(self) -> "Loss":
         """Returns the loss for validation and test, without regularization such as label smoothing."""

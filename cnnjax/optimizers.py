@@ -20,7 +20,7 @@ class Optimizer(Config):
     """
 
     def __call__(self, steps: Any) -> optax.GradientTransformation:
-        raise NotImplementedError(f"{type(self).__name__}: implement __call__(steps)")
+        raise NotImplementedError(f"{type(self).__name__}: an optimizer must implement __call__(steps)")
 
 
 _CLIP = "maximum global norm; larger gradients are scaled down to it (Pascanu et al. 2013)"

@@ -441,17 +441,17 @@ class Option(NamedTuple):
 
     @property
     def whole(self) -> bool:
-        """Whether it is an integer."""
+        """Whether the field is an integer."""
         return self.kind == "static" and self.hint is int
 
     @property
     def holds_parts(self) -> bool:
-        """Whether its value is a configuration or a tuple of configurations."""
+        """Whether the value of the field is a configuration or a tuple of configurations."""
         return self.kind in ("part", "parts")
 
     @property
     def numeric(self) -> bool:
-        """Whether it is a number or an integer."""
+        """Whether the field is a number or an integer."""
         return self.kind == "number" or self.whole
 
 

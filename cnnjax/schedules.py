@@ -23,7 +23,7 @@ class Schedule(Config):
 
     def shape(self, progress: Float[Array, ""]) -> Float[Array, ""]:
         """Returns the factor of the peak rate after the warmup; `progress` goes from 0 to 1."""
-        raise NotImplementedError(f"{type(self).__name__}: implement shape(progress)")
+        raise NotImplementedError(f"{type(self).__name__}: a schedule must implement shape(progress)")
 
     def factor(self, count: Any, steps: Any) -> Float[Array, ""]:
         """Returns the factor of the peak rate at a step.

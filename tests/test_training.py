@@ -651,7 +651,7 @@ class Rate(Optimizer):
         ),
         (
             {"loss": Unfinished()},
-            "loss Unfinished: called with (logits, labels): NotImplementedError: Unfinished: implement __call__(logits, labels)",
+            "loss Unfinished: called with (logits, labels): NotImplementedError: Unfinished: a loss must implement __call__(logits, labels)",
         ),
         (
             {"metric": Confusion()},

@@ -95,7 +95,7 @@ class Scale:
         return 100 - values if self._mirrored else values
 
     def clip(self, values: Any) -> Any:
-        """Clips percentages to [0, 100], and limits values on a logarithmic scale to half the minimum."""
+        """Clips percentages to [0, 100]; on a logarithmic scale, raises small values to half the minimum."""
         if self.quantity.percent:
             return np.clip(values, 0, 100)
         return np.maximum(values, self.values[0] / 2) if self.logarithmic else values

@@ -64,7 +64,7 @@ def _compiled(program: Program, data: Dataset) -> tuple[Run, float]:
 
 
 def largest_of(programs: Sequence[Program]) -> Program:
-    """Returns the first program with the most lanes."""
+    """Returns the program with the most lanes, or the first one if there are several."""
     return max(programs, key=lambda program: len(program.trials))
 
 

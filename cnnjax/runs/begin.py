@@ -101,7 +101,7 @@ def _ordered(config: Mapping[str, Any], field: str) -> str:
 
 
 def orders(there: Mapping[str, Any], here: Mapping[str, Any]) -> list[str]:
-    """Reports axes in another order, which would number the trials differently."""
+    """Returns a difference if the axes have another order, which changes the numbers of the trials."""
     old, new = (list(config.get("axes", ())) for config in (there, here))
     if old == new or sorted(old) != sorted(new):
         return []

@@ -43,7 +43,7 @@ class Clock:
         _clocks.discard(self)
 
     def seconds(self) -> dict[str, float]:
-        """Returns `compile`, `train` (the rest since the creation of the clock) and `total`, in seconds."""
+        """Returns the seconds of compilation, of everything else since the creation of the clock, and in total."""
         compile_seconds, reached = 0.0, self._start
         for start, end in sorted(self.spans):  # spans may be nested, as functions that are traced
             compile_seconds += max(0.0, end - max(start, reached))

@@ -66,7 +66,7 @@ def events(
       extend: run folders whose trials are reused when the run starts.
       only_extend: whether `extend` must be exactly the shards of the sweep.
       allow_changes: whether a resumed or reused run may have other settings.
-      classes: user-defined classes that the configurations of these folders may name.
+      classes: user-defined classes that the configurations of `extend` may name.
       code: path and SHA-256 of the code that defines them, for `env.json`.
       tensorboard: whether to write a TensorBoard run for each trial to the run folder.
       stop: see `run`.

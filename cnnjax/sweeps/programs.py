@@ -50,7 +50,7 @@ class Program(NamedTuple):
 
     @property
     def end(self) -> int:
-        """The epoch after which it ends."""
+        """The epoch after which the program ends."""
         return self.until or self.config.epochs
 
     @property
@@ -149,7 +149,7 @@ def _packed(
 
 
 def spare_lanes(lanes: Lanes, trials: int, capacity: int) -> int:
-    """Returns the number of inactive lanes to add, so that few different numbers of lanes are compiled.
+    """Returns the number of inactive lanes to add, which avoids compilations for many different numbers of lanes.
 
     Sequential lanes are filled up to the capacity, since inactive ones cost no time. Parallel lanes are
     filled up to a power of two.
