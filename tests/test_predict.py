@@ -14,7 +14,7 @@ from conftest import ROOT, script
 from PIL import Image
 
 import cnnjax
-from cnnjax import SGD, CNNConfig, Dataset, Loss, Metric, MLPConfig, Spec, Split, SweepConfig, TrainConfig, config
+from cnnjax import SGD, Dataset, Loss, Metric, MLPConfig, Spec, Split, SweepConfig, TrainConfig, config
 from cnnjax.commands import predict
 from cnnjax.commands.predict import Arguments
 from cnnjax.data import DataError
@@ -23,7 +23,7 @@ from cnnjax.data.images import Fit, Reading, image_files, looks_inverted, read_i
 from cnnjax.data.series import read_series
 from cnnjax.runs import CheckpointError, Trained, load_run
 
-TRAIN = TrainConfig(CNNConfig(filters=(8,)), SGD(learning_rate=0.1), data="digits", epochs=3)
+TRAIN = TrainConfig(MLPConfig((32,)), SGD(learning_rate=0.1), data="digits", epochs=3)
 
 
 @pytest.fixture(scope="session")
@@ -247,19 +247,26 @@ def test_inverted_digits_look_so_and_others_do_not(digits: Dataset) -> None:
 # ------------------------------------------------------------------------- the command
 
 
-def test_many_files_and_folders_as_json(trained: Trained, run: Path, digits: Dataset, tmp_path: Path) -> None:
+def test_many_files_and_folders_as_json(
+    trained: Trained,
+    run: Path,
+    digits: Dataset,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     """More than a batch: each has the probabilities of its array, in the order of names."""
-    some = digits.test.inputs[:40]
-    folder = tmp_path / "mine"
+    monkeypatch.chdir(tmp_path)
+    some, folder = digits.test.inputs[:40], Path("mine")
     for name in ("deep/er", ".git"):
         (folder / name).mkdir(parents=True)
     for number, digit in enumerate(some):
         gray(digit).save(folder / ("deep/er" if number % 2 else "") / f"{number:02d}.png")
     for name in (".hidden.png", ".git/a.png", "notes.txt"):
         (folder / name).touch()
-    gray(16 - some[0]).save(tmp_path / "light.bmp")
-    done = script("predict", run, "mine", "light.bmp", "--json", "--top", "2", cwd=tmp_path)
-    found = [json.loads(line) for line in done.stdout.splitlines()]
+    gray(16 - some[0]).save("light.bmp")
+    code, out, err = told(capsys, run=run, files=(folder, Path("light.bmp")), json=True, top=2)
+    found = [json.loads(line) for line in out]
     names = [*(f"mine/{n:02d}.png" for n in range(0, 40, 2)), *(f"mine/deep/er/{n:02d}.png" for n in range(1, 40, 2))]
     assert [line["file"] for line in found] == [*sorted(names), "light.bmp"]
     likely = np.exp(np.asarray(trained.logits(some), float))
@@ -271,7 +278,8 @@ def test_many_files_and_folders_as_json(trained: Trained, run: Path, digits: Dat
         np.testing.assert_allclose([first["probability"], second["probability"]], -np.sort(-row)[:2], rtol=1e-4)
         assert list(line) == ["file", "classes"]
     assert "add --invert" in found[-1]["warning"]
-    noted, warned = done.stderr.splitlines()
+    noted, warned = err
+    assert code == 0
     assert noted == "note: mine: skipped: .git, .hidden.png, notes.txt"
     assert warned.startswith("warning: light.bmp: looks dark on light, but the training images are dark on average")
 
@@ -336,6 +344,12 @@ def test_a_mistake_is_one_line(name: str, run: Path, capsys: pytest.CaptureFixtu
     assert (found, out) == (code, [])
     assert line.startswith("error: ")
     assert message.replace("RUN", str(run)) in line
+
+
+def test_the_script_takes_files_and_options(tmp_path: Path) -> None:
+    words = ["--top", "1", "--range", "0", "16", "--fit", "pad", "--trim", "0", "--invert", "--json"]
+    done = script("predict", "nowhere", "a.png", "b.png", *words, cwd=tmp_path, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (2, "", "error: nowhere: is not a run folder\n")
 
 
 def test_a_run_without_checkpoints_says_so(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
