@@ -59,13 +59,15 @@ class Variables(NamedTuple):
 
 
 class Network(Protocol):
-    """A pair of pure functions. `functional` makes one of an NNX module."""
+    """A pair of pure functions, and the module between them. `functional` makes one of an NNX module."""
 
     def init(self, key: Key[Array, ""], example: Array) -> Variables: ...
 
     def apply(
         self, variables: Variables, inputs: Array, *, train: bool, key: Key[Array, ""]
     ) -> tuple[Float[Array, "batch *outputs"], PyTree]: ...
+
+    def module(self, variables: Variables, inputs: Array) -> nnx.Module: ...
 
 
 @dataclass(frozen=True)
@@ -79,10 +81,7 @@ class _Functional:
     def apply(
         self, variables: Variables, inputs: Array, *, train: bool, key: Key[Array, ""]
     ) -> tuple[Float[Array, "batch *outputs"], PyTree]:
-        # A fresh module seeds its noise from the key. Its initial values are overwritten here and
-        # never computed: XLA drops what nothing reads.
-        module = self.build(_rngs(key), inputs)
-        nnx.update(module, *map(_fitted, ("params", "stats"), _variables(module), variables))
+        module = self._filled(variables, inputs, key)
         if train:
             module.train()
             if self.axis:
@@ -91,6 +90,19 @@ class _Functional:
             module.eval()
         outputs = module(inputs)
         return outputs, _variables(module).stats
+
+    def module(self, variables: Variables, inputs: Array) -> nnx.Module:
+        """The module with these variables, in evaluation mode: for functions that look inside, under `jax.jit`."""
+        module = self._filled(variables, inputs, jax.random.key(0))
+        module.eval()
+        return module
+
+    def _filled(self, variables: Variables, inputs: Array, key: Key[Array, ""]) -> nnx.Module:
+        # A fresh module seeds its noise from the key. Its initial values are overwritten here and
+        # never computed: XLA drops what nothing reads.
+        module = self.build(_rngs(key), inputs)
+        nnx.update(module, *map(_fitted, ("params", "stats"), _variables(module), variables))
+        return module
 
 
 def _rngs(key: Key[Array, ""]) -> nnx.Rngs:

@@ -1,0 +1,1 @@
+"""Looking inside networks: arrays in, arrays out."""
