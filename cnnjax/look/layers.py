@@ -38,7 +38,7 @@ def outline(network: Network, variables: Variables, inputs: Float[Array, "batch 
     numbers in lists by dots. Where a network calls a layer again, the path of the second call ends in `:2`.
 
     >>> list(look.outline(network, variables, images))
-    ['c1', 's2', 'activation', 'c3', 's4', 'activation:2', 'dense.0', 'activation:3', 'dense.1', 'activation:4', 'dense.2']
+    ['c1', 's2', 'activation', 'c3', 's4', 'activation:2', 'dense.0', 'activation:3', ...]
 
     Args:
       network: as `cnnjax.functional` returns it.
@@ -107,21 +107,20 @@ def captured(
       kinds: receives the name of each layer's class, by path.
     """
     module = network.module(variables, inputs)
-    paths = {_name(path): path for path, layer in nnx.iter_modules(module) if path and callable(layer)}
-    for name, path in paths.items():
-        layer: Any = module
-        for step in path:
-            layer = layer[step] if isinstance(step, int) else getattr(layer, step)
+    layers: Any = [(path, layer) for path, layer in nnx.iter_modules(module) if path and callable(layer)]
+    for path, layer in layers:
         if kinds is not None:
-            kinds[name] = type(layer).__name__
-        layer.__class__, layer.look_path = _tapped(type(layer)), name
+            kinds[_name(path)] = layer.__class__.__name__
+        layer.__class__, layer.look_path = _tapped(layer.__class__), _name(path)
+    paths = {layer.look_path: path for path, layer in layers}
     init: dict[Any, Any] = {}
     for name, change in (changes or {}).items():
         node = init
         for step in paths[name.split(":")[0]]:
             node = node.setdefault(step, {})
         node[_call(name)] = nnx.Perturbation(change)
-    token = _CALLS.set(calls := [])
+    calls: list[str] = []
+    token = _CALLS.set(calls)
     try:
         outputs, state = nnx.capture(module, nnx.Intermediate, init=nnx.State(init))(inputs)
     finally:
@@ -134,14 +133,14 @@ _CALLS: ContextVar[list[str]] = ContextVar("calls")
 
 
 @cache
-def _tapped(cls: type[nnx.Module]) -> type[nnx.Module]:
+def _tapped(cls: Any) -> Any:
     """A subclass whose calls sow what they put out, also where the class inherits its `__call__`.
 
     `nnx.capture(method_outputs=...)` does not see inherited methods, keeps no order of calls, and adds no change.
     """
 
     def __call__(self: Any, *args: Any, **kwargs: Any) -> Any:  # noqa: N807
-        output = cls.__call__(self, *args, **kwargs)  # type: ignore[attr-defined]
+        output = cls.__call__(self, *args, **kwargs)
         if not (isinstance(output, Array) and jnp.issubdtype(output.dtype, jnp.floating)):
             return output
         calls = _CALLS.get()

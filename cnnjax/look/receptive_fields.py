@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -11,10 +11,12 @@ from jax import Array, lax
 from jaxtyping import Bool, Float
 
 from cnnjax.look.layers import captured, outline
-from cnnjax.networks import Network, Variables
+from cnnjax.networks import Network
 
 _DRAWS = 8
 """Inputs over which what a unit sees is united: a maximum passes one cell of its window only."""
+_ONCE: dict[str, Any] = {"xla_backend_optimization_level": 0}
+"""Options of XLA for a program that runs once."""
 _SCALES = (2, 4)
 """How much larger than the example an input may become, until some unit sees neither of its ends."""
 
@@ -59,7 +61,9 @@ def receptive_fields(network: Network, example: Float[Array, "batch *spatial cha
     shape = tuple(example.shape[1:])
     layers = _layers(network, shape)
     if not layers:
-        raise ValueError("receptive fields: no layer puts out maps, [*spatial, channels]: each unit sees the whole input")
+        raise ValueError(
+            "receptive fields: no layer puts out maps, [*spatial, channels]: each unit sees the whole input"
+        )
     own = _seen(network, shape, range(len(shape) - 1), layers)
     columns = [_along(network, shape, dimension, layers, seen) for dimension, seen in enumerate(own)]
     return {name: ReceptiveField(*zip(*(c[i] for c in columns), strict=True)) for i, name in enumerate(layers)}
@@ -148,7 +152,7 @@ def _seen(
     # Winograd's forms round away zeros; with `highest`, an output is the sum of its own window.
     with jax.default_matmul_precision("highest"):
         program = _reached.lower(network, tuple(dimensions), layers, kernels, inputs)
-    once = program.compile({"xla_backend_optimization_level": 0})  # it runs once
+    once = program.compile(_ONCE)
     return [[*map(np.asarray, found)] for found in once(kernels, inputs)]
 
 
