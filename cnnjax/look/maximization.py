@@ -14,6 +14,9 @@ from cnnjax.look.layers import outline, outputs_of
 from cnnjax.networks import Network, Variables
 from cnnjax.options import choose
 
+_STARTS = 32
+"""Inputs of noise of which the best is the first: a unit behind a ReLU is off for many, and has no gradient there."""
+
 
 class Maximized(NamedTuple):
     """For each unit, an input that activates it, and how much it does."""
@@ -45,8 +48,8 @@ def maximize(
     steps: int = 256,
     rate: float = 0.05,
     jitter: float = 1.0,
-    blur: float = 0.5,
-    total_variation: float = 0.1,
+    blur: float = 0.3,
+    total_variation: float = 0.02,
     frequency: float = 0.1,
 ) -> Maximized:
     """Inputs that activate units of a layer, by gradient ascent from noise within the range of the data.
@@ -55,7 +58,7 @@ def maximize(
     Yosinski, Clune, Nguyen, Fuchs, Lipson 2015 ("Understanding neural networks through deep visualization"), total
     variation after Mahendran, Vedaldi 2015 ("Understanding deep image representations by inverting them"), jitter
     and frequency penalty after Olah, Mordvintsev, Schubert 2017 ("Feature visualization"). What is maximized is the
-    mean over the unit's map. All units are lanes of one program; the input of a unit depends on the key and on its
+    unit in the middle of the map. All units are lanes of one program; the input of a unit depends on the key and on its
     number, not on what other units are asked for.
 
     >>> low, high = (spec.standardize(np.full((1, *spec.shape), v, spec.dtype))[0] for v in (0, 255))
@@ -134,6 +137,10 @@ def _ascend(
         [output] = outputs_of(network, (layer,), variables, (low + cells * (high - low))[None])
         return output[0, ..., unit]
 
+    def center(cells: Array) -> Array:
+        values = activation(cells)
+        return values[tuple(size // 2 for size in values.shape)]
+
     def penalty(cells: Array) -> Array:
         differences = sum((abs(jnp.diff(cells, axis=axis)).sum() for axis in axes), jnp.zeros(()))
         spectrum = jnp.square(abs(jnp.fft.fftn(cells, axes=axes))) * powers if axes else jnp.zeros(())
@@ -143,7 +150,7 @@ def _ascend(
         left = 1 - i / steps
         shift_key, noise_key = jax.random.split(jax.random.fold_in(key, i))
         shifts = jnp.round(numbers.jitter * jax.random.uniform(shift_key, (len(axes),), minval=-1)).astype(int)
-        slope = jax.grad(lambda cells: activation(jnp.roll(cells, shifts, axes)).mean())(cells)
+        slope = jax.grad(lambda cells: center(jnp.roll(cells, shifts, axes)))(cells)
         size = jnp.sqrt(jnp.square(slope).mean())
         # Where the unit is off for the whole input, a step at random may switch it on.
         slope = jnp.where(size > 0, slope / jnp.where(size > 0, size, 1), jax.random.normal(noise_key, cells.shape))
@@ -153,8 +160,9 @@ def _ascend(
             cells = jnp.fft.ifftn(jnp.fft.fftn(cells, axes=axes) * smooth, axes=axes).real
         return jnp.clip(cells, 0, 1), None
 
-    start = 0.5 + 0.1 * jax.random.normal(jax.random.fold_in(key, steps), low.shape)
-    cells, _ = lax.scan(step, jnp.clip(start, 0, 1), jnp.arange(steps))
+    starts = jax.random.uniform(jax.random.fold_in(key, steps), (_STARTS, *low.shape))
+    start = starts[jax.vmap(center)(starts).argmax()]
+    cells, _ = lax.scan(step, start, jnp.arange(steps))
     return Maximized(low + cells * (high - low), activation(cells).max())
 
 
