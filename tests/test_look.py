@@ -208,7 +208,10 @@ POOL = (2, 2, 0, 1)
     ("shape", "module", "fields", "layer", "windows"),
     [
         ((28, 28, 1), LeNet5, {}, "activation:2", [(5, 1, 2, 1), POOL, (5, 1, 0, 1), POOL]),
-        ((8, 8, 1), CNN, {"filters": (3, 4)}, "blocks.1.pool", [(3, 1, 1, 1), POOL, (3, 1, 1, 1), POOL]),
+        pytest.param(
+            *((8, 8, 1), CNN, {"filters": (3, 4)}, "blocks.1.pool", [(3, 1, 1, 1), POOL, (3, 1, 1, 1), POOL]),
+            marks=pytest.mark.slow,
+        ),
         (
             (40, 2),
             CNN,
@@ -239,18 +242,22 @@ def test_receptive_fields_are_the_support_of_the_gradient() -> None:
     field = look.receptive_fields(PLANE, IMAGES)["blocks.1.convolutions.0"]
     images = random(64, 8, 8, 2)
 
-    def unit(images: Any, row: int, column: int) -> Any:
-        return look.activations(PLANE, PLANE_VARIABLES, images)["blocks.1.convolutions.0"][:, row, column].sum()
+    @jax.jit
+    def reached(images: Any, row: int, column: int) -> Any:
+        def unit(images: Any) -> Any:
+            maps = look.activations(PLANE, PLANE_VARIABLES, images, ["blocks.1.convolutions.0"])
+            return maps["blocks.1.convolutions.0"][:, row, column].sum()
+
+        return (jax.grad(unit)(images) != 0).any((0, 3))
 
     for row, column in ((1, 2), (0, 3)):
-        reached = (jax.grad(unit)(images, row, column) != 0).any((0, 3))
         expected = np.zeros((8, 8), bool)
         starts = [max(o + s * u, 0) for o, s, u in zip(field.offset, field.stride, (row, column), strict=True)]
         stops = [
             o + s * u + n for o, s, u, n in zip(field.offset, field.stride, (row, column), field.size, strict=True)
         ]
         expected[starts[0] : stops[0], starts[1] : stops[1]] = True
-        np.testing.assert_array_equal(reached, expected)
+        np.testing.assert_array_equal(reached(images, row, column), expected)
 
 
 class Fixed(nnx.Module):
@@ -265,17 +272,25 @@ class Fixed(nnx.Module):
         return self.outer(self.inner(x))
 
 
-def test_a_unit_may_see_the_whole_input(monkeypatch: pytest.MonkeyPatch) -> None:
+WHOLE, LOCAL = look.ReceptiveField((8, 8), (0, 0), (0, 0)), look.ReceptiveField((3, 3), (1, 1), (-1, -1))
+
+
+def test_a_unit_may_see_the_whole_input() -> None:
+    assert look.receptive_fields(network_of(Fixed), IMAGES) == {"inner": LOCAL, "outer": WHOLE}
+    with pytest.raises(ValueError, match="receptive fields: no layer puts out maps"):
+        look.receptive_fields(DENSE, IMAGES)
+
+
+@pytest.mark.slow
+def test_behind_a_gate_that_sees_all_maps_units_do(monkeypatch: pytest.MonkeyPatch) -> None:
     presets = Path(__file__).with_name("presets")
     monkeypatch.syspath_prepend(str(presets))
     squeeze = runpy.run_path(str(presets / "squeeze.py"))["SENetConfig"](filters=(4, 4))
-    whole = look.ReceptiveField((8, 8), (0, 0), (0, 0))
-    local = look.ReceptiveField((3, 3), (1, 1), (-1, -1))
-    gated = functional(lambda rngs, example: squeeze.build(rngs, example, 3))
-    assert look.receptive_fields(gated, IMAGES) == {"convolutions.0": local, "convolutions.1": whole}
-    assert look.receptive_fields(network_of(Fixed), IMAGES) == {"inner": local, "outer": whole}
-    with pytest.raises(ValueError, match="receptive fields: no layer puts out maps"):
-        look.receptive_fields(DENSE, IMAGES)
+    network = functional(lambda rngs, example: squeeze.build(rngs, example, 3))
+    assert look.receptive_fields(network, IMAGES) == {"convolutions.0": LOCAL, "convolutions.1": WHOLE}
+    variables = drawn(network, IMAGES)
+    for method in (look.gradient, look.integrated_gradients, look.grad_cam, look.occlusion):
+        assert np.isfinite(method(network, variables, IMAGES, TARGETS)).all()
 
 
 # ------------------------------------------------------------------------- units
@@ -350,7 +365,7 @@ def test_the_maximum_of_a_linear_unit_is_a_corner_of_the_bounds() -> None:
 @pytest.mark.parametrize(
     ("network", "variables", "inputs", "layer"),
     [
-        (PLANE, PLANE_VARIABLES, IMAGES, "blocks.1.convolutions.0"),
+        pytest.param(PLANE, PLANE_VARIABLES, IMAGES, "blocks.1.convolutions.0", marks=pytest.mark.slow),
         (LINE, LINE_VARIABLES, SIGNALS, "blocks.0.convolutions.0"),
     ],
     ids=["plane", "line"],
@@ -538,25 +553,26 @@ def test_mistakes_come_with_the_most_confident_first() -> None:
         look.confusion(probabilities, labels + 1)
 
 
-def test_projections() -> None:
+def test_a_projection_by_pca_is_that_of_the_singular_values() -> None:
     features = random(40, 3, 2) * np.array([5.0, 1.0])
     table = features.reshape(40, -1) - features.reshape(40, -1).mean(0)
-    found = look.projection(features)
     left, scale, _ = np.linalg.svd(table, full_matrices=False)
-    np.testing.assert_allclose(abs(found), abs(left * scale)[:, :2], atol=1e-4)
-    apart = np.concatenate([features, features + 100])
-    near = look.projection(apart, "tsne", perplexity=10)
-    np.testing.assert_array_equal(near, look.projection(apart, "tsne", perplexity=10))
-    centers = near[:40].mean(0), near[40:].mean(0)
-    own = [
-        np.linalg.norm(near[rows] - center, axis=1).mean()
-        for rows, center in zip((slice(40), slice(40, 80)), centers, strict=True)
-    ]
-    assert np.linalg.norm(centers[0] - centers[1]) > max(own)
+    np.testing.assert_allclose(abs(look.projection(features)), abs(left * scale)[:, :2], atol=1e-4)
     with pytest.raises(ValueError, match="method: 'tnse': did you mean 'tsne'"):
         look.projection(features, "tnse")
     with pytest.raises(ValueError, match=r"features: \[2, 3\]: must be at least 3 examples"):
         look.projection(random(2, 3))
+
+
+@pytest.mark.slow
+def test_a_projection_by_tsne_keeps_groups_apart() -> None:
+    features = np.concatenate([random(40, 6), random(40, 6) + 100])
+    found = look.projection(features, "tsne", perplexity=10)
+    np.testing.assert_array_equal(found, look.projection(features, "tsne", perplexity=10))
+    groups = found.reshape(2, 40, 2)
+    centers = groups.mean(1)
+    spread = np.linalg.norm(groups - centers[:, None], axis=-1).mean(1)
+    assert np.linalg.norm(centers[0] - centers[1]) > spread.max()
 
 
 # ------------------------------------------------------------------------- randomization
@@ -566,7 +582,7 @@ def test_layers_are_randomized_one_after_the_other_from_the_output() -> None:
     stages = dict(look.randomized(PLANE, PLANE_VARIABLES, jax.random.key(7), IMAGES))
     order = ["dense.1", "dense.0", "blocks.1.convolutions.0", "blocks.0.convolutions.0"]
     assert list(stages) == order
-    fresh = jax.jit(PLANE.init)(jax.random.key(7), IMAGES).params
+    fresh = stages[order[-1]].params
 
     def kernel(params: Any, layer: str) -> Any:
         for step in layer.split("."):
@@ -577,6 +593,8 @@ def test_layers_are_randomized_one_after_the_other_from_the_output() -> None:
         for i, layer in enumerate(order):
             source = fresh if i < count else PLANE_VARIABLES.params
             np.testing.assert_array_equal(kernel(stage.params, layer), kernel(source, layer))
+    for layer in order:
+        assert (kernel(fresh, layer) != kernel(PLANE_VARIABLES.params, layer)).all()
 
 
 def test_rank_correlation_is_spearman_s() -> None:

@@ -130,12 +130,16 @@ def maxima(
             for name in layers or ():
                 choose("layer", name, known)
             names = tuple(name for name in known if layers is None or name in layers)
-        outputs = outputs_of(network, names, variables, inputs)
-        new = [output.max(range(output.ndim - 1)) for output in outputs]
+        new = _greatest(network, names, variables, inputs)
         greatest = [*map(jnp.maximum, greatest, new)] if greatest else new
     if not names:
         raise ValueError("batches: there is none")
     return dict(zip(names, greatest, strict=True))
+
+
+@partial(jax.jit, static_argnames=("network", "layers"))
+def _greatest(network: Network, layers: tuple[str, ...], variables: Variables, inputs: Array) -> list[Array]:
+    return [output.max(range(output.ndim - 1)) for output in outputs_of(network, layers, variables, inputs)]
 
 
 def dead_units(
