@@ -181,9 +181,7 @@ def _reached(
         _, changes = jax.jvp(outputs, (jnp.broadcast_to(inputs, tangents.shape),), (tangents,))
         ends = np.cumsum([shape[d] for d in dimensions])[:-1]
         parts = [jnp.split(change != 0, ends) for change in changes]
-        return [
-            [part[i].any([j for j in range(1, len(shape) + 1) if j != d + 1]) for part in parts]
-            for i, d in enumerate(dimensions)
-        ]
+        others = [tuple(axis for axis in range(1, len(shape) + 1) if axis != d + 1) for d in dimensions]
+        return [[part[i].any(axes) for part in parts] for i, axes in enumerate(others)]
 
     return jax.tree.map(lambda found: found.any(0), lax.map(draw, inputs))
