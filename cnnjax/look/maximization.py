@@ -58,7 +58,8 @@ def maximize(
     Yosinski, Clune, Nguyen, Fuchs, Lipson 2015 ("Understanding neural networks through deep visualization"), total
     variation after Mahendran, Vedaldi 2015 ("Understanding deep image representations by inverting them"), jitter
     and frequency penalty after Olah, Mordvintsev, Schubert 2017 ("Feature visualization"). What is maximized is the
-    unit in the middle of the map. All units are lanes of one program; the input of a unit depends on the key and on its
+    unit in the middle of the map; a unit behind a ReLU has no gradient where it is off, so prefer the layer before
+    it. All units are lanes of one program; the input of a unit depends on the key and on its
     number, not on what other units are asked for.
 
     >>> low, high = (spec.standardize(np.full((1, *spec.shape), v, spec.dtype))[0] for v in (0, 255))
