@@ -3,7 +3,7 @@
 import itertools
 import runpy
 from collections.abc import Iterator
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -238,8 +238,14 @@ def test_receptive_fields_are_those_of_window_arithmetic(
     assert found[layer] == ((size,) * dims, (stride,) * dims, (offset,) * dims)
 
 
+@cache
+def field_of_plane() -> look.ReceptiveField:
+    """Of its second convolution."""
+    return look.receptive_fields(PLANE, IMAGES)["blocks.1.convolutions.0"]
+
+
 def test_receptive_fields_are_the_support_of_the_gradient() -> None:
-    field = look.receptive_fields(PLANE, IMAGES)["blocks.1.convolutions.0"]
+    field = field_of_plane()
     images = random(64, 8, 8, 2)
 
     @jax.jit
@@ -308,7 +314,7 @@ def test_top_examples_are_those_of_a_search_and_patches_hold_what_they_saw() -> 
     units = np.arange(4)[:, None]
     np.testing.assert_allclose(maps[top.examples, rows, columns, units], top.values, rtol=1e-5)
 
-    field = look.receptive_fields(PLANE, IMAGES)[layer]
+    field = field_of_plane()
     examples, places = np.asarray(top.examples).ravel(), np.asarray(top.positions).reshape(-1, 2)
     patches = look.patches(images[examples], field, places, fill=np.nan)
     assert patches.shape == (12, *field.size, 2)
@@ -411,7 +417,11 @@ def test_maximization_refuses_what_it_cannot_do() -> None:
 
 @pytest.mark.parametrize(
     ("network", "variables", "inputs"),
-    [(PLANE, PLANE_VARIABLES, IMAGES), (LINE, LINE_VARIABLES, SIGNALS), (DENSE, DENSE_VARIABLES, IMAGES)],
+    [
+        pytest.param(PLANE, PLANE_VARIABLES, IMAGES, marks=pytest.mark.slow),
+        (LINE, LINE_VARIABLES, SIGNALS),
+        (DENSE, DENSE_VARIABLES, IMAGES),
+    ],
     ids=["plane", "line", "dense"],
 )
 def test_gradients_and_their_integral(network: Network, variables: Variables, inputs: np.ndarray) -> None:
@@ -424,6 +434,9 @@ def test_gradients_and_their_integral(network: Network, variables: Variables, in
     np.testing.assert_array_equal(look.gradient_times_input(network, variables, inputs, targets), inputs * gradient)
 
     baseline = 0.3 * np.ones(inputs.shape[1:], np.float32)
+    middle = (inputs - baseline) * look.gradient(network, variables, (inputs + baseline) / 2, targets)
+    one = look.integrated_gradients(network, variables, inputs, targets, baseline, steps=1)
+    np.testing.assert_allclose(one, middle, atol=1e-5)
     integral = look.integrated_gradients(network, variables, inputs, targets, baseline, steps=200)
     far = logit(network, variables, np.broadcast_to(baseline, inputs.shape), targets)
     np.testing.assert_allclose(integral.sum(axes), logit(network, variables, inputs, targets) - far, atol=0.02)
