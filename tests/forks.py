@@ -15,7 +15,7 @@ import warnings
 from pathlib import Path
 
 MODULES = (
-    *("cnnjax.commands.prepare", "cnnjax.commands.sweep", "cnnjax.commands.train"),
+    *(f"cnnjax.commands.{command}" for command in ("predict", "prepare", "sweep", "train")),
     *("matplotlib.backends.backend_agg", "matplotlib.figure", "orbax.checkpoint"),
     *("sklearn.datasets", "sklearn.model_selection"),
 )

@@ -14,7 +14,7 @@ from conftest import ROOT, script
 from PIL import Image
 
 from cnnjax import load
-from cnnjax.commands import arguments, diff, merge, prepare
+from cnnjax.commands import arguments, diff, merge, predict, prepare
 from cnnjax.commands.parser import parse_words
 from cnnjax.descriptions import describe
 from cnnjax.presets import load_preset
@@ -28,7 +28,12 @@ PAGES = [
     *sorted((ROOT / "docs").glob("*.md")),
     *sorted((ROOT / "configs").glob("*.py")),
 ]
-FORMS = {"merge": merge.Arguments, "diff": diff.Arguments, "prepare": prepare.Arguments}
+FORMS = {
+    "merge": merge.Arguments,
+    "diff": diff.Arguments,
+    "prepare": prepare.Arguments,
+    "predict": predict.Arguments,
+}
 SHARD = "$SLURM_ARRAY_TASK_ID/$SLURM_ARRAY_TASK_COUNT"
 COMMAND = re.compile(
     r"(?:^|&& |, then )(?:\S*python3? )?(?:-m )?(?:cnnjax (\w+)|(?:experiments/|tests/)?(\w+)\.py)\b(.*)"
@@ -97,6 +102,8 @@ def test_every_option_of_a_page_exists(capsys: pytest.CaptureFixture[str]) -> No
     every = ["digits", "--optimizer", "sgd", "adamw", "--augment", "flip,shift", "--help"]
     with pytest.raises(SystemExit):
         arguments.parse("", every, several=True)
+    with pytest.raises(SystemExit):
+        parse_words(predict.Arguments, "", ["--help"])
     known = set(re.findall(r"--[\w.-]+", capsys.readouterr().out))
     for page in PAGES:
         for span in code(page):
@@ -127,10 +134,13 @@ def test_the_readme_s_python_runs(
     Image.fromarray((digits.inputs[0, ..., 0] * (255 / 16)).round().astype(np.uint8)).save("digit.png")
     names: dict = {}
     exec(own, names)
-    assert (names["images"][0] == digits.inputs[0]).all()
+    assert (names["image"] == digits.inputs[0]).all()
     *shown, last = capsys.readouterr().out.splitlines()
     assert shown[0] == "Trained"
     assert re.fullmatch(r"9: [\d.]+%", last)
+    [command, _] = [words for name, words in commands(README) if name == "predict"]
+    done = script("predict", *[word for word in command if word != "drawings/"], cwd=tmp_path)
+    assert done.stdout.splitlines()[-1].startswith("digit.png: ")
 
     exec(modules, names)
     assert names["logits"].shape == (8, 10)

@@ -502,7 +502,7 @@ def test_shards_on_the_command_line(tmp_path: Path) -> None:
         (
             "swep",
             "digits",
-        ): "swep: no such command: did you mean 'sweep'? use one of train, sweep, merge, diff, prepare",
+        ): "swep: no such command: did you mean 'sweep'? use one of train, sweep, predict, merge, diff, prepare",
     }.items():
         if "runs/other" in words:
             other = [word if word != "2" else "1" for word in sweep[:3]] + sweep[3:]

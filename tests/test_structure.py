@@ -28,6 +28,7 @@ ROOMS = [
     {"training"},
     {"sweeps"},
     {"planning"},
+    {"look"},
     {"pictures", "tensorboard"},
     {"runs"},
     {"presets"},
@@ -42,6 +43,7 @@ PARTS = {
     "metrics": {"options"},
     "augmentation": {"options", "data"},
     "optimizers": {"options", "schedules"},
+    "look": {"options", "networks"},
     "config": {"options", "networks", "losses", "metrics", "augmentation", "optimizers"},
     "descriptions": {"options", "networks", "losses", "schedules", "metrics", "augmentation", "optimizers", "config"},
 }
@@ -91,7 +93,7 @@ def test_one_seam_per_dependency() -> None:
     """By room, or where a room has several files by file."""
     homes = {
         "tensorflow_datasets": {"data", "commands/prepare"},
-        "sklearn": {"data"},
+        "sklearn": {"data", "look"},
         "platformdirs": {"data/cache"},
         "matplotlib": {"pictures"},
         "orbax": {"runs/checkpoints"},

@@ -1,1 +1,1 @@
-"""The command-line interface: `cnnjax train`, `sweep`, `merge`, `diff` and `prepare`."""
+"""The command-line interface: `cnnjax train`, `sweep`, `predict`, `merge`, `diff` and `prepare`."""

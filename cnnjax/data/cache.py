@@ -17,7 +17,7 @@ from cnnjax.data.dataset import Dataset, Spec, Split
 from cnnjax.options import from_json
 
 SPLITS = ("train", "valid", "test")
-LAYOUT = 4  # version of the cache folders and of the rules that choose splits; a new version ignores old folders
+LAYOUT = 5  # version of the cache folders and of the rules that choose splits; a new version ignores old folders
 
 
 def default_directory() -> Path:
@@ -80,8 +80,11 @@ def read_spec(described: Mapping[str, Any]) -> Spec:
     if wrong := [dtype for dtype in dtypes if dtype.kind not in "biuf"]:
         raise ValueError(f"dtype {wrong[0]}")
     mean, std = (np.asarray(list(map(float, described[name])), np.float32) for name in ("mean", "std"))
+    low, high = (tuple(map(float, described.get(name, ()))) for name in ("low", "high"))
+    if len(low) != len(high) or len(low) not in (0, len(mean)):
+        raise ValueError(f"low: {len(low)}, high: {len(high)} numbers, mean: {len(mean)}")
     classes = tuple(map(str, described["classes"]))
-    return Spec(shape, dtypes[0].name, classes, label_shape, dtypes[1].name, mean, std)
+    return Spec(shape, dtypes[0].name, classes, label_shape, dtypes[1].name, mean, std, low, high)
 
 
 def _save(folder: Path, dataset: Dataset) -> None:

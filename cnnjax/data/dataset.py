@@ -1,7 +1,7 @@
 """Data sets: arrays in training, validation and test splits, with their specification."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple
@@ -27,7 +27,7 @@ class Split(NamedTuple):
 @partial(
     jax.tree_util.register_dataclass,
     data_fields=["mean", "std"],
-    meta_fields=["shape", "dtype", "classes", "label_shape", "label_dtype"],
+    meta_fields=["shape", "dtype", "classes", "label_shape", "label_dtype", "low", "high"],
 )
 @dataclass(frozen=True, eq=False)
 class Spec:
@@ -45,6 +45,10 @@ class Spec:
     """The mean of each channel (last axis), as float32."""
     std: Float[Any, " channels"]
     """The standard deviation of each channel, as float32; 1 for a constant channel."""
+    low: tuple[float, ...] = ()
+    """The smallest value of each channel in the training examples, for image files; empty if not recorded."""
+    high: tuple[float, ...] = ()
+    """The largest value of each channel."""
 
     @property
     def outputs(self) -> int:
@@ -74,6 +78,12 @@ def statistics(split: Split) -> tuple[np.ndarray, np.ndarray]:
     std = np.sqrt(np.maximum(second / count - mean**2, 0))
     std = np.where(std > 1e-6 * np.abs(mean), std, 1)  # a constant channel is only centered
     return mean.astype(np.float32), std.astype(np.float32)
+
+
+def _extremes(inputs: np.ndarray) -> Iterator[tuple[float, ...]]:
+    """Yields the smallest and the largest value of each channel."""
+    for extreme in (np.min, np.max):  # over the examples first, which is many times faster
+        yield tuple(extreme(extreme(inputs, 0).reshape(-1, inputs.shape[-1]), 0).astype(float).tolist())
 
 
 class Dataset(NamedTuple):
@@ -126,7 +136,7 @@ class Dataset(NamedTuple):
         parts = three_splits(splits["train"], splits.get("valid"), splits.get("test"), stratified=bool(classes))
         inputs, labels = splits["train"]
         kind = inputs.shape[1:], inputs.dtype.name, tuple(map(str, classes)), labels.shape[1:], labels.dtype.name
-        return cls(name, Spec(*kind, *statistics(parts[0])), *parts)
+        return cls(name, Spec(*kind, *statistics(parts[0]), *_extremes(inputs)), *parts)
 
     def check(self) -> None:
         """Checks a data set that was not created by `of`, or was changed since.

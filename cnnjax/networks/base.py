@@ -78,6 +78,9 @@ class Network(Protocol):
     ) -> tuple[Float[Array, "batch *outputs"], PyTree]:
         """Returns the outputs and the new `stats`; `key` seeds noise in training, such as dropout."""
 
+    def module(self, variables: Variables, inputs: Array) -> nnx.Module:
+        """Returns the module with these variables, in evaluation mode."""
+
 
 @dataclass(frozen=True)
 class _Functional:
@@ -90,10 +93,7 @@ class _Functional:
     def apply(
         self, variables: Variables, inputs: Array, *, train: bool, key: Key[Array, ""]
     ) -> tuple[Float[Array, "batch *outputs"], PyTree]:
-        # A fresh module draws its noise from the key. Its initial values are overwritten, so XLA
-        # removes their computation.
-        module = self.build(_rngs(key), inputs)
-        nnx.update(module, *map(_fitted, ("params", "stats"), _variables(module), variables))
+        module = self._filled(variables, inputs, key)
         if train:
             module.train()
             if self.axis:
@@ -102,6 +102,18 @@ class _Functional:
             module.eval()
         outputs = module(inputs)
         return outputs, _variables(module).stats
+
+    def module(self, variables: Variables, inputs: Array) -> nnx.Module:
+        module = self._filled(variables, inputs, jax.random.key(0))
+        module.eval()
+        return module
+
+    def _filled(self, variables: Variables, inputs: Array, key: Key[Array, ""]) -> nnx.Module:
+        # A fresh module draws its noise from the key. Its initial values are overwritten, so XLA
+        # removes their computation.
+        module = self.build(_rngs(key), inputs)
+        nnx.update(module, *map(_fitted, ("params", "stats"), _variables(module), variables))
+        return module
 
 
 def _rngs(key: Key[Array, ""]) -> nnx.Rngs:

@@ -17,6 +17,7 @@ from cnnjax.data import Spec
 from cnnjax.data.cache import read_spec
 from cnnjax.networks import Variables
 from cnnjax.planning import read_program
+from cnnjax.runs.checkpoints import CheckpointError
 from cnnjax.runs.printed import describe_inputs, printed
 from cnnjax.runs.records import Counts, RecordError, Row, read_metrics, read_record, replayed
 from cnnjax.runs.resume import configuration_of
@@ -46,6 +47,12 @@ class Trained(NamedTuple):
     def classes(self) -> tuple[str, ...]:
         """The names of the columns of `logits`; empty if the labels are not classes."""
         return self.spec.classes
+
+    def probabilities(self, inputs: Num[Any, "batch *shape"]) -> Float[Array, "batch classes"]:
+        """The softmax of `logits`; ValueError if the labels are not classes."""
+        if not self.classes:
+            raise ValueError("probabilities: the labels are not classes: use logits")
+        return jax.nn.softmax(self.logits(inputs))
 
     def __repr__(self) -> str:
         metric, last = self.config.metric, self.rows[-1] if self.rows else {}
@@ -115,8 +122,8 @@ def load_run(folder: str | Path, trial: int | None = None, classes: Iterable[Any
       OSError: if the folder or one of its files cannot be read.
       RecordError: if a record is damaged, has another format version, or names a class that is not in
         `classes`.
-      CheckpointError: if no checkpoint is valid.
-      ValueError: if the trial does not exist or has no checkpoint, or the sweep has no winner yet.
+      CheckpointError: if the trial has no checkpoint, or no checkpoint is valid.
+      ValueError: if the trial does not exist, or the sweep has no winner yet.
       TypeError: if an argument has the wrong type.
     """
     if not isinstance(folder, str | Path):
@@ -148,7 +155,7 @@ def load_run(folder: str | Path, trial: int | None = None, classes: Iterable[Any
         if checkpoint := store.restore(like):
             break
     if checkpoint is None:
-        raise ValueError(f"trial: {trial}: has no checkpoint in {store.folder}: train it first")
+        raise CheckpointError(f"trial {trial} has no checkpoint in {store.folder}: train it first")
     state = states_of(program, checkpoint.state, [planned[trial]], spec)[trial]
     rows = [row for row in read_metrics(folder / "metrics.jsonl") if row["trial"] == trial]
     return trained(planned[trial].config, spec, state, rows)._replace(where=str(folder))

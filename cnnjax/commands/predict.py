@@ -1,0 +1,220 @@
+"""Predicts the classes of image files or series with a trained network, or the outputs of a regression.
+
+Images are converted to the size, channels and range of the training data, and standardized as in training. Series are
+CSV files: each row is a series, or, with several channels, each file is one, with a row for each time step.
+"""
+
+import json
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, fields
+from functools import partial
+from itertools import islice
+from pathlib import Path
+from typing import Annotated, Any, NamedTuple
+
+import numpy as np
+import tyro
+
+from cnnjax.commands import terminal
+from cnnjax.commands.command_line import use_compilation_cache
+from cnnjax.commands.errors import reported, usage
+from cnnjax.commands.parser import parse_words
+from cnnjax.data import DataError, Spec
+from cnnjax.data.images import (
+    Background,
+    Fit,
+    Reading,
+    files_below,
+    image_files,
+    looks_inverted,
+    read_image,
+    value_range,
+)
+from cnnjax.data.series import read_series
+from cnnjax.presets import load_preset
+from cnnjax.runs import Trained, load_run
+from cnnjax.runs.printed import describe_inputs
+
+BATCH = 32
+"""The batch size; the last batch is padded, so that a single program is compiled."""
+
+
+@dataclass(frozen=True)
+class Arguments:
+    """The run, the files, and how to read them."""
+
+    run: Annotated[Path, tyro.conf.Positional]
+    """run folder; a sweep predicts with its winner"""
+    files: Annotated[tuple[Path, ...], tyro.conf.Positional]
+    """image or CSV files, and folders, which are searched recursively"""
+    top: int = 3
+    """number of classes to print, most probable first"""
+    json: bool = False
+    """print one JSON object per line"""
+    trial: int | None = None
+    """number of a trial of the sweep"""
+    fit: Fit = Reading.fit
+    """how to fit images with other proportions: crop the longer side, pad the shorter side with the color of the
+    border, or stretch; auto pads images with a border of a single color, such as drawings, and crops any other"""
+    trim: float | None = Reading.trim
+    """crop a drawing to its content, with this margin as a share of the side: 0 as in digits, 0.14 as in MNIST"""
+    background: Background = Reading.background
+    """color behind transparent pixels"""
+    invert: bool = Reading.invert
+    """swap dark and light"""
+    range: tuple[float, float] | None = Reading.range
+    """input values of black and white; by default the range of the training images"""
+    preset: Path | None = None
+    """file that defines the user-defined parts of the run"""
+    compilation_cache: bool = True
+    """keep compiled programs in the user's cache directory"""
+    debug: bool = False
+    """show full tracebacks"""
+
+
+class Input(NamedTuple):
+    """One input, or the reason why it cannot be read."""
+
+    name: str
+    value: np.ndarray | None = None
+    note: str = ""
+    """A warning about the input, or the error if `value` is None."""
+
+
+def main(arguments: Arguments) -> None:
+    """Predicts, and prints a line for each input; exits with code 1 if an input cannot be read."""
+    with reported(arguments.debug):
+        with usage(arguments.debug):
+            trained, reading, search, read = _prepared(arguments)
+        if not arguments.json:
+            print(f"{arguments.run}: {describe_inputs(trained.config.data, trained.spec)}; {reading}")
+        inputs = _inputs(arguments.files, search, read)
+        failed = False
+        while batch := list(islice(inputs, BATCH)):
+            for found in _predicted(trained, batch, arguments.top):
+                failed |= "error" in found
+                _show(found, arguments.json)
+    if failed:
+        raise SystemExit(1)
+
+
+Search = Callable[[Path], tuple[list[Path], list[Path]]]
+Read = Callable[[Path], Iterator[Input]]
+
+
+def _prepared(arguments: Arguments) -> tuple[Trained, str, Search, Read]:
+    """Returns the network, a description of the conversion, and the functions that find and read inputs."""
+    if arguments.top < 1:
+        raise ValueError(f"top: {arguments.top}: must be at least 1")
+    if not arguments.files:
+        raise ValueError("predict: give files or folders after the run folder")
+    if not (arguments.run / "config.json").is_file():
+        raise ValueError(f"{arguments.run}: is not a run folder")
+    if arguments.compilation_cache:
+        use_compilation_cache()
+    classes = load_preset(str(arguments.preset)).classes if arguments.preset else ()
+    trained = load_run(arguments.run, arguments.trial, classes)
+    how = Reading(**{field.name: getattr(arguments, field.name) for field in fields(Reading)})
+    if len(trained.spec.shape) > 2:
+        how.check(trained.spec)
+        return trained, _described(trained.spec, how), image_files, partial(_image, trained.spec, how)
+    if unused := [field.name for field in fields(Reading) if getattr(how, field.name) != field.default]:
+        raise ValueError(f"{unused[0]}: applies to images only, and the inputs of this run are series")
+    return trained, "series", partial(files_below, suffixes={".csv"}), partial(_series, trained.spec)
+
+
+def _described(spec: Spec, how: Reading) -> str:
+    """Describes how images are converted."""
+    low, high = value_range(spec, how)
+    colors = "gray" if spec.shape[-1] == 1 else "RGB"
+    trimmed = "" if how.trim is None else f", trim {how.trim:g}"
+    inverted = ", inverted" if how.invert else ""
+    return f"images in {colors}, {low.min():g} to {high.max():g}, fit {how.fit}{trimmed}{inverted}"
+
+
+def _image(spec: Spec, how: Reading, path: Path) -> Iterator[Input]:
+    image, note = read_image(path, spec, how), ""
+    if (image == image[0, 0]).all():
+        note = "all pixels are equal: if the background is transparent, try another --background"
+    elif seen := looks_inverted(image, spec, how):
+        usual = seen.split()[0]
+        change = "omit" if how.invert else "add"
+        note = f"looks {seen}, but the training images are {usual} on average: if so, {change} --invert"
+    yield Input(str(path), image, note)
+
+
+def _series(spec: Spec, path: Path) -> Iterator[Input]:
+    found = read_series(path, spec)
+    for row, series in enumerate(found, 1):
+        yield Input(f"{path}:{row}" if len(found) > 1 else str(path), series)
+
+
+def _inputs(paths: Sequence[Path], search: Search, read: Read) -> Iterator[Input]:
+    """Yields the inputs of files and folders, in order."""
+    for path in paths:
+        files = [path]
+        if path.is_dir():
+            files, rest = search(path)
+            if rest:
+                print(f"note: {path}: skipped: {_named(path, rest)}", file=sys.stderr)
+            if not files:
+                yield Input(str(path), note="contains no image or CSV file to predict")
+        for file in files:
+            try:
+                yield from read(file)
+            except DataError as error:
+                yield Input(str(file), note=str(error).removeprefix(f"{file}: "))
+
+
+def _named(folder: Path, rest: Sequence[Path], most: int = 5) -> str:
+    """Lists the first few paths, relative to the folder."""
+    names = [str(path.relative_to(folder)) for path in rest]
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
+
+
+def _predicted(trained: Trained, batch: Sequence[Input], top: int) -> Iterator[dict[str, Any]]:
+    """Yields the result for each input as plain values."""
+    values = np.zeros((BATCH, *trained.spec.shape), trained.spec.dtype)
+    usable = [entry.value for entry in batch if entry.value is not None]
+    values[: len(usable)] = usable or values[:0]
+    compute = trained.probabilities if trained.classes else trained.logits
+    outputs = iter(np.asarray(compute(values)).reshape(BATCH, -1) if usable else ())
+    for entry in batch:
+        named = {"file": entry.name}
+        if entry.value is None:
+            yield {**named, "error": entry.note}
+        elif not np.isfinite(found := next(outputs)).all():
+            yield {**named, "error": "the outputs of the network are not finite: the run may have diverged"}
+        else:
+            noted = {"warning": entry.note} if entry.note else {}
+            yield {**named, **_answer(trained.classes, found.tolist(), top), **noted}
+
+
+def _answer(classes: Sequence[str], found: Sequence[float], top: int) -> dict[str, Any]:
+    """Returns the most probable classes, or the outputs of a regression."""
+    if not classes:
+        return {"outputs": found}
+    ranked = sorted(zip(classes, found, strict=True), key=lambda entry: -entry[1])
+    return {"classes": [{"class": name, "probability": value} for name, value in ranked[:top]]}
+
+
+def _show(found: dict[str, Any], as_json: bool) -> None:
+    """Prints a result, and any error or warning to standard error."""
+    for kind in ("error", "warning"):
+        if kind in found:
+            print(f"{kind}: {found['file']}: {found[kind]}", file=sys.stderr)
+    if as_json:
+        print(json.dumps(found))
+    elif "outputs" in found:
+        print(f"{found['file']}: {', '.join(f'{value:.6g}' for value in found['outputs'])}")
+    elif "classes" in found:
+        ranked = [f"{entry['class']} ({100 * entry['probability']:.1f} %)" for entry in found["classes"]]
+        print(f"{found['file']}: {', '.join(ranked)}")
+
+
+def command() -> None:
+    """Runs `cnnjax predict`."""
+    terminal.use()
+    with terminal.piped():
+        main(parse_words(Arguments, __doc__ or ""))

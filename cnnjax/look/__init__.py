@@ -1,0 +1,44 @@
+"""Looking inside networks: arrays in, arrays out.
+
+Functions take a network as `cnnjax.functional` returns it, its variables, and inputs as it takes them.
+Of a run that is
+
+>>> run = cnnjax.load_run("runs/mnist-20260101-120000")
+>>> network = cnnjax.make_task(run.config, run.spec).functions
+>>> inputs = run.spec.standardize(images)
+>>> maps = look.activations(network, run.variables, inputs)
+
+Layers have paths, as `blocks.0.convolutions.0`; `outline` lists them. Functions that need maps, [*spatial,
+channels], raise a ValueError where a network has none. Each compiles once for a network and shapes, so keep
+the network rather than make it anew.
+"""
+
+from cnnjax.look.attributions import grad_cam as grad_cam
+from cnnjax.look.attributions import gradient as gradient
+from cnnjax.look.attributions import gradient_times_input as gradient_times_input
+from cnnjax.look.attributions import integrated_gradients as integrated_gradients
+from cnnjax.look.attributions import occlusion as occlusion
+from cnnjax.look.classification import Calibration as Calibration
+from cnnjax.look.classification import Mistakes as Mistakes
+from cnnjax.look.classification import PerClass as PerClass
+from cnnjax.look.classification import calibration as calibration
+from cnnjax.look.classification import confusion as confusion
+from cnnjax.look.classification import mistakes as mistakes
+from cnnjax.look.classification import per_class as per_class
+from cnnjax.look.kernels import kernels as kernels
+from cnnjax.look.kernels import smoothness as smoothness
+from cnnjax.look.layers import Layer as Layer
+from cnnjax.look.layers import activations as activations
+from cnnjax.look.layers import outline as outline
+from cnnjax.look.maximization import Maximized as Maximized
+from cnnjax.look.maximization import maximize as maximize
+from cnnjax.look.projection import projection as projection
+from cnnjax.look.randomization import randomized as randomized
+from cnnjax.look.randomization import rank_correlation as rank_correlation
+from cnnjax.look.receptive_fields import ReceptiveField as ReceptiveField
+from cnnjax.look.receptive_fields import receptive_fields as receptive_fields
+from cnnjax.look.units import Top as Top
+from cnnjax.look.units import dead_units as dead_units
+from cnnjax.look.units import maxima as maxima
+from cnnjax.look.units import patches as patches
+from cnnjax.look.units import top_examples as top_examples
