@@ -79,14 +79,15 @@ def test_a_sweep_ranks_records_and_draws(tmp_path: Path) -> None:
     done = script("sweep", "digits", *arguments, "--pack", "shapes", "--name", "s", "--quiet", cwd=tmp_path)
     table = done.stdout.splitlines()
     assert "undecided" in table[2]
-    assert table[7].startswith("Not significantly different from the best: learning_rate 0.1 filters 4,8")
-    assert re.search("^[123] undecided; .*experiments/sweep.py runs/s --add-seeds 2 --pack shapes --quiet$", table[8])
-    assert table[9].startswith("Unstable (a seed is no better than guessing, ")
-    assert table[9].endswith(": learning_rate 0.001 filters 4,8; learning_rate 0.001 filters 6,8.")
-    assert table[10].startswith("warning: the best point is on the edge of the grid (filters ")
-    assert "experiments/sweep.py digits --epochs 2 " in table[10]
-    assert table[10].endswith(" --extend runs/s")
-    assert table[11].startswith("12 trials: 8 complete, 4 diverged; compile ")
+    assert re.fullmatch(r"The best point has a test accuracy of [\d.]+ ± [\d.]+ % over 2 seeds\.", table[7])
+    assert table[8].startswith("Not significantly different from the best: learning_rate 0.1 filters 4,8")
+    assert re.search("^[123] undecided; .*experiments/sweep.py runs/s --add-seeds 2 --pack shapes --quiet$", table[9])
+    assert table[10].startswith("Unstable (a seed is no better than guessing, ")
+    assert table[10].endswith(": learning_rate 0.001 filters 4,8; learning_rate 0.001 filters 6,8.")
+    assert table[11].startswith("warning: the best point is on the edge of the grid (filters ")
+    assert "experiments/sweep.py digits --epochs 2 " in table[11]
+    assert table[11].endswith(" --extend runs/s")
+    assert table[12].startswith("12 trials: 8 complete, 4 diverged; compile ")
     assert [row.split()[-1] for row in table[1:7]] == ["2/2"] * 4 + ["0/2"] * 2
     assert table[1].split()[1] == "0.1"
     assert all(row.split()[1] == "1e+30" for row in table[5:7])

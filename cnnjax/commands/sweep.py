@@ -48,18 +48,20 @@ def report(swept: Swept, folder: RunFolder) -> None:
 
 def table(swept: Swept, compared: Sequence[Compared]) -> str:
     """Formats the points, best first, as aligned columns: mean and standard deviation over seeds."""
-    metric, tested = swept.metric, summarize([score for score, _ in swept.tests.values()])
-    name = metric.kind().replace("-", " ")
-    rows = [["rank", *swept.axes, f"valid {name}", "behind the best", f"test {name}", "seeds"]]
+    metric = swept.metric
+    rows = [["rank", *swept.axes, f"valid {_words(metric)}", "behind the best", "seeds"]]
     for rank, each in enumerate(compared, 1):
         point = each.point
         healthy = sum(result.status != "diverged" for result in point.results)
         ended = max(result.epochs for result in point.results)
         seeds = f"{healthy}/{len(point.results)}" + (f", stopped after {ended} epochs" if _stopped(point) else "")
-        test = shown(tested, metric) if rank == 1 else ""
         values = [text(point.values[axis]) if axis in point.values else "-" for axis in swept.axes]
-        rows.append([str(rank), *values, shown(point.valid_metric, metric), _behind(each, metric), test, seeds])
+        rows.append([str(rank), *values, shown(point.valid_metric, metric), _behind(each, metric), seeds])
     return aligned(rows)
+
+
+def _words(metric: Metric) -> str:
+    return metric.kind().replace("-", " ")
 
 
 def _behind(compared: Compared, metric: Metric) -> str:
@@ -79,6 +81,10 @@ def _stopped(point: Ranked) -> bool:
 def judged(swept: Swept, compared: Sequence[Compared], folder: RunFolder) -> Iterator[str]:
     """Yields the lines below the table: points as good as the best, shares of the variance, commands to run next."""
     config, ends, parts = swept.config, edges(swept.config, swept.winner), variance_shares(swept.points)
+    if swept.tests:
+        tested = summarize([score for score, _ in swept.tests.values()])
+        over = f" over {tested.n} seeds" if tested.n > 1 else ""
+        yield f"The best point has a test {_words(swept.metric)} of {shown(tested, swept.metric)}{over}."
     if config.more_seeds:
         yield "Points have different seeds: ranks and gaps are adjusted for seed effects."
     if level := [each.point for each in compared if each.verdict in ("equal", "undecided")]:
