@@ -499,7 +499,7 @@ def test_attributions_reject_invalid_arguments() -> None:
     with pytest.raises(ValueError, match=r"Grad-CAM needs feature maps.*and no layer has any: use another method"):
         look.grad_cam(*dense, TARGETS)
     with pytest.raises(
-        ValueError, match=r"layer: 'dense.0': Grad-CAM needs feature maps, not outputs \[5\]: use one of bl"
+        ValueError, match=r"layer: 'dense.0': Grad-CAM needs feature maps, not outputs \[5\]: use one of blocks"
     ):
         look.grad_cam(*plane, TARGETS, "dense.0")
     with pytest.raises(ValueError, match="targets: 3: must be an output of the network, from 0 to 2"):
@@ -564,7 +564,7 @@ def test_mistakes_are_in_descending_order_of_confidence() -> None:
     assert len(look.mistakes(probabilities, labels).examples) == len(wrong)
     with pytest.raises(
         ValueError,
-        match=r"probabilities: example 0: must be at least 0 and sum to 1, not .*: apply jax.nn.softmax to logits",
+        match=r"probabilities: example 0: must be at least 0 and sum to 1 \(sum: 4\): apply jax.nn.softmax to logits",
     ):
         look.mistakes(4 * probabilities, labels)
     with pytest.raises(ValueError, match="labels: 4: must be from 0 to 3"):

@@ -153,6 +153,6 @@ def _sums_to_one(scores: np.ndarray) -> None:
     wrong = np.flatnonzero(~np.isclose(sums, 1, atol=1e-3) | (scores.min(1) < 0))
     if len(wrong):
         raise ValueError(
-            f"probabilities: example {wrong[0]}: must be at least 0 and sum to 1, not {sums[wrong[0]]:.4g}: "
+            f"probabilities: example {wrong[0]}: must be at least 0 and sum to 1 (sum: {sums[wrong[0]]:.4g}): "
             "apply jax.nn.softmax to logits"
         )
