@@ -9,6 +9,7 @@ from types import ModuleType
 import pytest
 
 import cnnjax
+from cnnjax import look
 
 PACKAGE = Path(cnnjax.__file__).parent
 NAMES = sorted(
@@ -16,7 +17,8 @@ NAMES = sorted(
     for path in PACKAGE.rglob("*.py")
 )
 TRAINING = (
-    "networks.cnn networks.lenet networks.mlp networks.resnet training.core training.programs runs.entry runs.trained"
+    "look.attributions look.maximization networks.cnn networks.lenet networks.mlp networks.resnet "
+    "training.core training.programs runs.entry runs.trained"
 )
 SLOW = {f"cnnjax.{name}" for name in TRAINING.split()}
 SHOWN = (
@@ -39,7 +41,9 @@ def test_examples_run(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
 
 def test_what_users_call_has_an_example() -> None:
-    for name in [*SHOWN.split(), "Dataset.of"]:
+    looking = [f"look.{name}" for name, value in vars(look).items() if inspect.isfunction(value)]
+    assert len(looking) > 10
+    for name in [*SHOWN.split(), "Dataset.of", *looking]:
         found = cnnjax
         for step in name.split("."):
             found = getattr(found, step)

@@ -1,4 +1,4 @@
-"""Looking inside: every function against an independent computation, in one dimension and in two."""
+"""Compares each function of `cnnjax.look` with an independent computation, in one and two dimensions."""
 
 import itertools
 import runpy
@@ -20,7 +20,7 @@ from cnnjax.networks import Network, Variables
 
 @pytest.fixture(autouse=True, scope="module")
 def _programs_run_once() -> Iterator[None]:
-    """And need not be fast."""
+    """Programs run once here, so XLA skips most optimizations."""
     before = jax.config.read("jax_disable_most_optimizations")
     jax.config.update("jax_disable_most_optimizations", True)
     yield
@@ -53,11 +53,11 @@ DENSE_VARIABLES = drawn(DENSE, IMAGES)
 TARGETS = np.array([0, 2, 1, 1, 0, 2])
 
 
-# ------------------------------------------------------------------------- an independent network
+# ------------------------------------------------------------------------- a network in NumPy
 
 
 def convolved(x: np.ndarray, layer: Any) -> np.ndarray:
-    """A 3x3 convolution of maps, padded by zeros."""
+    """A 3x3 convolution of feature maps with zero padding."""
     padded = np.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
     windows = np.lib.stride_tricks.sliding_window_view(padded, (3, 3), axis=(1, 2))
     return np.einsum("nhwcij,ijcf->nhwf", windows, layer["kernel"]) + layer["bias"]
@@ -67,8 +67,8 @@ def pooled(x: np.ndarray) -> np.ndarray:
     return x.reshape(len(x), x.shape[1] // 2, 2, x.shape[2] // 2, 2, -1).max((2, 4))
 
 
-def by_hand(images: np.ndarray) -> dict[str, np.ndarray]:
-    """What the layers of `PLANE` put out, in NumPy."""
+def numpy_outputs(images: np.ndarray) -> dict[str, np.ndarray]:
+    """The outputs of the layers of `PLANE`, in NumPy."""
     params = jax.tree.map(np.asarray, PLANE_VARIABLES.params)
     first = convolved(images, params["blocks"][0]["convolutions"][0])
     block = np.maximum(pooled(first), 0)
@@ -104,8 +104,8 @@ def logit(network: Network, variables: Variables, inputs: Any, targets: Any) -> 
 # ------------------------------------------------------------------------- layers, kernels
 
 
-def test_layers_put_out_what_a_network_by_hand_does_in_its_order() -> None:
-    found, expected = look.activations(PLANE, PLANE_VARIABLES, IMAGES), by_hand(IMAGES)
+def test_activations_equal_those_of_a_numpy_network_in_order_of_calls() -> None:
+    found, expected = look.activations(PLANE, PLANE_VARIABLES, IMAGES), numpy_outputs(IMAGES)
     assert list(found) == list(expected)
     for name, output in expected.items():
         np.testing.assert_allclose(found[name], output, atol=1e-5, err_msg=name)
@@ -116,11 +116,11 @@ def test_layers_put_out_what_a_network_by_hand_does_in_its_order() -> None:
 
 
 class OwnConv(nnx.Conv):
-    """Inherits its call."""
+    """Inherits its `__call__`."""
 
 
 class Own(nnx.Module):
-    """Calls a layer twice, once under `nnx.remat`; has a static method, noise, and a layer that puts out no floats."""
+    """Calls a layer twice, once under `nnx.remat`; has a static method, noise, and a layer that returns integers."""
 
     def __init__(self, shape: Any, *, rngs: nnx.Rngs):
         self.inner, self.noise, self.places = OwnConv(2, 2, (3, 3), rngs=rngs), nnx.Dropout(0.5, rngs=rngs), Places()
@@ -136,13 +136,13 @@ class Own(nnx.Module):
 
 
 class Places(nnx.Module):
-    """The largest cell."""
+    """Returns the index of the largest value."""
 
     def __call__(self, x: Any) -> Any:
         return x.argmax()
 
 
-def test_any_module_shows_its_layers_and_is_left_as_it_was() -> None:
+def test_layers_of_any_module_are_found_and_its_classes_are_unchanged() -> None:
     network = network_of(Own)
     variables, before = drawn(network, IMAGES), (nnx.Conv.__call__, OwnConv.__dict__.keys())
     found = look.activations(network, variables, IMAGES)
@@ -154,7 +154,7 @@ def test_any_module_shows_its_layers_and_is_left_as_it_was() -> None:
     assert (nnx.Conv.__call__, OwnConv.__dict__.keys()) == before
 
 
-def test_paths_that_do_not_exist_are_refused_with_one_that_does() -> None:
+def test_an_unknown_path_raises_an_error_that_suggests_a_known_one() -> None:
     with pytest.raises(ValueError, match=r"layer: 'blocks.0.convolution.0': did you mean 'blocks.0.convolutions.0'\?"):
         look.activations(PLANE, PLANE_VARIABLES, IMAGES, ["blocks.0.convolution.0"])
     with pytest.raises(
@@ -176,11 +176,11 @@ def test_kernels_are_those_of_the_variables() -> None:
 
 
 @pytest.mark.parametrize("shape", [(5, 5, 2, 3), (7, 1, 3), (3, 5, 1, 2)])
-def test_smoothness_is_the_share_of_power_at_low_frequencies(shape: tuple[int, ...]) -> None:
+def test_smoothness_is_the_fraction_of_power_at_low_frequencies(shape: tuple[int, ...]) -> None:
     kernel, window = random(*shape), shape[:-2]
     grid = (512,) * len(window)
     power = np.square(abs(np.fft.fftn(kernel, grid, axes=range(len(window))))).sum(-2)
-    # The band ends at a frequency of the grid, which counts half.
+    # The band ends at a frequency of the grid, which has half the weight.
     weight = [np.interp(abs(np.fft.fftfreq(n)), [0.25 - 1e-9, 0.25, 0.25 + 1e-9], [1, 0.5, 0]) for n in grid]
     band = weight[0] if len(window) == 1 else np.multiply.outer(*weight)
     expected = np.tensordot(band, power, len(window)) / power.sum(tuple(range(len(window))))
@@ -193,7 +193,7 @@ def test_smoothness_is_the_share_of_power_at_low_frequencies(shape: tuple[int, .
 
 
 def arithmetic(windows: list[tuple[int, int, int, int]]) -> tuple[int, int, int]:
-    """Size, stride and offset after windows of (cells, stride, padding, dilation)."""
+    """The size, stride and offset after windows of (cells, stride, padding, dilation)."""
     size, jump, offset = 1, 1, 0
     for cells, stride, padding, dilation in windows:
         size, offset = size + (cells - 1) * dilation * jump, offset - padding * jump
@@ -229,7 +229,7 @@ POOL = (2, 2, 0, 1)
     ],
     ids=["lenet5", "max", "one", "dilated"],
 )
-def test_receptive_fields_are_those_of_window_arithmetic(
+def test_receptive_fields_equal_those_computed_from_kernels_and_strides(
     shape: tuple[int, ...], module: Any, fields: dict[str, Any], layer: str, windows: list[tuple[int, int, int, int]]
 ) -> None:
     found = look.receptive_fields(network_of(module, 3, **fields), jnp.zeros((1, *shape)))
@@ -240,7 +240,7 @@ def test_receptive_fields_are_those_of_window_arithmetic(
 
 @cache
 def field_of_plane() -> look.ReceptiveField:
-    """Of its second convolution."""
+    """The receptive field of the second convolution of `PLANE`."""
     return look.receptive_fields(PLANE, IMAGES)["blocks.1.convolutions.0"]
 
 
@@ -267,7 +267,7 @@ def test_receptive_fields_are_the_support_of_the_gradient() -> None:
 
 
 class Fixed(nnx.Module):
-    """Takes inputs of one size."""
+    """Accepts inputs of one size only."""
 
     def __init__(self, shape: Any, *, rngs: nnx.Rngs):
         if shape != (8, 8, 2):
@@ -281,14 +281,14 @@ class Fixed(nnx.Module):
 WHOLE, LOCAL = look.ReceptiveField((8, 8), (0, 0), (0, 0)), look.ReceptiveField((3, 3), (1, 1), (-1, -1))
 
 
-def test_a_unit_may_see_the_whole_input() -> None:
+def test_a_unit_may_depend_on_the_whole_input() -> None:
     assert look.receptive_fields(network_of(Fixed), IMAGES) == {"inner": LOCAL, "outer": WHOLE}
-    with pytest.raises(ValueError, match="receptive fields: no layer puts out maps"):
+    with pytest.raises(ValueError, match="network: no layer has feature maps"):
         look.receptive_fields(DENSE, IMAGES)
 
 
 @pytest.mark.slow
-def test_behind_a_gate_that_sees_all_maps_units_do(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_after_a_gate_that_depends_on_the_whole_input_so_does_every_unit(monkeypatch: pytest.MonkeyPatch) -> None:
     presets = Path(__file__).with_name("presets")
     monkeypatch.syspath_prepend(str(presets))
     squeeze = runpy.run_path(str(presets / "squeeze.py"))["SENetConfig"](filters=(4, 4))
@@ -302,10 +302,10 @@ def test_behind_a_gate_that_sees_all_maps_units_do(monkeypatch: pytest.MonkeyPat
 # ------------------------------------------------------------------------- units
 
 
-def test_top_examples_are_those_of_a_search_and_patches_hold_what_they_saw() -> None:
+def test_top_examples_have_the_largest_activations_and_patches_determine_them() -> None:
     layer, images = "blocks.1.convolutions.0", random(10, 8, 8, 2, seed=3)
     top = look.top_examples(PLANE, PLANE_VARIABLES, [images[:6], images[6:]], layer, count=3)
-    maps = by_hand(images)[layer]
+    maps = numpy_outputs(images)[layer]
     for unit in range(4):
         best = maps[..., unit].max((1, 2))
         assert top.examples[unit].tolist() == np.argsort(-best)[:3].tolist()
@@ -318,7 +318,7 @@ def test_top_examples_are_those_of_a_search_and_patches_hold_what_they_saw() -> 
     examples, places = np.asarray(top.examples).ravel(), np.asarray(top.positions).reshape(-1, 2)
     patches = look.patches(images[examples], field, places, fill=np.nan)
     assert patches.shape == (12, *field.size, 2)
-    changed = random(12, 8, 8, 2, seed=4)  # all but the patch
+    changed = random(12, 8, 8, 2, seed=4)  # everywhere except in the patch
     for image, patch, place in zip(changed, patches, places, strict=True):
         for cell in itertools.product(*map(range, field.size)):
             here = tuple(np.array(field.offset) + np.array(field.stride) * place + cell)
@@ -326,28 +326,28 @@ def test_top_examples_are_those_of_a_search_and_patches_hold_what_they_saw() -> 
             assert np.isnan(patch[cell]).all() == (not inside)
             if inside:
                 image[here] = patch[cell]
-    again = by_hand(changed)[layer][np.arange(12), *places.T, np.repeat(np.arange(4), 3)]
+    again = numpy_outputs(changed)[layer][np.arange(12), *places.T, np.repeat(np.arange(4), 3)]
     np.testing.assert_allclose(again, np.asarray(top.values).ravel(), rtol=1e-5)
 
 
-def test_units_of_a_dense_layer_have_top_examples_without_a_place() -> None:
+def test_top_examples_of_a_dense_layer_have_no_position() -> None:
     top = look.top_examples(PLANE, PLANE_VARIABLES, [IMAGES], "dense.1", count=50)
     assert (top.examples.shape, top.positions.shape) == ((3, 6), (3, 6, 0))
-    np.testing.assert_array_equal(top.examples, np.argsort(-by_hand(IMAGES)["dense.1"], 0).T)
+    np.testing.assert_array_equal(top.examples, np.argsort(-numpy_outputs(IMAGES)["dense.1"], 0).T)
     with pytest.raises(ValueError, match="count: 0: must be at least 1"):
         look.top_examples(PLANE, PLANE_VARIABLES, [IMAGES], "dense.1", count=0)
-    with pytest.raises(ValueError, match="batches: there is none"):
+    with pytest.raises(ValueError, match="batches: empty: must have at least one batch"):
         look.maxima(PLANE, PLANE_VARIABLES, [])
 
 
-def test_dead_units_are_positive_nowhere() -> None:
+def test_dead_units_are_never_positive() -> None:
     params = jax.tree.map(jnp.array, PLANE_VARIABLES.params)
     params["blocks"][1]["convolutions"][0]["bias"] = jnp.array([0.0, -1e3, 0.0, -1e3])
     variables = PLANE_VARIABLES._replace(params=params)
     dead = look.dead_units(PLANE, variables, [IMAGES[:3], IMAGES[3:]], ["blocks.1.activation"])
     assert {name: units.tolist() for name, units in dead.items()} == {"blocks.1.activation": [False, True, False, True]}
     found = look.maxima(PLANE, PLANE_VARIABLES, [IMAGES[:3], IMAGES[3:]])
-    for name, output in by_hand(IMAGES).items():
+    for name, output in numpy_outputs(IMAGES).items():
         np.testing.assert_allclose(found[name], output.reshape(-1, output.shape[-1]).max(0), rtol=1e-5, atol=1e-6)
 
 
@@ -394,19 +394,19 @@ def test_maximized_inputs_lie_in_bounds_and_depend_on_key_and_unit_alone(
     alone = maximized([2, 0, 0])
     np.testing.assert_allclose(alone.inputs[:2], found.inputs[jnp.array([2, 0])], atol=1e-5)
     assert (maximized([0, 1, 2], key=1).inputs != found.inputs).any()
-    # Numbers are lanes: a penalty of its own for each.
+    # Numbers are lanes: each unit has its own penalty.
     for name in ("total_variation", "frequency", "blur"):
         smooth = maximized([0, 0, 0], **{**PLAIN, name: np.array([0.0, 0.2, 1.0])})
         rough = [float(abs(np.diff(image, axis=0)).sum()) for image in np.asarray(smooth.inputs)]
         assert rough[0] > rough[1] > rough[2], name
 
 
-def test_maximization_refuses_what_it_cannot_do() -> None:
+def test_maximization_rejects_invalid_arguments() -> None:
     low, high = np.zeros((8, 8, 2)), np.ones((8, 8, 2))
     arguments = DENSE, DENSE_VARIABLES, jax.random.key(0)
-    with pytest.raises(ValueError, match=r"units: 4: layer 'dense.0' has units 0 to 3"):
+    with pytest.raises(ValueError, match=r"units: 4: must be from 0 to 3 in layer 'dense.0'"):
         look.maximize(*arguments, "dense.0", [0, 4], low, high)
-    with pytest.raises(ValueError, match="low below high"):
+    with pytest.raises(ValueError, match="must have the same shape, with low below high"):
         look.maximize(*arguments, "dense.0", [0], high, low)
     with pytest.raises(ValueError, match="steps: 0: must be at least 1"):
         look.maximize(*arguments, "dense.0", [0], low, high, steps=0)
@@ -442,15 +442,15 @@ def test_gradients_and_their_integral(network: Network, variables: Variables, in
     np.testing.assert_allclose(integral.sum(axes), logit(network, variables, inputs, targets) - far, atol=0.02)
 
 
-def test_grad_cam_is_that_of_a_network_by_hand() -> None:
-    outputs, dense = by_hand(IMAGES), jax.tree.map(np.asarray, PLANE_VARIABLES.params["dense"])
+def test_grad_cam_equals_that_of_a_numpy_network() -> None:
+    outputs, dense = numpy_outputs(IMAGES), jax.tree.map(np.asarray, PLANE_VARIABLES.params["dense"])
     back = dense[1]["kernel"].T[TARGETS] * (outputs["dense.0"] > 0)
     gradients = np.einsum("nf,hwcf->nhwc", back, dense[0]["kernel"])
     expected = np.maximum(np.einsum("nhwc,nc->nhw", outputs["blocks.1"], gradients.mean((1, 2))), 0)
     found = look.grad_cam(PLANE, PLANE_VARIABLES, IMAGES, TARGETS)
     assert expected.any()
     np.testing.assert_allclose(found, expected, atol=1e-5)
-    # By an earlier layer: the maximum passes the gradient to the largest cell of its window.
+    # For an earlier layer: max pooling passes the gradient to the largest cell of each window.
     inner = np.asarray(outputs["blocks.1.convolutions.0"])
     whole = np.repeat(np.repeat(gradients * (outputs["blocks.1"] > 0), 2, 1), 2, 2)
     passed = whole * (inner == np.repeat(np.repeat(outputs["blocks.1.pool"], 2, 1), 2, 2))
@@ -461,7 +461,7 @@ def test_grad_cam_is_that_of_a_network_by_hand() -> None:
 
 
 def test_grad_cam_in_one_dimension() -> None:
-    """The gradient by maps that a dense layer reads is its kernel."""
+    """The gradient with respect to the inputs of a dense layer is its kernel."""
     targets = TARGETS[:5]
     maps = np.asarray(look.activations(LINE, LINE_VARIABLES, SIGNALS, ["blocks.0"])["blocks.0"])
     weights = np.asarray(LINE_VARIABLES.params["dense"][0]["kernel"]).mean(0).T[targets]
@@ -478,7 +478,7 @@ def test_grad_cam_in_one_dimension() -> None:
     ],
     ids=["plane", "line", "dense"],
 )
-def test_occlusion_is_that_of_one_window_after_the_other(
+def test_occlusion_equals_a_loop_over_windows(
     network: Network, variables: Variables, inputs: np.ndarray, size: Any, stride: Any
 ) -> None:
     targets, dims = TARGETS[: len(inputs)], inputs.ndim - 2
@@ -494,17 +494,19 @@ def test_occlusion_is_that_of_one_window_after_the_other(
         np.testing.assert_allclose(found[:, *place], expected, atol=1e-5)
 
 
-def test_attributions_refuse_what_they_cannot_do() -> None:
+def test_attributions_reject_invalid_arguments() -> None:
     plane, dense = (PLANE, PLANE_VARIABLES, IMAGES), (DENSE, DENSE_VARIABLES, IMAGES)
-    with pytest.raises(ValueError, match=r"Grad-CAM: no layer of this network puts out maps.*: leave it out"):
+    with pytest.raises(ValueError, match=r"Grad-CAM needs feature maps.*and no layer has any: use another method"):
         look.grad_cam(*dense, TARGETS)
-    with pytest.raises(ValueError, match=r"layer: 'dense.0': puts out \[5\]; Grad-CAM needs maps: use one of blocks.0"):
+    with pytest.raises(
+        ValueError, match=r"layer: 'dense.0': Grad-CAM needs feature maps, not outputs \[5\]: use one of blocks"
+    ):
         look.grad_cam(*plane, TARGETS, "dense.0")
-    with pytest.raises(ValueError, match="targets: 3: the network has outputs 0 to 2"):
+    with pytest.raises(ValueError, match="targets: 3: must be an output of the network, from 0 to 2"):
         look.gradient(*plane, TARGETS + 1)
-    with pytest.raises(ValueError, match=r"targets: \[2\]: must be one for each of 6 inputs"):
+    with pytest.raises(ValueError, match=r"targets: \[2\]: must be \[6\], one for each input"):
         look.gradient(*plane, TARGETS[:2])
-    with pytest.raises(ValueError, match="size: 9,9, stride: 1,1: at least 1, in inputs of 8,8 cells"):
+    with pytest.raises(ValueError, match="size: 9,9, stride: 1,1: must be at least 1, and the size at most 8,8"):
         look.occlusion(*plane, TARGETS, 9)
     with pytest.raises(ValueError, match="steps: 0"):
         look.integrated_gradients(*plane, TARGETS, steps=0)
@@ -514,14 +516,14 @@ def test_attributions_refuse_what_they_cannot_do() -> None:
 
 
 def predictions(count: int = 200, classes: int = 4) -> tuple[np.ndarray, np.ndarray]:
-    """Probabilities, and labels that follow them."""
+    """Probabilities, and labels drawn from them."""
     odds = np.exp(2 * random(count, classes).astype(np.float64))
     probabilities = odds / odds.sum(1, keepdims=True)
     draws = np.random.default_rng(1).random((count, 1))
     return probabilities, np.minimum((probabilities.cumsum(1) < draws).sum(1), classes - 1)
 
 
-def test_confusion_and_its_shares_are_counts() -> None:
+def test_confusion_and_per_class_equal_counts() -> None:
     probabilities, labels = predictions()
     found, guesses = look.confusion(probabilities, labels), probabilities.argmax(1)
     for label, guess in itertools.product(range(4), range(4)):
@@ -535,7 +537,7 @@ def test_confusion_and_its_shares_are_counts() -> None:
     assert np.isnan([lacking.precision[1], lacking.recall[2]]).all()
 
 
-def test_calibration_is_that_of_one_prediction_after_the_other() -> None:
+def test_calibration_equals_a_loop_over_predictions() -> None:
     probabilities, labels = predictions()
     found, error = look.calibration(probabilities, labels, bins=5), 0.0
     confidence, right = probabilities.max(1), probabilities.argmax(1) == labels
@@ -552,7 +554,7 @@ def test_calibration_is_that_of_one_prediction_after_the_other() -> None:
     assert look.calibration(np.eye(3), np.arange(3)).error == 0
 
 
-def test_mistakes_come_with_the_most_confident_first() -> None:
+def test_mistakes_are_in_descending_order_of_confidence() -> None:
     probabilities, labels = predictions()
     found = look.mistakes(probabilities, labels, 7)
     wrong = [i for i in range(200) if probabilities[i].argmax() != labels[i]]
@@ -560,25 +562,28 @@ def test_mistakes_come_with_the_most_confident_first() -> None:
     assert (found.labels != found.predictions).all()
     np.testing.assert_array_equal(found.confidence, probabilities[found.examples, found.predictions])
     assert len(look.mistakes(probabilities, labels).examples) == len(wrong)
-    with pytest.raises(ValueError, match=r"probabilities: example 0: sums to .*: apply jax.nn.softmax to logits"):
+    with pytest.raises(
+        ValueError,
+        match=r"probabilities: example 0: must be at least 0 and sum to 1 \(sum: 4\): apply jax.nn.softmax to logits",
+    ):
         look.mistakes(4 * probabilities, labels)
     with pytest.raises(ValueError, match="labels: 4: must be from 0 to 3"):
         look.confusion(probabilities, labels + 1)
 
 
-def test_a_projection_by_pca_is_that_of_the_singular_values() -> None:
+def test_pca_equals_the_singular_value_decomposition() -> None:
     features = random(40, 3, 2) * np.array([5.0, 1.0])
     table = features.reshape(40, -1) - features.reshape(40, -1).mean(0)
     left, scale, _ = np.linalg.svd(table, full_matrices=False)
     np.testing.assert_allclose(abs(look.projection(features)), abs(left * scale)[:, :2], atol=1e-4)
     with pytest.raises(ValueError, match="method: 'tnse': did you mean 'tsne'"):
         look.projection(features, "tnse")
-    with pytest.raises(ValueError, match=r"features: \[2, 3\]: must be at least 3 examples"):
+    with pytest.raises(ValueError, match=r"features: \[2, 3\]: must have at least 3 examples"):
         look.projection(random(2, 3))
 
 
 @pytest.mark.slow
-def test_a_projection_by_tsne_keeps_groups_apart() -> None:
+def test_tsne_separates_groups() -> None:
     features = np.concatenate([random(40, 6), random(40, 6) + 100])
     found = look.projection(features, "tsne", perplexity=10)
     np.testing.assert_array_equal(found, look.projection(features, "tsne", perplexity=10))
@@ -591,7 +596,7 @@ def test_a_projection_by_tsne_keeps_groups_apart() -> None:
 # ------------------------------------------------------------------------- randomization
 
 
-def test_layers_are_randomized_one_after_the_other_from_the_output() -> None:
+def test_layers_are_randomized_one_after_another_from_the_output() -> None:
     stages = dict(look.randomized(PLANE, PLANE_VARIABLES, jax.random.key(7), IMAGES))
     order = ["dense.1", "dense.0", "blocks.1.convolutions.0", "blocks.0.convolutions.0"]
     assert list(stages) == order
@@ -610,7 +615,7 @@ def test_layers_are_randomized_one_after_the_other_from_the_output() -> None:
         assert (kernel(fresh, layer) != kernel(PLANE_VARIABLES.params, layer)).all()
 
 
-def test_rank_correlation_is_spearman_s() -> None:
+def test_rank_correlation_equals_that_of_scipy() -> None:
     first, second = random(4, 5, 5), np.round(random(4, 5, 5, seed=1), 1)
     expected = [spearmanr(a.ravel(), b.ravel()).statistic for a, b in zip(first, second, strict=True)]
     np.testing.assert_allclose(look.rank_correlation(first, second), expected)
@@ -619,8 +624,8 @@ def test_rank_correlation_is_spearman_s() -> None:
 
 
 @pytest.mark.slow
-def test_what_is_attributed_depends_on_what_was_learned(digits: Dataset) -> None:
-    """Random layers from the output down lower the rank correlation (Adebayo et al. 2018)."""
+def test_attributions_depend_on_the_trained_parameters(digits: Dataset) -> None:
+    """Randomizing layers from the output on lowers the rank correlation (Adebayo et al. 2018)."""
     config = TrainConfig(network=CNNConfig(filters=(8, 16)), optimizer=SGD(learning_rate=0.05), batch_size=64, epochs=8)
     run = fit(config, digits)
     network = make_task(run.config, run.spec).functions

@@ -1,6 +1,7 @@
 """The pages for readers: what they show as code runs, and every command and option that they name exists."""
 
 import ast
+import inspect
 import re
 import runpy
 import shlex
@@ -13,7 +14,7 @@ import tyro
 from conftest import ROOT, script
 from PIL import Image
 
-from cnnjax import load
+from cnnjax import load, look
 from cnnjax.commands import arguments, diff, merge, predict, prepare
 from cnnjax.commands.parser import parse_words
 from cnnjax.descriptions import describe
@@ -122,14 +123,18 @@ def test_the_readme_shows_the_table_that_a_sweep_prints(tmp_path: Path) -> None:
     assert re.sub(r"[\d.]+", "", printed[-2]) == re.sub(r"[\d.]+", "", shown[-2])
 
 
-@pytest.mark.slow
-def test_the_readme_s_python_runs(
-    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    own, preset, modules, sweep = fences(README, "python")
+@pytest.fixture
+def _first_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The working directory has the run of the README's training command, with one epoch."""
     [train] = [words for name, words in commands(README) if name == "train" and "first" in words]
     script("train", *train, "--epochs", "1", cwd=tmp_path)
     monkeypatch.chdir(tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("_first_run")
+def test_the_readme_s_python_runs(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    own, preset, modules, sweep = fences(README, "python")
     digits = load("digits").test
     Image.fromarray((digits.inputs[0, ..., 0] * (255 / 16)).round().astype(np.uint8)).save("digit.png")
     names: dict = {}
@@ -155,6 +160,28 @@ def test_the_readme_s_python_runs(
     [command] = [words for name, words in commands(README) if words[:1] == ["focal.py"]]
     done = script("sweep", *command, "--epochs", "1", "--seeds", "1", cwd=tmp_path)
     assert "12 trials: 12 complete" in done.stdout
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("_first_run")
+def test_the_python_of_the_page_on_look_runs(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    page = ROOT / "docs" / "look.md"
+    layers, mistakes, units = fences(page, "python")
+    names: dict = {}
+    exec(layers, names)
+    [printed] = fences(page, "text")
+    assert capsys.readouterr().out == printed
+    exec(mistakes, names)
+    with Image.open(tmp_path / "mistakes.png") as image:
+        assert image.size == (800, 400)
+    exec(units, names)
+    assert names["patches"].shape == (4, 8, 8, 1)
+    assert names["found"].inputs.shape == (1, 8, 8, 1)
+
+
+def test_the_page_on_look_names_every_function() -> None:
+    named = re.findall(r"`(\w+)`(?=[^|\n]*\|[^|\n]*\|$)", (ROOT / "docs" / "look.md").read_text(), re.MULTILINE)
+    assert sorted(named) == sorted(name for name, value in vars(look).items() if inspect.isfunction(value))
 
 
 def test_ci_runs_the_commands_of_the_readme() -> None:

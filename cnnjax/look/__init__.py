@@ -1,16 +1,21 @@
-"""Looking inside networks: arrays in, arrays out.
+"""Functions that show what a network has learned. They take and return arrays.
 
-Functions take a network as `cnnjax.functional` returns it, its variables, and inputs as it takes them.
-Of a run that is
+Most functions take a network, as returned by `cnnjax.functional`, its variables and a batch of inputs:
 
->>> run = cnnjax.load_run("runs/mnist-20260101-120000")
->>> network = cnnjax.make_task(run.config, run.spec).functions
->>> inputs = run.spec.standardize(images)
->>> maps = look.activations(network, run.variables, inputs)
+>>> import jax
+>>> from cnnjax import CNN, functional, look
+>>> network = functional(lambda rngs, example: CNN((8, 8, 1), 3, filters=(4,), rngs=rngs))
+>>> images = jax.random.normal(jax.random.key(0), (6, 8, 8, 1))
+>>> variables = network.init(jax.random.key(1), images)
+>>> maps = look.activations(network, variables, images)
+>>> maps["blocks.0.convolutions.0"].shape
+(6, 8, 8, 4)
 
-Layers have paths, as `blocks.0.convolutions.0`; `outline` lists them. Functions that need maps, [*spatial,
-channels], raise a ValueError where a network has none. Each compiles once for a network and shapes, so keep
-the network rather than make it anew.
+For a trained network, `run = cnnjax.load_run(folder)`, these are `cnnjax.make_task(run.config, run.spec).functions`,
+`run.variables` and `run.spec.standardize(images)`.
+
+Layers are named by their paths, such as `blocks.0.convolutions.0`; `outline` lists them. Each function is
+compiled once for each network and input shape, so create the network once and reuse it.
 """
 
 from cnnjax.look.attributions import grad_cam as grad_cam

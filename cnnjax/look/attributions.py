@@ -1,4 +1,4 @@
-"""Which parts of an input a network's output rests on."""
+"""Attributions: how much each part of an input contributes to an output."""
 
 import itertools
 from collections.abc import Sequence
@@ -20,34 +20,48 @@ Targets = Int[Array, " batch"]
 
 
 def gradient(network: Network, variables: Variables, inputs: Inputs, targets: Targets) -> Inputs:
-    """The gradient of each example's target logit by its input.
+    """Computes the gradient of the target logit of each example with respect to its input.
 
-    Simonyan, Vedaldi, Zisserman 2014 ("Deep inside convolutional networks", section 3); its absolute
-    value is known as the saliency map.
+    The absolute value of this gradient is known as the saliency map (Simonyan, Vedaldi, Zisserman 2014, "Deep
+    inside convolutional networks", section 3).
 
-    >>> look.gradient(network, variables, images, labels).shape == images.shape
-    True
+    >>> import jax
+    >>> from cnnjax import CNN, functional, look
+    >>> network = functional(lambda rngs, example: CNN((8, 8, 1), 3, filters=(4,), rngs=rngs))
+    >>> images = jax.random.normal(jax.random.key(0), (6, 8, 8, 1))
+    >>> variables = network.init(jax.random.key(1), images)
+    >>> look.gradient(network, variables, images, jax.numpy.zeros(6, int)).shape
+    (6, 8, 8, 1)
 
     Args:
-      network: as `cnnjax.functional` returns it.
-      variables: of the network.
-      inputs: [batch, *shape], as the network takes them.
-      targets: the number of an output, as a class, for each example.
+      network: a network, as returned by `cnnjax.functional`.
+      variables: its variables.
+      inputs: a batch of inputs of the network, [batch, *shape].
+      targets: the index of an output for each example, such as its class.
 
     Returns:
-      [batch, *shape], in units of the logit per unit of the input.
+      An array [batch, *shape], in units of the logit per unit of the input.
 
     Raises:
-      ValueError: there is not one target for each input, or the network has no such output.
+      ValueError: if the number of targets differs from the number of inputs, or a target is not an output of
+        the network.
     """
     return _gradient(network, variables, inputs, _targets(network, variables, inputs, targets))
 
 
 def gradient_times_input(network: Network, variables: Variables, inputs: Inputs, targets: Targets) -> Inputs:
-    """The gradient times the input: of a linear network, what each cell adds to the logit.
+    """Computes the gradient times the input, in units of the logit.
 
-    Shrikumar, Greenside, Shcherbina, Kundaje 2016 ("Not just a black box"). Arguments, shapes and errors are
-    those of `gradient`; the result is in units of the logit.
+    For a linear network, this is the contribution of each cell to the logit (Shrikumar, Greenside, Shcherbina,
+    Kundaje 2016, "Not just a black box"). The arguments, shapes and errors are those of `gradient`.
+
+    >>> import jax
+    >>> from cnnjax import CNN, functional, look
+    >>> network = functional(lambda rngs, example: CNN((8, 8, 1), 3, filters=(4,), rngs=rngs))
+    >>> images = jax.random.normal(jax.random.key(0), (6, 8, 8, 1))
+    >>> variables = network.init(jax.random.key(1), images)
+    >>> look.gradient_times_input(network, variables, images, jax.numpy.zeros(6, int)).shape
+    (6, 8, 8, 1)
     """
     return inputs * gradient(network, variables, inputs, targets)
 
@@ -60,21 +74,29 @@ def integrated_gradients(
     baseline: Float[Any, "*shape"] | float = 0.0,
     steps: int = 64,
 ) -> Inputs:
-    """The gradient averaged along the line from a baseline to the input, times their difference.
+    """Computes integrated gradients: the mean gradient between a baseline and the input, times their difference.
 
-    Sundararajan, Taly, Yan 2017 ("Axiomatic attribution for deep networks"). Completeness: the sum over an
-    example is its logit less that of the baseline, up to the error of the midpoint rule.
+    The sum over the cells of an example is the logit of the example minus that of the baseline, up to the error
+    of the midpoint rule (Sundararajan, Taly, Yan 2017, "Axiomatic attribution for deep networks").
+
+    >>> import jax
+    >>> from cnnjax import CNN, functional, look
+    >>> network = functional(lambda rngs, example: CNN((8, 8, 1), 3, filters=(4,), rngs=rngs))
+    >>> images = jax.random.normal(jax.random.key(0), (6, 8, 8, 1))
+    >>> variables = network.init(jax.random.key(1), images)
+    >>> look.integrated_gradients(network, variables, images, jax.numpy.zeros(6, int), steps=8).shape
+    (6, 8, 8, 1)
 
     Args:
       network, variables, inputs, targets: as in `gradient`.
-      baseline: broadcasts to one input; 0 is the mean of standardized data.
-      steps: points along the line.
+      baseline: an input, or a value for all cells; 0 is the mean of standardized data.
+      steps: the number of points between the baseline and the input.
 
     Returns:
-      [batch, *shape], in units of the logit.
+      An array [batch, *shape], in units of the logit.
 
     Raises:
-      ValueError: as `gradient`, or `steps` is below 1.
+      ValueError: as in `gradient`, or if `steps` is less than 1.
     """
     if steps < 1:
         raise ValueError(f"steps: {steps}: must be at least 1")
@@ -84,29 +106,42 @@ def integrated_gradients(
 def grad_cam(
     network: Network, variables: Variables, inputs: Inputs, targets: Targets, layer: str | None = None
 ) -> Float[Array, "batch *maps"]:
-    """The maps of a layer, weighted by the mean gradient of the target logit by each, summed, where positive.
+    """Computes Grad-CAM: a weighted sum of the feature maps of a layer, with negative sums set to zero.
 
-    Selvaraju, Cogswell, Das, Vedantam, Parikh, Batra 2017 ("Grad-CAM", equations 1 and 2).
+    The weight of a map is the mean over its positions of the gradient of the target logit (Selvaraju, Cogswell,
+    Das, Vedantam, Parikh, Batra 2017, "Grad-CAM", equations 1 and 2).
+
+    >>> import jax
+    >>> from cnnjax import CNN, functional, look
+    >>> network = functional(lambda rngs, example: CNN((8, 8, 1), 3, filters=(4,), rngs=rngs))
+    >>> images = jax.random.normal(jax.random.key(0), (6, 8, 8, 1))
+    >>> variables = network.init(jax.random.key(1), images)
+    >>> look.grad_cam(network, variables, images, jax.numpy.zeros(6, int)).shape
+    (6, 4, 4)
 
     Args:
       network, variables, inputs, targets: as in `gradient`.
-      layer: path, as `outline` lists it; by default the last that puts out maps.
+      layer: the path of a layer with feature maps; by default the last one.
 
     Returns:
-      [batch, *spatial] in the size of the layer's maps.
+      An array [batch, *spatial], with the spatial shape of the layer's output.
 
     Raises:
-      ValueError: as `gradient`; or there is no such layer, or it puts out no maps.
+      ValueError: as in `gradient`, or if the layer does not exist or has no feature maps.
     """
     targets = _targets(network, variables, inputs, targets)
     known = outline(network, variables, inputs)
     maps = [name for name, found in known.items() if found.maps]
     if layer is None and not maps:
-        raise ValueError("Grad-CAM: no layer of this network puts out maps, [*spatial, channels]: leave it out")
+        raise ValueError(
+            "layer: Grad-CAM needs feature maps, [*spatial, channels], and no layer has any: use another method"
+        )
     layer = maps[-1] if layer is None else layer
     if not choose("layer", layer, known).maps:
-        usable = f"use one of {', '.join(maps)}" if maps else "no layer of this network does: leave it out"
-        raise ValueError(f"layer: {layer!r}: puts out [{text(known[layer].shape)}]; Grad-CAM needs maps: {usable}")
+        usable = f"use one of {', '.join(maps)}" if maps else "no layer has any: use another method"
+        raise ValueError(
+            f"layer: {layer!r}: Grad-CAM needs feature maps, not outputs [{text(known[layer].shape)}]: {usable}"
+        )
     return _grad_cam(network, variables, inputs, targets, layer)
 
 
@@ -119,43 +154,55 @@ def occlusion(
     stride: int | Sequence[int] = 1,
     fill: float = 0.0,
 ) -> Float[Array, "batch *windows"]:
-    """By how much the target logit falls when a window of the input is covered, for each place of the window.
+    """Computes how much the target logit decreases when a window of the input is covered, for each window position.
 
-    Zeiler, Fergus 2014 ("Visualizing and understanding convolutional networks", section 4.2).
+    This is occlusion sensitivity (Zeiler, Fergus 2014, "Visualizing and understanding convolutional networks",
+    section 4.2).
+
+    >>> import jax
+    >>> from cnnjax import CNN, functional, look
+    >>> network = functional(lambda rngs, example: CNN((8, 8, 1), 3, filters=(4,), rngs=rngs))
+    >>> images = jax.random.normal(jax.random.key(0), (6, 8, 8, 1))
+    >>> variables = network.init(jax.random.key(1), images)
+    >>> look.occlusion(network, variables, images, jax.numpy.zeros(6, int), size=4, stride=2).shape
+    (6, 3, 3)
 
     Args:
       network, variables, inputs, targets: as in `gradient`.
-      size: cells of the window, for all spatial dimensions or each.
-      stride: cells between windows.
-      fill: what the window is filled with; 0 is the mean of standardized data.
+      size: the size of the window in cells, the same in each spatial dimension or one value per dimension.
+      stride: the distance between windows, likewise.
+      fill: the value inside the window; 0 is the mean of standardized data.
 
     Returns:
-      [batch, *windows], in units of the logit; of each spatial dimension floor((cells - size) / stride) + 1 windows.
+      An array [batch, *windows], in units of the logit. Each spatial dimension has
+      floor((cells - size) / stride) + 1 windows.
 
     Raises:
-      ValueError: as `gradient`; or inputs have no spatial dimension, or no window fits.
+      ValueError: as in `gradient`, or if the inputs have no spatial dimension, or no window fits into them.
     """
     targets = _targets(network, variables, inputs, targets)
     cells = inputs.shape[1:-1]
     if not cells:
         raise ValueError(
-            f"inputs: {list(inputs.shape)}: occlusion needs spatial dimensions, [batch, *spatial, channels]"
+            f"inputs: {list(inputs.shape)}: must have at least one spatial dimension, [batch, *spatial, channels]"
         )
     window, steps = (tuple(np.broadcast_to(given, len(cells)).tolist()) for given in (size, stride))
     if min(*window, *steps) < 1 or any(w > c for w, c in zip(window, cells, strict=True)):
-        raise ValueError(f"size: {text(window)}, stride: {text(steps)}: at least 1, in inputs of {text(cells)} cells")
+        raise ValueError(
+            f"size: {text(window)}, stride: {text(steps)}: must be at least 1, and the size at most {text(cells)}"
+        )
     return _occlusion(network, variables, inputs, targets, window, steps, fill)
 
 
 def _targets(network: Network, variables: Variables, inputs: Array, targets: Any) -> Array:
-    """The targets as an array; ValueError where they do not fit, as far as their values are known."""
+    """Returns the targets as an array; raises ValueError if they are invalid. Values of tracers are not checked."""
     outputs = jax.eval_shape(partial(_outputs, network), variables, inputs).shape[-1]
     if np.shape(targets) != inputs.shape[:1]:
-        raise ValueError(f"targets: {list(np.shape(targets))}: must be one for each of {len(inputs)} inputs")
+        raise ValueError(f"targets: {list(np.shape(targets))}: must be [{len(inputs)}], one for each input")
     if not isinstance(targets, jax.core.Tracer):
         wrong = [target for target in np.asarray(targets) if not 0 <= target < outputs]
         if wrong:
-            raise ValueError(f"targets: {wrong[0]}: the network has outputs 0 to {outputs - 1}")
+            raise ValueError(f"targets: {wrong[0]}: must be an output of the network, from 0 to {outputs - 1}")
     return jnp.asarray(targets)
 
 
@@ -173,7 +220,7 @@ def _scores(network: Network, variables: Variables, inputs: Array, targets: Arra
 
 @partial(jax.jit, static_argnames="network")
 def _gradient(network: Network, variables: Variables, inputs: Array, targets: Array) -> Array:
-    # Examples do not depend on each other in evaluation mode: the gradient of the sum is that of each.
+    # Examples are independent in evaluation mode, so the gradient of the sum holds the gradient of each.
     return jax.grad(lambda inputs: _scores(network, variables, inputs, targets).sum())(inputs)
 
 

@@ -1,4 +1,4 @@
-"""How a classifier is right and wrong."""
+"""Evaluation of a classifier: confusion matrix, precision and recall, calibration, and mistakes."""
 
 from typing import NamedTuple
 
@@ -7,33 +7,37 @@ from jaxtyping import Float, Int
 
 
 class PerClass(NamedTuple):
-    """Of each class; NaN where a class is never predicted (precision) or has no example (recall)."""
+    """Precision, recall and F1 of each class.
+
+    Precision is NaN for a class that is never predicted, and recall for a class without examples.
+    """
 
     precision: Float[np.ndarray, " classes"]
     recall: Float[np.ndarray, " classes"]
     f1: Float[np.ndarray, " classes"]
     support: Int[np.ndarray, " classes"]
-    """Examples of the class."""
+    """The number of examples of each class."""
 
 
 class Calibration(NamedTuple):
-    """Predictions in bins of equal width by their confidence, the probability of the predicted class."""
+    """Predictions in bins of equal width by confidence, the probability of the predicted class."""
 
     edges: Float[np.ndarray, " edges"]
     examples: Int[np.ndarray, " bins"]
-    """How many there are in each bin."""
+    """The number of predictions in each bin."""
     confidence: Float[np.ndarray, " bins"]
-    """Mean of each bin; NaN for an empty one."""
+    """The mean confidence of each bin; NaN for an empty bin."""
     accuracy: Float[np.ndarray, " bins"]
-    """Share of correct predictions; NaN for an empty bin."""
+    """The fraction of correct predictions in each bin; NaN for an empty bin."""
     error: float
     """The expected calibration error: the mean gap between accuracy and confidence, weighted by `examples`."""
 
 
 class Mistakes(NamedTuple):
-    """Wrong predictions, the most confident first."""
+    """Wrong predictions, in descending order of confidence."""
 
     examples: Int[np.ndarray, " count"]
+    """The indices of the examples."""
     labels: Int[np.ndarray, " count"]
     predictions: Int[np.ndarray, " count"]
     confidence: Float[np.ndarray, " count"]
@@ -42,18 +46,21 @@ class Mistakes(NamedTuple):
 def confusion(
     probabilities: Float[np.ndarray, "examples classes"], labels: Int[np.ndarray, " examples"]
 ) -> Int[np.ndarray, "classes classes"]:
-    """How many examples of each class (row) are predicted as each class (column).
+    """Computes the confusion matrix: the number of examples of each class (row) by predicted class (column).
 
-    >>> confusion(np.array([[0.9, 0.1], [0.8, 0.2], [0.3, 0.7]]), np.array([0, 1, 1]))
+    >>> import numpy as np
+    >>> from cnnjax import look
+    >>> look.confusion(np.array([[0.9, 0.1], [0.8, 0.2], [0.3, 0.7]]), np.array([0, 1, 1]))
     array([[1, 0],
            [1, 1]])
 
     Args:
-      probabilities: of each class; logits do as well.
-      labels: integers that count the classes.
+      probabilities: the probability or logit of each class.
+      labels: the index of the class of each example.
 
     Raises:
-      ValueError: there is not one label for each example, or a label is no class.
+      ValueError: if there are no examples, their number differs from the number of labels, or a label is not a
+        class.
     """
     from sklearn.metrics import confusion_matrix
 
@@ -62,7 +69,13 @@ def confusion(
 
 
 def per_class(probabilities: Float[np.ndarray, "examples classes"], labels: Int[np.ndarray, " examples"]) -> PerClass:
-    """Precision, recall and F1 of each class. Arguments and errors are those of `confusion`."""
+    """Computes precision, recall and F1 of each class. The arguments and errors are those of `confusion`.
+
+    >>> import numpy as np
+    >>> from cnnjax import look
+    >>> look.per_class(np.array([[0.9, 0.1], [0.8, 0.2], [0.3, 0.7]]), np.array([0, 1, 1])).precision
+    array([0.5, 1. ])
+    """
     from sklearn.metrics import precision_recall_fscore_support
 
     scores, labels = _checked(probabilities, labels)
@@ -73,21 +86,23 @@ def per_class(probabilities: Float[np.ndarray, "examples classes"], labels: Int[
 def calibration(
     probabilities: Float[np.ndarray, "examples classes"], labels: Int[np.ndarray, " examples"], bins: int = 15
 ) -> Calibration:
-    """Whether predictions of a confidence are right as often as it says.
+    """Compares confidence with accuracy, and computes the expected calibration error.
 
-    Guo, Pleiss, Sun, Weinberger 2017 ("On calibration of modern neural networks", equations 2 and 3).
+    See Guo, Pleiss, Sun, Weinberger 2017 ("On calibration of modern neural networks", equations 2 and 3).
 
-    >>> found = calibration(np.array([[0.9, 0.1], [0.2, 0.8]]), np.array([0, 0]), bins=2)
+    >>> import numpy as np
+    >>> from cnnjax import look
+    >>> found = look.calibration(np.array([[0.9, 0.1], [0.2, 0.8]]), np.array([0, 0]), bins=2)
     >>> round(found.error, 6)  # |1 / 2 - 0.85|
     0.35
 
     Args:
-      probabilities: of each class; every row sums to 1.
-      labels: integers that count the classes.
-      bins: number of bins from 0 to 1; each holds its upper edge.
+      probabilities: the probability of each class; each row sums to 1.
+      labels: the index of the class of each example.
+      bins: the number of bins between 0 and 1; each includes its upper edge.
 
     Raises:
-      ValueError: as `confusion`; or a row does not sum to 1, or `bins` is below 1.
+      ValueError: as in `confusion`, or if a row does not sum to 1, or `bins` is less than 1.
     """
     scores, labels = _checked(probabilities, labels)
     if bins < 1:
@@ -105,9 +120,14 @@ def calibration(
 def mistakes(
     probabilities: Float[np.ndarray, "examples classes"], labels: Int[np.ndarray, " examples"], count: int | None = None
 ) -> Mistakes:
-    """The wrong predictions with the greatest confidence, at most `count`; by default all.
+    """Returns the wrong predictions in descending order of confidence, at most `count`; by default all.
 
-    Arguments and errors are those of `calibration`.
+    The other arguments and the errors are those of `calibration`.
+
+    >>> import numpy as np
+    >>> from cnnjax import look
+    >>> look.mistakes(np.array([[0.9, 0.1], [0.8, 0.2], [0.3, 0.7]]), np.array([0, 1, 0])).examples
+    array([1, 2])
     """
     scores, labels = _checked(probabilities, labels)
     _sums_to_one(scores)
@@ -121,7 +141,7 @@ def _checked(probabilities: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray,
     scores, labels = np.asarray(probabilities, np.float64), np.asarray(labels)
     if scores.ndim != 2 or labels.shape != scores.shape[:1] or not len(labels):
         shapes = f"probabilities: {list(scores.shape)}, labels: {list(labels.shape)}"
-        raise ValueError(f"{shapes}: must be [examples, classes] and a label an example, at least one")
+        raise ValueError(f"{shapes}: must be [examples, classes] and [examples], with at least one example")
     wrong = labels[(labels < 0) | (labels >= scores.shape[1])]
     if len(wrong):
         raise ValueError(f"labels: {wrong[0]}: must be from 0 to {scores.shape[1] - 1}")
@@ -133,5 +153,6 @@ def _sums_to_one(scores: np.ndarray) -> None:
     wrong = np.flatnonzero(~np.isclose(sums, 1, atol=1e-3) | (scores.min(1) < 0))
     if len(wrong):
         raise ValueError(
-            f"probabilities: example {wrong[0]}: sums to {sums[wrong[0]]:.4g}: apply jax.nn.softmax to logits"
+            f"probabilities: example {wrong[0]}: must be at least 0 and sum to 1 (sum: {sums[wrong[0]]:.4g}): "
+            "apply jax.nn.softmax to logits"
         )

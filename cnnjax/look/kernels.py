@@ -1,4 +1,4 @@
-"""The kernels of convolutions, and how smooth they are."""
+"""The kernels of convolutions, and their smoothness."""
 
 from functools import partial
 
@@ -16,22 +16,27 @@ from cnnjax.options import choose
 def kernels(
     network: Network, variables: Variables, inputs: Float[Array, "batch *shape"], layer: str | None = None
 ) -> dict[str, Float[Array, "*window channels filters"]]:
-    """The kernels of convolutions by path, in the order in which they are called.
+    """Returns the kernels of the convolutions by path, in the order of their calls.
 
-    >>> look.kernels(network, variables, images)["c1"].shape
-    (5, 5, 1, 6)
+    >>> import jax
+    >>> from cnnjax import CNN, functional, look
+    >>> network = functional(lambda rngs, example: CNN((8, 8, 1), 3, filters=(4,), rngs=rngs))
+    >>> images = jax.random.normal(jax.random.key(0), (6, 8, 8, 1))
+    >>> variables = network.init(jax.random.key(1), images)
+    >>> look.kernels(network, variables, images)["blocks.0.convolutions.0"].shape
+    (3, 3, 1, 4)
 
     Args:
-      network: as `cnnjax.functional` returns it.
-      variables: of the network.
-      inputs: a batch, as the network takes it; only its shape and type matter.
-      layer: the path of one of them; by default all.
+      network: a network, as returned by `cnnjax.functional`.
+      variables: its variables.
+      inputs: a batch of inputs; only its shape and dtype are used.
+      layer: the path of a convolution; by default, all convolutions are returned.
 
     Returns:
-      [*window, channels / groups, filters] by path; nothing where the network has no convolution.
+      A dictionary of arrays [*window, channels / groups, filters]; empty if the network has no convolutions.
 
     Raises:
-      ValueError: the network has no such convolution; the message suggests one.
+      ValueError: if the network has no such convolution.
     """
     found = _kernels(network, variables, inputs)
     ordered = {name: found[name] for name in outline(network, variables, inputs) if name in found}
@@ -49,22 +54,27 @@ def _kernels(network: Network, variables: Variables, inputs: Array) -> dict[str,
 
 
 def smoothness(kernel: Float[Array, "*window channels filters"]) -> Float[np.ndarray, " filters"]:
-    """The share of each filter's power at wavelengths above four cells in every spatial dimension.
+    """Computes the fraction of the power of each filter at wavelengths above four cells in every dimension.
 
-    The integral of the power spectrum over that band, without a grid of frequencies. White noise has 1/2 in
-    one dimension and 1/4 in two on average, a filter that is constant over a wide window nearly 1.
+    The power spectrum is integrated exactly over this band. The expected value for white noise is 1/2 in one
+    spatial dimension and 1/4 in two; a filter that is constant over a large window has almost 1.
 
-    >>> smoothness(np.ones((1, 1, 1, 2)))
+    >>> import numpy as np
+    >>> from cnnjax import look
+    >>> look.smoothness(np.ones((1, 1, 1, 2)))
     array([0.25, 0.25])
 
     Args:
-      kernel: [*window, channels, filters].
+      kernel: an array [*window, channels, filters].
+
+    Returns:
+      A value between 0 and 1 for each filter; 0 for a filter of zeros.
     """
     values = np.asarray(kernel, np.float64)
     smooth = values
     for axis, size in enumerate(values.shape[:-2]):
         cells = np.arange(size)
-        band = np.sinc((cells[:, None] - cells) / 2) / 2  # the inner products of cells within the band
+        band = np.sinc((cells[:, None] - cells) / 2) / 2  # inner products of cells, restricted to the band
         smooth = np.moveaxis(np.tensordot(band, smooth, (1, axis)), 0, axis)
     axes = tuple(range(values.ndim - 1))
     power = np.square(values).sum(axes)

@@ -1,4 +1,4 @@
-"""What each layer of a network puts out, by its path."""
+"""The layers of a network and their outputs, by path."""
 
 from collections.abc import Mapping, Sequence
 from contextvars import ContextVar
@@ -16,34 +16,44 @@ from cnnjax.options import choose
 
 
 class Layer(NamedTuple):
-    """A layer as one call of it: what it is, and what it puts out for an example."""
+    """One call of a layer: the class of the layer and the shape of its output."""
 
     kind: str
-    """Name of its class."""
+    """The name of its class."""
     shape: tuple[int, ...]
-    """Of its output, without the batch: [*spatial, channels] or [units]."""
+    """The shape of its output for one example: [*spatial, channels] or [units]."""
     maps: bool
-    """Whether that is maps: as many spatial dimensions as the network's input has, at least one."""
+    """Whether the output consists of feature maps, with as many spatial dimensions as the input of the network."""
 
     @property
     def units(self) -> int:
-        """Its channels, or its dense units."""
+        """The number of channels or dense units."""
         return self.shape[-1]
 
 
 def outline(network: Network, variables: Variables, inputs: Float[Array, "batch *shape"]) -> dict[str, Layer]:
-    """The layers of a network by path, in the order in which they are called. It computes nothing.
+    """Lists the layers of a network by path, in the order of their calls, without computing their outputs.
 
-    A layer is a submodule that is called and puts out an array of floats. Its path joins attributes and
-    numbers in lists by dots. Where a network calls a layer again, the path of the second call ends in `:2`.
+    A layer is a submodule whose call returns an array of floats. Its path consists of attribute names and list
+    indices, joined by dots. If a layer is called repeatedly, the path of its second call ends in `:2`.
 
-    >>> list(look.outline(network, variables, images))
-    ['c1', 's2', 'activation', 'c3', 's4', 'activation:2', 'dense.0', 'activation:3', ...]
+    >>> import jax
+    >>> from cnnjax import CNN, functional, look
+    >>> network = functional(lambda rngs, example: CNN((8, 8, 1), 3, filters=(4,), rngs=rngs))
+    >>> images = jax.random.normal(jax.random.key(0), (6, 8, 8, 1))
+    >>> variables = network.init(jax.random.key(1), images)
+    >>> for path, layer in look.outline(network, variables, images).items():
+    ...     print(path, layer.kind, layer.shape)
+    blocks.0.convolutions.0 Conv (8, 8, 4)
+    blocks.0.pool Pool (4, 4, 4)
+    blocks.0.activation Activation (4, 4, 4)
+    blocks.0 Block (4, 4, 4)
+    dense.0 LinearGeneral (3,)
 
     Args:
-      network: as `cnnjax.functional` returns it.
-      variables: of the network.
-      inputs: a batch, as the network takes it; only its shape and type matter.
+      network: a network, as returned by `cnnjax.functional`.
+      variables: its variables.
+      inputs: a batch of inputs; only its shape and dtype are used.
     """
     kinds: dict[str, str] = {}
 
@@ -67,16 +77,27 @@ def activations(
     inputs: Float[Array, "batch *shape"],
     layers: Sequence[str] | None = None,
 ) -> dict[str, Float[Array, "batch *output"]]:
-    """What layers put out for a batch, in evaluation mode, in the order in which they are called.
+    """Computes the outputs of layers for a batch, in evaluation mode.
 
-    >>> maps = look.activations(network, variables, images)["blocks.0.convolutions.0"]  # [batch, *spatial, channels]
+    >>> import jax
+    >>> from cnnjax import CNN, functional, look
+    >>> network = functional(lambda rngs, example: CNN((8, 8, 1), 3, filters=(4,), rngs=rngs))
+    >>> images = jax.random.normal(jax.random.key(0), (6, 8, 8, 1))
+    >>> variables = network.init(jax.random.key(1), images)
+    >>> look.activations(network, variables, images, ["blocks.0"])["blocks.0"].shape
+    (6, 4, 4, 4)
 
     Args:
-      network, variables, inputs: as in `outline`.
-      layers: paths, as `outline` lists them; by default all.
+      network: a network, as returned by `cnnjax.functional`.
+      variables: its variables.
+      inputs: a batch of inputs of the network, [batch, *shape].
+      layers: the paths of layers, as listed by `outline`; by default all.
+
+    Returns:
+      The output of each layer by path, in the order of calls.
 
     Raises:
-      ValueError: the network has no such layer; the message suggests one.
+      ValueError: if the network has no such layer.
     """
     known = outline(network, variables, inputs)
     for name in layers or ():
@@ -87,7 +108,7 @@ def activations(
 
 @partial(jax.jit, static_argnames=("network", "layers"))
 def outputs_of(network: Network, layers: tuple[str, ...], variables: Variables, inputs: Array) -> tuple[Array, ...]:
-    """What layers that exist put out, as one program."""
+    """Computes the outputs of existing layers in one program."""
     found = captured(network, variables, inputs)[1]
     return tuple(found[name] for name in layers)
 
@@ -99,12 +120,13 @@ def captured(
     changes: Mapping[str, Array] | None = None,
     kinds: dict[str, str] | None = None,
 ) -> tuple[Array, dict[str, Array]]:
-    """The network's output, and that of every layer by name, by `nnx.capture`.
+    """Computes the output of the network and of every layer, with `nnx.capture`.
 
     Args:
-      network, variables, inputs: as in `outline`.
-      changes: added to the outputs of layers, by name: the gradient by one is that by the layer's output.
-      kinds: receives the name of each layer's class, by path.
+      network, variables, inputs: as in `activations`.
+      changes: arrays to add to the outputs of layers, by path. The gradient with respect to such an array is the
+        gradient with respect to the layer's output.
+      kinds: if given, is filled with the class name of each layer by path.
     """
     module = network.module(variables, inputs)
     layers: Any = [(path, layer) for path, layer in nnx.iter_modules(module) if path and callable(layer)]
@@ -134,9 +156,10 @@ _CALLS: ContextVar[list[str]] = ContextVar("calls")
 
 @cache
 def _tapped(cls: Any) -> Any:
-    """A subclass whose calls sow what they put out, also where the class inherits its `__call__`.
+    """Returns a subclass whose calls sow their outputs, even if the class inherits its `__call__`.
 
-    `nnx.capture(method_outputs=...)` does not see inherited methods, keeps no order of calls, and adds no change.
+    `nnx.capture(method_outputs=...)` ignores inherited methods, does not record the order of calls, and cannot
+    add changes.
     """
 
     def __call__(self: Any, *args: Any, **kwargs: Any) -> Any:  # noqa: N807
@@ -155,7 +178,7 @@ def _tapped(cls: Any) -> Any:
 
 
 def _call(name: str) -> str:
-    """Where a layer keeps what one of its calls puts out."""
+    """Returns the name of the variable that holds the output of a call."""
     return f"output:{name.partition(':')[2] or 1}"
 
 

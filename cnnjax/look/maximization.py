@@ -1,4 +1,4 @@
-"""Inputs that activate units most."""
+"""Activation maximization: inputs that strongly activate units."""
 
 from collections.abc import Sequence
 from functools import partial
@@ -15,19 +15,19 @@ from cnnjax.networks import Network, Variables
 from cnnjax.options import choose
 
 _STARTS = 32
-"""Inputs of noise of which the best is the first: a unit behind a ReLU is off for many, and has no gradient there."""
+"""The number of random inputs from which the best is chosen as the start: after a ReLU, many have no gradient."""
 
 
 class Maximized(NamedTuple):
-    """For each unit, an input that activates it, and how much it does."""
+    """An input for each unit, and the activation that it causes."""
 
     inputs: Float[Array, "units *shape"]
     values: Float[Array, " units"]
-    """The greatest activation over the unit's map."""
+    """The largest activation in the feature map of each unit."""
 
 
 class _Numbers(NamedTuple):
-    """What may differ from unit to unit: 0 switches each of them off, but the rate."""
+    """The numbers that may differ between units; 0 switches off all except the rate."""
 
     rate: Any
     jitter: Any
@@ -52,52 +52,63 @@ def maximize(
     total_variation: float = 0.02,
     frequency: float = 0.1,
 ) -> Maximized:
-    """Inputs that activate units of a layer, by gradient ascent from noise within the range of the data.
+    """Finds inputs that strongly activate units of a layer, by gradient ascent from random inputs.
 
-    Erhan, Bengio, Courville, Vincent 2009 ("Visualizing higher-layer features of a deep network"); with blur after
-    Yosinski, Clune, Nguyen, Fuchs, Lipson 2015 ("Understanding neural networks through deep visualization"), total
-    variation after Mahendran, Vedaldi 2015 ("Understanding deep image representations by inverting them"), jitter
-    and frequency penalty after Olah, Mordvintsev, Schubert 2017 ("Feature visualization"). What is maximized is the
-    unit in the middle of the map; a unit behind a ReLU has no gradient where it is off, so prefer the layer before
-    it. All units are lanes of one program; the input of a unit depends on the key and on its
-    number, not on what other units are asked for.
+    The objective is the activation in the middle of the unit's feature map (Erhan, Bengio, Courville, Vincent 2009,
+    "Visualizing higher-layer features of a deep network"). The inputs are regularized by blur (Yosinski, Clune,
+    Nguyen, Fuchs, Lipson 2015, "Understanding neural networks through deep visualization"), total variation
+    (Mahendran, Vedaldi 2015, "Understanding deep image representations by inverting them"), jitter, and a penalty
+    on high frequencies (Olah, Mordvintsev, Schubert 2017, "Feature visualization").
 
-    >>> low, high = (spec.standardize(np.full((1, *spec.shape), v, spec.dtype))[0] for v in (0, 255))
-    >>> look.maximize(network, variables, key, "c3", [0, 3], low, high).inputs.shape
-    (2, 28, 28, 1)
+    An inactive unit after a ReLU has no gradient, so choose the layer before the ReLU. All units are lanes of one
+    program; the input of a unit depends on the key and the unit, but not on the other units.
+
+    >>> import jax
+    >>> from cnnjax import CNN, functional, look
+    >>> network = functional(lambda rngs, example: CNN((8, 8, 1), 3, filters=(4,), rngs=rngs))
+    >>> images = jax.random.normal(jax.random.key(0), (6, 8, 8, 1))
+    >>> variables = network.init(jax.random.key(1), images)
+    >>> low, high = images.min(0), images.max(0)
+    >>> key = jax.random.key(2)
+    >>> found = look.maximize(network, variables, key, "blocks.0.convolutions.0", [0, 3], low, high, steps=8)
+    >>> found.inputs.shape
+    (2, 8, 8, 1)
 
     Args:
-      network: as `cnnjax.functional` returns it.
-      variables: of the network.
-      key: of noise and jitter.
-      layer: path, as `outline` lists it.
-      units: numbers of its channels or dense units.
-      low, high: [*shape] of one input, the bounds of each cell, as the network takes it.
-      steps: of ascent.
-      rate: length of the first step, as a share of the bounds' range in the mean over cells; it falls to 0 linearly.
-      jitter: by how many cells the input is shifted at most, at random in each step.
-      blur: standard deviation in cells of the Gaussian that each step is followed by; it falls to 0 linearly.
-      total_variation: weight of the sum of absolute differences of neighbors.
-      frequency: weight of the power times the squared frequency, in cycles a cell.
+      network: a network, as returned by `cnnjax.functional`.
+      variables: its variables.
+      key: seeds the random inputs and the jitter.
+      layer: the path of a layer, as listed by `outline`.
+      units: the indices of channels or dense units.
+      low, high: the bounds of each cell, with the shape of one input of the network.
+      steps: the number of steps.
+      rate: the mean change of a cell in the first step, as a fraction of its range; decreases linearly to 0.
+      jitter: the largest random shift of the input in each step, in cells.
+      blur: the standard deviation of the Gaussian blur after each step, in cells; decreases linearly to 0.
+      total_variation: the weight of the sum of absolute differences between neighbors.
+      frequency: the weight of the power times the squared frequency, in cycles per cell.
 
-    The weights of penalties are relative to a gradient of the activation whose root mean square is 1. Each of
-    these numbers is one for all units, or an array with one a unit.
+    The weights of the penalties are relative to a gradient of the activation with a root mean square of 1. Each
+    number from `rate` to `frequency` is a single value, or an array with one value per unit.
+
+    Returns:
+      The inputs and their activations, in the order of `units`.
 
     Raises:
-      ValueError: there is no such layer or unit, bounds differ in shape, `low` is not below `high` anywhere, or
-        `steps` is below 1.
+      ValueError: if the layer or a unit does not exist, the bounds differ in shape, `low` is above `high` or
+        equals it everywhere, or `steps` is less than 1.
     """
     low, high = jnp.asarray(low, jnp.float32), jnp.asarray(high, jnp.float32)
     if low.shape != high.shape or not bool((low <= high).all() & (low < high).any()):
         raise ValueError(
-            f"low: {list(low.shape)}, high: {list(high.shape)}: must be of one input's shape, low below high"
+            f"low: {list(low.shape)}, high: {list(high.shape)}: must have the same shape, with low below high"
         )
     if steps < 1:
         raise ValueError(f"steps: {steps}: must be at least 1")
     known = choose("layer", layer, outline(network, variables, low[None]))
     numbers = np.asarray(units, int).reshape(-1)
     if wrong := [unit for unit in numbers.tolist() if not 0 <= unit < known.units]:
-        raise ValueError(f"units: {wrong[0]}: layer {layer!r} has units 0 to {known.units - 1}")
+        raise ValueError(f"units: {wrong[0]}: must be from 0 to {known.units - 1} in layer {layer!r}")
     given = _Numbers(rate, jitter, blur, total_variation, frequency)
     lanes = jax.tree.map(lambda value: jnp.broadcast_to(jnp.asarray(value, jnp.float32), len(numbers)), given)
     return _maximized(network, layer, steps, variables, key, jnp.asarray(numbers), low, high, lanes)
@@ -130,7 +141,7 @@ def _ascend(
     unit: Array,
     numbers: _Numbers,
 ) -> Maximized:
-    """One unit. Cells run from 0 to 1 between their bounds."""
+    """Maximizes one unit; cells are scaled to [0, 1] between their bounds."""
     axes = tuple(range(low.ndim - 1))
     powers = _squared_frequencies(low.shape[:-1])[..., None]
 
@@ -153,7 +164,7 @@ def _ascend(
         shifts = jnp.round(numbers.jitter * jax.random.uniform(shift_key, (len(axes),), minval=-1)).astype(int)
         slope = jax.grad(lambda cells: center(jnp.roll(cells, shifts, axes)))(cells)
         size = jnp.sqrt(jnp.square(slope).mean())
-        # Where the unit is off for the whole input, a step at random may switch it on.
+        # If the gradient is zero everywhere, a random step may make the unit active.
         slope = jnp.where(size > 0, slope / jnp.where(size > 0, size, 1), jax.random.normal(noise_key, cells.shape))
         cells = cells + numbers.rate * left * (slope - jax.grad(penalty)(cells))
         if axes:
@@ -168,6 +179,6 @@ def _ascend(
 
 
 def _squared_frequencies(shape: tuple[int, ...]) -> Float[np.ndarray, "*spatial"]:
-    """Of each entry of the Fourier transform of cells, in cycles a cell, squared."""
+    """Returns the squared frequency of each entry of the Fourier transform, in cycles per cell."""
     grids = np.meshgrid(*map(np.fft.fftfreq, shape), indexing="ij") if shape else []
     return sum((np.square(grid).astype(np.float32) for grid in grids), np.zeros(shape, np.float32))

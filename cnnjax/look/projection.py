@@ -1,4 +1,4 @@
-"""Activations as points in a plane."""
+"""Projections of activations to two dimensions."""
 
 import numpy as np
 from jaxtyping import Float, Num
@@ -11,26 +11,28 @@ METHODS = ("pca", "tsne")
 def projection(
     features: Num[np.ndarray, "examples *features"], method: str = "pca", seed: int = 0, perplexity: float = 30.0
 ) -> Float[np.ndarray, "examples 2"]:
-    """Examples as points in a plane, by scikit-learn.
+    """Projects examples to two dimensions with scikit-learn.
 
-    >>> maps = look.activations(network, variables, images)["activation:2"]
-    >>> look.projection(maps, "tsne").shape
-    (360, 2)
+    >>> import numpy as np
+    >>> from cnnjax import look
+    >>> features = np.random.default_rng(0).normal(size=(6, 4, 4, 8))  # the output of a layer
+    >>> look.projection(features).shape
+    (6, 2)
 
     Args:
-      features: what a layer puts out for each example; flattened.
-      method: `pca`, the two directions of the greatest variance (Pearson 1901), or `tsne`, which keeps
-        near what is near (van der Maaten, Hinton 2008, "Visualizing data using t-SNE") and begins with `pca`.
-      seed: of t-SNE.
-      perplexity: of t-SNE, about how many neighbors count; at most a third of the examples is used.
+      features: the features of each example, such as the output of a layer; they are flattened.
+      method: `pca`, the two directions of largest variance (Pearson 1901), or `tsne`, which preserves
+        neighborhoods (van der Maaten, Hinton 2008, "Visualizing data using t-SNE") and starts from `pca`.
+      seed: the random seed of t-SNE.
+      perplexity: the approximate number of neighbors in t-SNE, reduced to a third of the examples if there are few.
 
     Raises:
-      ValueError: the method is none of these, or there are fewer than 3 examples or 2 features.
+      ValueError: if the method is unknown, or there are fewer than 3 examples or 2 features.
     """
     choose("method", method, dict.fromkeys(METHODS))
     table = np.asarray(features, np.float32).reshape(len(features), -1)
     if len(table) < 3 or table.shape[1] < 2:
-        raise ValueError(f"features: {list(np.shape(features))}: must be at least 3 examples with 2 features each")
+        raise ValueError(f"features: {list(np.shape(features))}: must have at least 3 examples with 2 features each")
     if method == "pca":
         from sklearn.decomposition import PCA
 

@@ -1,4 +1,4 @@
-"""Whether an attribution depends on what a network has learned."""
+"""Sanity checks: whether an attribution depends on the trained parameters."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -15,23 +15,28 @@ from cnnjax.networks import Network, Variables
 def randomized(
     network: Network, variables: Variables, key: Key[Array, ""], inputs: Float[Array, "batch *shape"]
 ) -> Iterator[tuple[str, Variables]]:
-    """The network with its layers set back to random values from the output down, one more at a time.
+    """Randomizes the layers of a network one after another, starting at the output.
 
-    The check of Adebayo, Gilmer, Muelly, Goodfellow, Hardt, Kim 2018 ("Sanity checks for saliency maps",
-    section 3.1): an attribution that hardly changes does not show what was learned.
+    An attribution that hardly changes does not depend on the trained parameters (Adebayo, Gilmer, Muelly,
+    Goodfellow, Hardt, Kim 2018, "Sanity checks for saliency maps", section 3.1).
 
-    >>> [layer for layer, _ in look.randomized(network, variables, key, images)]
-    ['dense.2', 'dense.1', 'dense.0', 'c3', 'c1']
+    >>> import jax
+    >>> from cnnjax import CNN, functional, look
+    >>> network = functional(lambda rngs, example: CNN((8, 8, 1), 3, filters=(4,), rngs=rngs))
+    >>> images = jax.random.normal(jax.random.key(0), (6, 8, 8, 1))
+    >>> variables = network.init(jax.random.key(1), images)
+    >>> [layer for layer, _ in look.randomized(network, variables, jax.random.key(2), images)]
+    ['dense.0', 'blocks.0.convolutions.0']
 
     Args:
-      network: as `cnnjax.functional` returns it.
-      variables: of the network.
-      key: of the random values, which the network draws as before training.
-      inputs: a batch, as the network takes it; only its shape and type matter.
+      network: a network, as returned by `cnnjax.functional`.
+      variables: its variables.
+      key: seeds the random values, which have the distribution of the initial values.
+      inputs: a batch of inputs; only its shape and dtype are used.
 
     Yields:
-      The path of each layer that has parameters of its own, in the opposite order of calls (those of no
-      layer come last, under an empty path), and the variables with it and all layers above it random.
+      The path of each layer with parameters, in reverse order of calls, and variables in which this layer and all
+      previous ones are random. Parameters outside of layers come last, under an empty path.
     """
     fresh = {_name(path): leaf for path, leaf in jax.tree.leaves_with_path(jax.jit(network.init)(key, inputs))}
     owners = {_owner(name) for name in fresh if name.startswith("params.")}
@@ -47,21 +52,23 @@ def randomized(
 
 
 def _name(path: Any) -> str:
-    """Of a variable, as `params.c1.kernel`."""
+    """Returns the name of a variable, such as `params.c1.kernel`."""
     return jax.tree_util.keystr(path, simple=True, separator=".")
 
 
 def _owner(name: str) -> str:
-    """The path of the layer that a variable belongs to."""
+    """Returns the path of the layer that a variable belongs to."""
     return name.partition(".")[2].rpartition(".")[0]
 
 
 def rank_correlation(
     first: Float[Any, "batch *shape"], second: Float[Any, "batch *shape"]
 ) -> Float[np.ndarray, " batch"]:
-    """Spearman's rank correlation of each example's values; NaN where all of them are equal.
+    """Computes Spearman's rank correlation for each example; NaN if all values of an example are equal.
 
-    >>> rank_correlation(np.array([[1.0, 2.0, 3.0]]), np.array([[1.0, 4.0, 9.0]]))
+    >>> import numpy as np
+    >>> from cnnjax import look
+    >>> look.rank_correlation(np.array([[1.0, 2.0, 3.0]]), np.array([[1.0, 4.0, 9.0]]))
     array([1.])
     """
     from scipy.stats import rankdata  # type: ignore[import-untyped]

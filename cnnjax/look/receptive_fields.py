@@ -1,4 +1,4 @@
-"""What part of the input a unit sees."""
+"""Receptive fields: the cells of the input that a unit depends on."""
 
 from collections.abc import Sequence
 from functools import partial
@@ -14,18 +14,18 @@ from cnnjax.look.layers import captured, outline
 from cnnjax.networks import Network
 
 _DRAWS = 8
-"""Inputs over which what a unit sees is united: a maximum passes one cell of its window only."""
+"""The number of random inputs whose results are combined: max pooling passes only one cell of each window."""
 _ONCE: dict[str, Any] = {"xla_backend_optimization_level": 0}
-"""Options of XLA for a program that runs once."""
+"""XLA options for a program that runs once."""
 _SCALES = (2, 4)
-"""How much larger than the example an input may become, until some unit sees neither of its ends."""
+"""Factors by which the input is enlarged, until the receptive field of some unit lies inside it."""
 
 
 class ReceptiveField(NamedTuple):
-    """What units of a layer see: unit u sees the cells from `offset + stride * u` on, `size` of them.
+    """The receptive field of a layer: unit u depends on `size` cells, starting at `offset + stride * u`.
 
-    One entry for each spatial dimension. Cells below zero, or beyond the input, are padding. A stride of 0
-    says that every unit sees the whole input.
+    Each field has one entry per spatial dimension. Cells outside of the input are padding. If the stride is 0,
+    each unit depends on the whole input.
     """
 
     size: tuple[int, ...]
@@ -40,29 +40,32 @@ class _Window(NamedTuple):
 
 
 def receptive_fields(network: Network, example: Float[Array, "batch *spatial channels"]) -> dict[str, ReceptiveField]:
-    """The receptive field of every layer that puts out maps, by path.
+    """Measures the receptive field of every layer with feature maps, by path.
 
-    It is measured, so it holds for any module: positive kernels are put into the network, and the
-    derivatives of every unit by every row of the input say which rows it sees (Luo, Li, Urtasun, Zemel
-    2016, "Understanding the effective receptive field in deep convolutional neural networks": the
-    field in theory is the support of that gradient). Fields that reach over both ends of the input
-    are measured on a larger one, where the network takes it; where it does not, they end with it.
+    The measurement works for any module: it replaces the kernels by positive ones and computes the derivatives of
+    every unit with respect to every row of the input. The receptive field is the support of this gradient (Luo, Li,
+    Urtasun, Zemel 2016, "Understanding the effective receptive field in deep convolutional neural networks").
+    A field that extends beyond both ends of the input is measured on a larger input. If the network accepts only
+    one input size, such a field is limited to the input.
 
-    >>> look.receptive_fields(network, images)["c3"]  # of LeNet-5
-    ReceptiveField(size=(14, 14), stride=(2, 2), offset=(-2, -2))
+    >>> import jax
+    >>> from cnnjax import CNN, functional, look
+    >>> network = functional(lambda rngs, example: CNN((8, 8, 1), 3, filters=(4,), rngs=rngs))
+    >>> look.receptive_fields(network, jax.numpy.zeros((1, 8, 8, 1)))["blocks.0.pool"]
+    ReceptiveField(size=(4, 4), stride=(2, 2), offset=(-1, -1))
 
     Args:
-      network: as `cnnjax.functional` returns it.
-      example: a batch, as the network takes it; only its shape and type matter.
+      network: a network, as returned by `cnnjax.functional`.
+      example: a batch of inputs; only its shape and dtype are used.
 
     Raises:
-      ValueError: no layer puts out maps, so that units see the whole input.
+      ValueError: if no layer has feature maps; each unit then depends on the whole input.
     """
     shape = tuple(example.shape[1:])
     layers = _layers(network, shape)
     if not layers:
         raise ValueError(
-            "receptive fields: no layer puts out maps, [*spatial, channels]: each unit sees the whole input"
+            "network: no layer has feature maps, [*spatial, channels]: each unit depends on the whole input"
         )
     own = _seen(network, shape, range(len(shape) - 1), layers)
     columns = [_along(network, shape, dimension, layers, seen) for dimension, seen in enumerate(own)]
@@ -78,7 +81,7 @@ def _layers(network: Network, shape: tuple[int, ...]) -> tuple[str, ...]:
 def _along(
     network: Network, shape: tuple[int, ...], dimension: int, layers: tuple[str, ...], own: Sequence[np.ndarray]
 ) -> list[_Window]:
-    """The window of each layer along one dimension, from the smallest input that shows it."""
+    """Returns the window of each layer along one dimension, from the smallest input that determines it."""
     found = [*map(_window, own)]
     for scale in _SCALES:
         if all(found):
@@ -87,16 +90,16 @@ def _along(
         try:
             [seen] = _seen(network, larger, [dimension], layers)
         except (AssertionError, TypeError, ValueError):
-            break  # the network is made for inputs of one size
+            break  # the network accepts only one input size
         found = [old or _window(matrix) for old, matrix in zip(found, seen, strict=True)]
     whole = _Window(shape[dimension], 0, 0)
     return [_placed(window, matrix) if window else whole for window, matrix in zip(found, own, strict=True)]
 
 
 def _window(seen: Bool[np.ndarray, "cells units"]) -> _Window | None:
-    """The window of which these are the cut ends; None where they do not show it."""
+    """Returns the window that is consistent with the measured cells; None if they do not determine it."""
     first, last = _ends(seen)
-    starts = np.flatnonzero(first > 0)[-2:]  # those that lie farthest from where the input cuts them
+    starts = np.flatnonzero(first > 0)[-2:]  # the units farthest from the boundary that clips them
     stops = np.flatnonzero((last >= 0) & (last < len(seen) - 1))[:2]
     if not len(starts) or not len(stops) or len(starts) + len(stops) < 3:
         return None
@@ -109,13 +112,13 @@ def _window(seen: Bool[np.ndarray, "cells units"]) -> _Window | None:
 
 
 def _ends(seen: Bool[np.ndarray, "cells units"]) -> tuple[np.ndarray, np.ndarray]:
-    """The first and the last cell that each unit sees; -1 for a unit that sees none."""
+    """Returns the first and last cell that each unit depends on; -1 if there is none."""
     some = seen.any(0)
     return np.where(some, seen.argmax(0), -1), np.where(some, len(seen) - 1 - seen[::-1].argmax(0), -1)
 
 
 def _agrees(window: _Window, seen: Bool[np.ndarray, "cells units"]) -> bool:
-    """Whether units see no more than the window, and its ends where these lie in the input."""
+    """Whether units depend only on cells of the window, and on both of its ends if they lie inside the input."""
     first, last = _ends(seen)
     start = window.offset + window.stride * np.arange(seen.shape[1])
     stop = start + window.size - 1
@@ -124,7 +127,7 @@ def _agrees(window: _Window, seen: Bool[np.ndarray, "cells units"]) -> bool:
 
 
 def _placed(window: _Window, seen: Bool[np.ndarray, "cells units"]) -> _Window:
-    """A window measured on a larger input, whose padding may differ, where it lies on this one."""
+    """Shifts a window that was measured on a larger input, whose padding may differ, to fit this input."""
     if _agrees(window, seen):
         return window
     shifts = sorted(range(-window.stride, window.stride + 1), key=abs)
@@ -135,21 +138,21 @@ def _placed(window: _Window, seen: Bool[np.ndarray, "cells units"]) -> _Window:
 def _seen(
     network: Network, shape: tuple[int, ...], dimensions: Sequence[int], layers: tuple[str, ...]
 ) -> list[list[Bool[np.ndarray, "cells units"]]]:
-    """For each dimension and layer, which units the rows of an input of this shape reach.
+    """Measures which units depend on which rows of an input of this shape, for each dimension and layer.
 
     Raises:
-      AssertionError, TypeError, ValueError: what the network raises where it takes no input of this shape.
+      AssertionError, TypeError, ValueError: from the network, if it does not accept inputs of this shape.
     """
     random = np.random.default_rng(0)
     variables = jax.eval_shape(network.init, jax.random.key(0), jax.ShapeDtypeStruct((1, *shape), np.float32))
-    # Positive kernels that average their inputs, so that no derivatives cancel, vanish or overflow.
+    # Positive kernels that average their inputs, so that derivatives do not cancel, vanish or overflow.
     kernels = [
         random.uniform(0.5, 1.5, leaf.shape).astype(np.float32) * (leaf.shape[-1] / leaf.size)
         for leaf in jax.tree.leaves(variables.params)
         if leaf.ndim > 1
     ]
     inputs = random.uniform(0.5, 1, (_DRAWS, *shape)).astype(np.float32)
-    # Winograd's forms round away zeros; with `highest`, an output is the sum of its own window.
+    # Winograd convolutions round exact zeros; with `highest`, each output is the sum over its own window.
     with jax.default_matmul_precision("highest"):
         program = _reached.lower(network, tuple(dimensions), layers, kernels, inputs)
     once = program.compile(_ONCE)
@@ -168,7 +171,7 @@ def _reached(
     rows = [np.zeros((shape[d], *shape), np.float32) for d in dimensions]
     for d, row in zip(dimensions, rows, strict=True):
         np.moveaxis(row, 1 + d, 1)[np.arange(shape[d]), np.arange(shape[d])] = 1
-    tangents = jnp.concatenate(rows)  # a row of the input each
+    tangents = jnp.concatenate(rows)  # one for each row of the input
     own = network.init(jax.random.key(0), tangents)
     given = iter(kernels)
     params = jax.tree.map(lambda leaf: next(given) if leaf.ndim > 1 else abs(leaf), own.params)

@@ -1,4 +1,4 @@
-"""Which examples units answer to, and which units answer to none."""
+"""The examples that activate units most, and units that no example activates."""
 
 from collections.abc import Iterable, Sequence
 from functools import partial
@@ -17,13 +17,13 @@ from cnnjax.options import choose
 
 
 class Top(NamedTuple):
-    """For each unit of a layer, the examples with the greatest activations, in descending order."""
+    """The examples with the largest activations of each unit of a layer, in descending order."""
 
     values: Float[Array, "units count"]
     examples: Int[Array, "units count"]
-    """Their numbers, counted over the batches."""
+    """The indices of the examples, counted over all batches."""
     positions: Int[Array, "units count spatial"]
-    """Where in the maps the activation is greatest; no entries for a layer without maps."""
+    """The position of the largest activation in the feature map; empty for a layer without feature maps."""
 
 
 def top_examples(
@@ -33,22 +33,29 @@ def top_examples(
     layer: str,
     count: int = 9,
 ) -> Top:
-    """The examples of a data set that activate each unit of a layer most, each example once, batch by batch.
+    """Finds the examples of a data set that activate each unit of a layer most.
 
-    After Zeiler, Fergus 2014 ("Visualizing and understanding convolutional networks", section 4).
+    Each example appears at most once per unit (Zeiler, Fergus 2014, "Visualizing and understanding convolutional
+    networks", section 4). Batches are processed one at a time.
 
-    >>> top = look.top_examples(network, variables, map(spec.standardize, batches), "c3")
-    >>> look.patches(images[top.examples[unit]], fields["c3"], top.positions[unit])  # what it saw
+    >>> import jax
+    >>> from cnnjax import CNN, functional, look
+    >>> network = functional(lambda rngs, example: CNN((8, 8, 1), 3, filters=(4,), rngs=rngs))
+    >>> images = jax.random.normal(jax.random.key(0), (6, 8, 8, 1))
+    >>> variables = network.init(jax.random.key(1), images)
+    >>> top = look.top_examples(network, variables, [images[:3], images[3:]], "blocks.0", count=2)
+    >>> top.examples.shape, top.positions.shape
+    ((4, 2), (4, 2, 2))
 
     Args:
-      network: as `cnnjax.functional` returns it.
-      variables: of the network.
-      batches: inputs as the network takes them.
-      layer: path, as `outline` lists it.
-      count: examples a unit; fewer where the data set has fewer.
+      network: a network, as returned by `cnnjax.functional`.
+      variables: its variables.
+      batches: batches of inputs of the network.
+      layer: the path of a layer, as listed by `outline`.
+      count: the number of examples per unit; fewer if the data set has fewer.
 
     Raises:
-      ValueError: there is no such layer, no batch, or `count` is below 1.
+      ValueError: if the layer does not exist, `batches` is empty, or `count` is less than 1.
     """
     if count < 1:
         raise ValueError(f"count: {count}: must be at least 1")
@@ -64,7 +71,7 @@ def top_examples(
         best = _merged(best, output, seen, count)
         seen += len(inputs)
     if best is None:
-        raise ValueError("batches: there is none")
+        raise ValueError("batches: empty: must have at least one batch")
     places = (
         jnp.stack(jnp.unravel_index(best.positions, shape), -1) if shape else jnp.zeros((*best.values.shape, 0), int)
     )
@@ -73,7 +80,7 @@ def top_examples(
 
 @partial(jax.jit, static_argnames="count")
 def _merged(best: Top, output: Float[Array, "batch *maps"], seen: Array | int, count: int) -> Top:
-    """The best so far and those of a batch; positions count along the flattened maps."""
+    """Merges the best examples so far with those of a batch; positions are indices into the flattened maps."""
     values = output.reshape(len(output), -1, output.shape[-1])
     examples = jnp.broadcast_to(seen + jnp.arange(len(output)), (output.shape[-1], len(output)))
     new = Top(values.max(1).T, examples, values.argmax(1).T)
@@ -88,13 +95,21 @@ def patches(
     positions: Int[Array, "examples spatial"],
     fill: float = 0.0,
 ) -> Num[np.ndarray, "examples *size channels"]:
-    """The part of each input that the unit at a position sees.
+    """Cuts out the receptive field of a unit from each input.
+
+    >>> import numpy as np
+    >>> from cnnjax import look
+    >>> images = np.arange(16.0).reshape(1, 4, 4, 1)
+    >>> field = look.ReceptiveField(size=(2, 2), stride=(1, 1), offset=(0, 0))
+    >>> look.patches(images, field, np.array([[2, 1]]))[0, ..., 0]
+    array([[ 9., 10.],
+           [13., 14.]])
 
     Args:
-      inputs: in any scale.
-      field: of the unit's layer.
-      positions: of a unit in its map, one for each input.
-      fill: stands for what lies outside of the input.
+      inputs: the inputs, in any scale.
+      field: the receptive field of the unit's layer.
+      positions: the position of the unit in its feature map, for each input.
+      fill: the value of cells outside of the input.
     """
     images = np.asarray(inputs)
     starts = np.asarray(field.offset) + np.asarray(field.stride) * np.asarray(positions)
@@ -113,14 +128,22 @@ def maxima(
     batches: Iterable[Float[Array, "batch *shape"]],
     layers: Sequence[str] | None = None,
 ) -> dict[str, Float[Array, " units"]]:
-    """The greatest activation of each unit over a data set and all positions, batch by batch, by layer.
+    """Computes the largest activation of each unit over all examples and positions, by layer.
+
+    >>> import jax
+    >>> from cnnjax import CNN, functional, look
+    >>> network = functional(lambda rngs, example: CNN((8, 8, 1), 3, filters=(4,), rngs=rngs))
+    >>> images = jax.random.normal(jax.random.key(0), (6, 8, 8, 1))
+    >>> variables = network.init(jax.random.key(1), images)
+    >>> look.maxima(network, variables, [images], ["blocks.0"])["blocks.0"].shape
+    (4,)
 
     Args:
       network, variables, batches: as in `top_examples`.
-      layers: paths, as `outline` lists them; by default all.
+      layers: the paths of layers, as listed by `outline`; by default all.
 
     Raises:
-      ValueError: there is no such layer, or no batch.
+      ValueError: if a layer does not exist, or `batches` is empty.
     """
     names: tuple[str, ...] = ()
     greatest: list[Array] = []
@@ -133,7 +156,7 @@ def maxima(
         new = _greatest(network, names, variables, inputs)
         greatest = [*map(jnp.maximum, greatest, new)] if greatest else new
     if not names:
-        raise ValueError("batches: there is none")
+        raise ValueError("batches: empty: must have at least one batch")
     return dict(zip(names, greatest, strict=True))
 
 
@@ -148,8 +171,17 @@ def dead_units(
     batches: Iterable[Float[Array, "batch *shape"]],
     layers: Sequence[str] | None = None,
 ) -> dict[str, Bool[Array, " units"]]:
-    """The units of each layer that are positive for no example of a data set and at no position.
+    """Finds the units of each layer that are positive for no example at any position.
 
-    Behind a ReLU such a unit passes on nothing and learns nothing. Arguments and errors are those of `maxima`.
+    After a ReLU, the output and the gradient of such a unit are zero. The arguments and errors are those of
+    `maxima`.
+
+    >>> import jax
+    >>> from cnnjax import CNN, functional, look
+    >>> network = functional(lambda rngs, example: CNN((8, 8, 1), 3, filters=(4,), rngs=rngs))
+    >>> images = jax.random.normal(jax.random.key(0), (6, 8, 8, 1))
+    >>> variables = network.init(jax.random.key(1), images)
+    >>> look.dead_units(network, variables, [images], ["blocks.0"])["blocks.0"].shape
+    (4,)
     """
     return {name: values <= 0 for name, values in maxima(network, variables, batches, layers).items()}
