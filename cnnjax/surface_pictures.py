@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, UInt8
 
 LEVELS = 24
 PATH, EDGE = "#D55E00", "white"
@@ -48,14 +48,12 @@ def loss_surface(
     count = max(1, len(paths))
     figure = Figure((0.9 + 4.4 * count, 4.6), layout="constrained")
     axes = figure.subplots(1, count, squeeze=False, sharex=True, sharey=True)[0]
-    for axis, path in zip(axes, paths or [None], strict=True):
+    for axis, path in zip(axes, paths or [Descent("", np.zeros((1, 2)))], strict=True):
         shades = _contours(axis, x, y, loss)
         axis.set(xlabel=labels[0], xlim=(x[0], x[-1]), ylim=(y[0], y[-1]), aspect="equal")
-        if path is None:
-            axis.plot(0, 0, "*", color=PATH, markeredgecolor=EDGE, markersize=14)
-        else:
-            axis.set_title(path.name, fontsize=10)
-            _path(axis, path)
+        axis.locator_params(nbins=6)
+        axis.set_title(path.name, fontsize=10)
+        _path(axis, path)
     axes[0].set_ylabel(labels[1])
     _bar(figure, axes, shades)
     figure.suptitle(title, fontsize=10, x=0.01, ha="left")
@@ -66,6 +64,7 @@ def _contours(axis: Any, x: Any, y: Any, loss: Any) -> Any:
     """Filled contours and fine lines between them; returns what a color bar is made of."""
     from matplotlib.colors import LogNorm, Normalize
 
+    norm: Normalize
     shown = np.ma.masked_invalid(loss)
     low, high = (float(shown.min()), float(shown.max())) if shown.count() else (0.0, 1.0)
     low, high = (low, high) if high > low else (low - 0.5, high + 0.5)
@@ -98,7 +97,79 @@ def _path(axis: Any, path: Descent) -> None:
     axis.plot(across, up, color=EDGE, linewidth=3)
     axis.plot(across, up, color=PATH, linewidth=1.5)
     marks = {"color": PATH, "markeredgecolor": EDGE, "linestyle": ""}
-    axis.plot(across[:1], up[:1], "o", **{**marks, "color": EDGE, "markeredgecolor": PATH}, markersize=7)
+    if len(across) > 1:
+        axis.plot(across[0], up[0], "o", color=EDGE, markeredgecolor=PATH, markersize=7)
     dots = [i for i in path.marked if i < len(path.places) - 1]
     axis.plot(across[dots], up[dots], "o", **marks, markersize=6)
     axis.plot(across[-1:], up[-1:], "*", **marks, markersize=14)
+
+
+def descent_frames(
+    x: Float[np.ndarray, " columns"],
+    y: Float[np.ndarray, " rows"],
+    loss: Float[np.ndarray, "rows columns"],
+    labels: tuple[str, str],
+    paths: Sequence[Descent],
+) -> Iterator[UInt8[np.ndarray, "height width 3"]]:
+    """The steps of paths side by side: above as a ball in a bowl, below from above; a frame for each point.
+
+    Args:
+      x, y: coordinates of the grid.
+      loss: at each point; heights are its logarithm.
+      labels: of the two axes.
+      paths: of equal length, with losses; they may leave the grid, and come back.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure((3.2 * len(paths), 6.4), dpi=100, layout="constrained")
+    canvas = FigureCanvasAgg(figure)
+    panels = [
+        (_bowl(figure, column, len(paths), x, y, loss), _flat(figure, column, len(paths), x, y, loss, labels))
+        for column in range(len(paths))
+    ]
+    for point in range(len(paths[0].places)):
+        figure.suptitle(f"step {point}", x=0.01, ha="left", fontsize=11)
+        for path, (bowl, flat) in zip(paths, panels, strict=True):
+            across, up = path.places[: point + 1].T
+            inside = (abs(across) <= x[-1]) & (abs(up) <= y[-1])
+            height = np.where(inside, path.losses[: point + 1], np.nan)
+            for line, part in zip(bowl.lines[-3:], _PARTS, strict=True):
+                line.set_data_3d(across[part], up[part], height[part])
+            for line, part in zip(flat.lines[-3:], _PARTS, strict=True):
+                line.set_data(across[part], up[part])
+            flat.set_title(f"loss {path.losses[point]:.4f}", fontsize=10)
+            bowl.set_title(path.name, fontsize=11)
+        canvas.draw()
+        yield np.asarray(canvas.buffer_rgba())[..., :3].copy()
+
+
+_PARTS = (slice(None), slice(None), slice(-1, None))  # of a path: its edge, its steps, and where it is
+
+
+def _bowl(figure: Any, column: int, count: int, x: Any, y: Any, loss: Any) -> Any:
+    """The loss as a surface in space, and the empty lines of a path on it."""
+    axis = figure.add_subplot(2, count, 1 + column, projection="3d", computed_zorder=False)
+    axis.plot_surface(*np.meshgrid(x, y), loss, cmap="viridis", rcount=40, ccount=40, linewidth=0, zorder=1)
+    axis.view_init(42, -125)
+    axis.set_box_aspect((1, 1, 0.7), zoom=1.25)
+    axis.set(xticklabels=[], yticklabels=[], zticklabels=[])
+    _empty(axis, zorder=2)
+    return axis
+
+
+def _flat(figure: Any, column: int, count: int, x: Any, y: Any, loss: Any, labels: tuple[str, str]) -> Any:
+    """Contours of the loss, and the empty lines of a path on them."""
+    axis = figure.add_subplot(2, count, count + 1 + column)
+    _contours(axis, x, y, loss)
+    axis.set(xlabel=labels[0], ylabel=labels[1], xlim=(x[0], x[-1]), ylim=(y[0], y[-1]), aspect="equal")
+    _empty(axis, zorder=3)
+    return axis
+
+
+def _empty(axis: Any, zorder: int) -> None:
+    """The lines of a path as long as it has no points, one for each of `_PARTS`."""
+    nothing = [[]] * (3 if hasattr(axis, "zaxis") else 2)
+    axis.plot(*nothing, color=EDGE, linewidth=3, zorder=zorder)
+    axis.plot(*nothing, color=PATH, linewidth=1.5, marker="o", markersize=3, zorder=zorder)
+    axis.plot(*nothing, "o", color=PATH, markeredgecolor=EDGE, markersize=10, zorder=zorder)

@@ -150,6 +150,17 @@ def spaced(low: float, high: float, points: int) -> Float[np.ndarray, " points"]
     return (np.arange(points) - round(-low / step)) * np.float32(step)
 
 
+def around(
+    places: Float[np.ndarray, "points 2"], points: int, margin: float = 0.2
+) -> tuple[Float[np.ndarray, " columns"], Float[np.ndarray, " rows"]]:
+    """The coordinates of a square grid that holds places and the center, with a margin of a share of its side."""
+    corners = np.concatenate([places, np.zeros((1, 2))])
+    low, high = corners.min(0), corners.max(0)
+    half = (1 + 2 * margin) * max((high - low).max(), 1e-6) / 2
+    x, y = (spaced(middle - half, middle + half, points) for middle in (low + high) / 2)
+    return x, y
+
+
 # ------------------------------------------------------------------------- the surface
 
 
@@ -215,22 +226,22 @@ def _compiled(lanes: Lanes, places: tuple[np.ndarray, ...], arrays: PyTree) -> j
 # ------------------------------------------------------------------------- the path
 
 
-def trajectory(run: Run, every: int, steps: int | None = None) -> Iterator[tuple[int, PyTree]]:
-    """Trains a run, and yields the number of steps and the parameters: at first, every so many steps, and each epoch.
+def trajectory(run: Run, every: int, steps: int | None = None) -> Iterator[tuple[int, TrainState]]:
+    """Trains a run, and yields the number of steps and the state: at first, every so many steps, and each epoch.
 
-    Training is a value: a run that was trained before passes through the same parameters again, to the
+    Training is a value: a run that was trained before passes through the same states again, to the
     bit. Its first state is donated, so that a run can be followed once.
 
     Args:
-      run: as of `training.compile_run`; under a lift the parameters have an axis of lanes in front.
+      run: as of `training.compile_run`; under a lift the states have an axis of lanes in front.
       every: steps between two points.
       steps: after which it ends; by default all of them.
     """
     state, step = run.state, 0
     last = run.epochs * run.steps if steps is None else steps
-    yield step, jax.tree.map(np.array, state.params)
+    yield step, jax.tree.map(np.array, state)
     while step < last:
         n = min(every, run.steps - step % run.steps, last - step)
         state = run.advance(state, n)
         step += n
-        yield step, jax.tree.map(np.array, state.params)
+        yield step, jax.tree.map(np.array, state)
