@@ -51,7 +51,7 @@ def loss_surface(
     for axis, path in zip(axes, paths or [Descent("", np.zeros((1, 2)))], strict=True):
         shades = _contours(axis, x, y, loss)
         axis.set(xlabel=labels[0], xlim=(x[0], x[-1]), ylim=(y[0], y[-1]), aspect="equal")
-        axis.locator_params(nbins=6)
+        axis.locator_params(nbins=5)
         axis.set_title(path.name, fontsize=10)
         _path(axis, path)
     axes[0].set_ylabel(labels[1])
@@ -60,21 +60,24 @@ def loss_surface(
     return figure
 
 
-def _contours(axis: Any, x: Any, y: Any, loss: Any) -> Any:
-    """Filled contours and fine lines between them; returns what a color bar is made of."""
+def _scale(loss: Any) -> tuple[Any, Any, Any]:
+    """A loss within what is shown, the scale of its colors, and the levels of its contours."""
     from matplotlib.colors import LogNorm, Normalize
 
-    norm: Normalize
     shown = np.ma.masked_invalid(loss)
     low, high = (float(shown.min()), float(shown.max())) if shown.count() else (0.0, 1.0)
     low, high = (low, high) if high > low else (low - 0.5, high + 0.5)
-    if low > 0:
-        low = max(low, high * 10.0**-_DECADES)
-        norm, levels = LogNorm(low, high), np.geomspace(low, high, LEVELS)
-    else:
-        norm, levels = Normalize(low, high), np.linspace(low, high, LEVELS)
-    shades = axis.contourf(x, y, shown.clip(low, high), levels, cmap="viridis", norm=norm)
-    axis.contour(x, y, shown.clip(low, high), levels, colors="k", linewidths=0.3, alpha=0.4)
+    if low <= 0:
+        return shown, Normalize(low, high), np.linspace(low, high, LEVELS)
+    low = max(low, high * 10.0**-_DECADES)
+    return shown.clip(low, high), LogNorm(low, high), np.geomspace(low, high, LEVELS)
+
+
+def _contours(axis: Any, x: Any, y: Any, loss: Any) -> Any:
+    """Filled contours and fine lines between them; returns what a color bar is made of."""
+    shown, norm, levels = _scale(loss)
+    shades = axis.contourf(x, y, shown, levels, cmap="viridis", norm=norm)
+    axis.contour(x, y, shown, levels, colors="k", linewidths=0.3, alpha=0.4)
     return shades
 
 
@@ -150,10 +153,11 @@ _PARTS = (slice(None), slice(None), slice(-1, None))  # of a path: its edge, its
 def _bowl(figure: Any, column: int, count: int, x: Any, y: Any, loss: Any) -> Any:
     """The loss as a surface in space, and the empty lines of a path on it."""
     axis = figure.add_subplot(2, count, 1 + column, projection="3d", computed_zorder=False)
-    axis.plot_surface(*np.meshgrid(x, y), loss, cmap="viridis", rcount=40, ccount=40, linewidth=0, zorder=1)
-    axis.view_init(42, -125)
-    axis.set_box_aspect((1, 1, 0.7), zoom=1.25)
-    axis.set(xticklabels=[], yticklabels=[], zticklabels=[])
+    colors = {"cmap": "viridis", "norm": _scale(loss)[1]}
+    axis.plot_surface(*np.meshgrid(x, y), loss, **colors, rcount=40, ccount=40, linewidth=0, zorder=1)
+    axis.view_init(35, -75)
+    axis.set_box_aspect((1, 1, 0.9), zoom=1.3)
+    axis.set_axis_off()
     _empty(axis, zorder=2)
     return axis
 
@@ -169,7 +173,7 @@ def _flat(figure: Any, column: int, count: int, x: Any, y: Any, loss: Any, label
 
 def _empty(axis: Any, zorder: int) -> None:
     """The lines of a path as long as it has no points, one for each of `_PARTS`."""
-    nothing = [[]] * (3 if hasattr(axis, "zaxis") else 2)
+    nothing: list[list[float]] = [[]] * (3 if hasattr(axis, "zaxis") else 2)
     axis.plot(*nothing, color=EDGE, linewidth=3, zorder=zorder)
     axis.plot(*nothing, color=PATH, linewidth=1.5, marker="o", markersize=3, zorder=zorder)
     axis.plot(*nothing, "o", color=PATH, markeredgecolor=EDGE, markersize=10, zorder=zorder)

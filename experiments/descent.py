@@ -2,16 +2,14 @@
 
 python experiments/descent.py [--file descent.gif] [--steps 24]
 
-A neuron tanh(w1 x1 + w2 x2) is fitted to 64 examples by least squares, under three learning rates that are lanes of
-one program. Takes about 20 seconds on two cores. Prints the losses: the first rate creeps, the second arrives, the
-third jumps across the valley from side to side. The picture shows the bowl, and on it every step.
+A linear neuron w1 x1 + w2 x2 is fitted to 64 examples by least squares, under three learning rates that are lanes of
+one program. Takes about ten seconds on two cores. Prints the loss after the last step, of 1.09 at first: a rate of 0.03
+creeps (0.65), 0.7 arrives (0.008), 1.15 jumps across the valley from side to side, higher each time (1.08).
 """
 
-import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
@@ -23,23 +21,24 @@ from cnnjax.commands import terminal
 from cnnjax.commands.errors import fail, reported
 from cnnjax.commands.parser import parse_words
 from cnnjax.look import Plane, spaced, surface, trajectory
+from cnnjax.options import with_values
 from cnnjax.surface_pictures import Descent, descent_frames
 from cnnjax.sweeps import Program, Trial, compile_program
 from cnnjax.training import Lanes
 
-RATES = {"creeps": 0.02, "arrives": 0.4, "overshoots": 3.0}
-START, TEACHER, SIDE = (-1.5, 2.5), (0.6, 0.4), 3.0
+RATES = {"creeps": 0.03, "arrives": 0.7, "overshoots": 1.15}
+START, TEACHER, SIDE = (-1.0, 2.7), (0.6, 0.4), 3.0
 MILLISECONDS = 350
 
 
 class Neuron(nnx.Module):
-    """tanh of a weighted sum of its inputs."""
+    """A weighted sum of its inputs."""
 
     def __init__(self, *, rngs: nnx.Rngs):
         self.weights = nnx.Param(jnp.array(START))
 
     def __call__(self, inputs: Array) -> Array:
-        return jnp.tanh(inputs @ self.weights[...])
+        return inputs @ self.weights[...]
 
 
 @config
@@ -72,11 +71,11 @@ class AbsoluteError(Metric):
 
 
 def examples(count: int = 64) -> Dataset:
-    """Two inputs that resemble each other, and what a neuron makes of them, with some noise."""
+    """Two inputs that resemble each other, and their weighted sum, with some noise."""
     rng = np.random.default_rng(0)
     common, own = rng.normal(size=(count, 1)), rng.normal(size=(count, 2))
     inputs = (common + 0.5 * own).astype(np.float32)
-    labels = np.tanh(inputs @ TEACHER) + 0.1 * rng.normal(size=count)
+    labels = inputs @ TEACHER + 0.1 * rng.normal(size=count)
     split = Split(inputs, labels.astype(np.float32))
     return Dataset.of("two inputs", (), split, split, split)
 
@@ -92,8 +91,7 @@ def descents(data: Dataset, steps: int) -> tuple[TrainConfig, list[Descent]]:
         batch_size=len(data.train.labels),
         epochs=steps,
     )
-    optimizers = [dataclasses.replace(base.optimizer, learning_rate=rate) for rate in RATES.values()]
-    configs = [dataclasses.replace(base, optimizer=optimizer) for optimizer in optimizers]
+    configs = [with_values(base, {"learning_rate": rate}) for rate in RATES.values()]
     trials = tuple(Trial(number, number, (), config) for number, config in enumerate(configs))
     run = compile_program(Program(trials, Lanes()), data)
     points = [(state.params["weights"], np.asarray(run.evaluate(state).loss)) for _, state in trajectory(run, 1)]

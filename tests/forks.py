@@ -14,6 +14,7 @@ import warnings
 from pathlib import Path
 
 import cnnjax.commands.prepare
+import cnnjax.commands.surface
 import cnnjax.commands.sweep
 import cnnjax.commands.train  # noqa: F401
 

@@ -68,6 +68,8 @@ class Arguments:
         """ValueError where a value is out of range."""
         if not self.run.is_dir():
             raise ValueError(f"run: {self.run}: no such run folder")
+        if not (self.run / "config.json").is_file():
+            raise ValueError(f"run: {self.run}: is not a run folder")
         if self.points < 3:
             raise ValueError(f"points: {self.points}: must be at least 3")
         if self.examples < 1:
@@ -107,7 +109,8 @@ def main(arguments: Arguments) -> None:
         examples, _ = cut(data.valid, arguments.examples, bool(data.classes))
     with waiting(f"computing the loss at {arguments.points} x {arguments.points} points"):
         found = _measured(trained, program.lanes, grid.plane, grid.x, grid.y, examples)
-        center = _measured(trained, program.lanes, grid.plane, *np.zeros((2, 1)), data.valid)
+        zero = np.zeros(1)
+        center = _measured(trained, program.lanes, grid.plane, zero, zero, data.valid)
     count, here = len(examples.labels), float(center.loss[0, 0])
     recorded = trained.rows[-1]["valid_loss"] if trained.rows else None
     same = "as recorded" if here == recorded else f"recorded {recorded}"
@@ -122,11 +125,12 @@ def _written(arguments: Arguments, grid: Grid, found: Metrics, title: str, metri
     """Writes the picture and its arrays; returns the path of the picture."""
     path = arguments.run / "figures" / f"surface-{arguments.directions}.png"
     path.parent.mkdir(exist_ok=True)
-    loss_surface(grid.x, grid.y, found.loss, title, grid.labels, grid.paths).savefig(path, dpi=120)
-    arrays = {"x": grid.x, "y": grid.y, "loss": found.loss, metric: found.metric}
+    loss = np.asarray(found.loss)
+    loss_surface(grid.x, grid.y, loss, title, grid.labels, grid.paths).savefig(path, dpi=120)
+    arrays = {"x": grid.x, "y": grid.y, "loss": loss, metric: np.asarray(found.metric)}
     if grid.paths:
         arrays |= {"steps": np.array(grid.steps), "paths": np.stack([path.places for path in grid.paths])}
-    np.savez_compressed(path.with_suffix(".npz"), **arrays)
+    np.savez_compressed(path.with_suffix(".npz"), **arrays)  # type: ignore[arg-type]
     return path
 
 
