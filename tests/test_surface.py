@@ -1,6 +1,7 @@
 """The loss on a plane of parameters: its directions, its values, the paths on it, and the commands that draw it."""
 
 import importlib.util
+import shutil
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -16,19 +17,18 @@ import cnnjax
 from cnnjax import CNNConfig, Dataset, TrainConfig, load_run, make_task
 from cnnjax.look import Plane, around, filter_normalized, project, random_plane, spaced, surface, trajectory_plane
 from cnnjax.look import trajectory as followed
+from cnnjax.runs import Trained
 from cnnjax.surface_pictures import Descent, loss_surface
 from cnnjax.sweeps import Program, Trial, compile_program
 from cnnjax.training import Lanes
 
-CONFIG = TrainConfig(CNNConfig(filters=(3,), batch_norm=True), batch_size=16, epochs=2)
+CONFIG = TrainConfig(CNNConfig(filters=(3,), batch_norm=True), data="small", batch_size=16, epochs=2)
 
 
 @pytest.fixture(scope="module")
-def folder(small: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def trained(small: Dataset) -> Trained:
     """A run with running averages, which its points share."""
-    path = tmp_path_factory.mktemp("runs") / "small"
-    cnnjax.fit(CONFIG, small, store=path, lanes="1:1")
-    return path
+    return cnnjax.fit(CONFIG, small, lanes="1:1")
 
 
 @pytest.fixture(scope="module")
@@ -120,7 +120,8 @@ def test_a_grid_has_its_center() -> None:
 
 def test_the_surface_of_a_quadratic_is_exact(descent: ModuleType) -> None:
     data = descent.examples(23)  # no whole number of batches
-    task = make_task(TrainConfig(descent.NeuronConfig(), loss=descent.LeastSquares(), batch_size=8), data.spec)
+    parts = {"loss": descent.LeastSquares(), "metric": descent.AbsoluteError()}
+    task = make_task(TrainConfig(descent.NeuronConfig(), **parts, batch_size=8), data.spec)
     zero, first, second = ({"weights": jnp.array(vector)} for vector in ((0.0, 0.0), (1.0, 1.0), (0.0, 2.0)))
     x, y = spaced(-2, 2, 5), spaced(-1, 1, 3)
     found = surface(task, {}, Plane(zero, first, second), x, y, data.train, Lanes(2))
@@ -133,8 +134,7 @@ def test_the_surface_of_a_quadratic_is_exact(descent: ModuleType) -> None:
 
 
 @pytest.mark.parametrize("lanes", [Lanes(), Lanes(1, 2), pytest.param(Lanes(1, 1, 2), marks=pytest.mark.slow)], ids=str)
-def test_the_center_has_the_recorded_loss(folder: Path, small: Dataset, lanes: Lanes) -> None:
-    trained = load_run(folder)
+def test_the_center_has_the_recorded_loss(trained: Trained, small: Dataset, lanes: Lanes) -> None:
     plane = random_plane(jax.random.key(0), trained.variables.params)
     task = make_task(trained.config, trained.spec, split=lanes.split)
     axis = spaced(-1, 1, 3)
@@ -144,8 +144,7 @@ def test_the_center_has_the_recorded_loss(folder: Path, small: Dataset, lanes: L
     assert len(np.unique(found.loss)) == 9
 
 
-def test_a_run_that_is_trained_again_passes_through_its_parameters(folder: Path, small: Dataset) -> None:
-    trained = load_run(folder)
+def test_a_run_that_is_trained_again_passes_through_its_parameters(trained: Trained, small: Dataset) -> None:
     run = compile_program(Program((Trial(0, 0, (), trained.config),), Lanes()), small)
     path = list(followed(run, 4))
     assert [step for step, _ in path] == [0, 4, 8, *range(10, 20, 4), 20][: len(path)]
@@ -217,22 +216,23 @@ def test_a_run_s_surface_is_written(tmp_path: Path) -> None:
     assert float(center) == recorded
 
 
-def test_what_cannot_be_drawn_is_refused_in_a_line(folder: Path, small: Dataset, tmp_path: Path) -> None:
+def test_what_cannot_be_drawn_is_refused_in_a_line(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text("{}")
     for arguments, message in (
         (["nowhere"], "run: nowhere: no such run folder"),
-        ([folder, "--points", "2"], "points: 2: must be at least 3"),
-        ([folder, "--examples", "0"], "examples: 0: must be at least 1"),
-        ([folder, "--radius", "0"], "radius: 0.0: must be above 0"),
-        ([folder, "--rates", "1"], "rates: goes with --directions trajectory"),
+        ([ROOT], "is not a run folder"),
+        ([".", "--points", "2"], "points: 2: must be at least 3"),
+        ([".", "--examples", "0"], "examples: 0: must be at least 1"),
+        ([".", "--radius", "0"], "radius: 0.0: must be above 0"),
+        ([".", "--rates", "1"], "rates: goes with --directions trajectory"),
     ):
         mistake("surface", *arguments, cwd=tmp_path, code=2, message=message)
-    mistake("surface", folder, cwd=tmp_path, code=1, message="name a preset that has it with --preset FILE")
-    mistake("surface", tmp_path, cwd=tmp_path, code=2, message="is not a run folder")
 
 
 @pytest.mark.slow
-def test_a_run_without_checkpoints_is_refused(tmp_path: Path) -> None:
+def test_what_a_run_lacks_is_said_in_a_line(small: Dataset, tmp_path: Path) -> None:
+    cnnjax.fit(CONFIG, small, store=tmp_path / "own", lanes="1:1")
+    mistake("surface", "own", cwd=tmp_path, code=1, message="name a preset that has it with --preset FILE")
     script("train", "digits", "--epochs", "1", "--filters", "4", "--name", "r", cwd=tmp_path)
-    for path in sorted((tmp_path / "runs" / "r" / "checkpoints").rglob("*"), reverse=True):
-        path.rmdir() if path.is_dir() else path.unlink()
+    shutil.rmtree(tmp_path / "runs" / "r" / "checkpoints")
     mistake("surface", "runs/r", cwd=tmp_path, code=2, message="has no checkpoint in runs/r/checkpoints/0")

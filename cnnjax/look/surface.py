@@ -34,6 +34,7 @@ class Plane(NamedTuple):
 # ------------------------------------------------------------------------- directions
 
 
+@jax.jit
 def filter_normalized(direction: PyTree, params: PyTree) -> PyTree:
     """A direction whose filters have the norms of those of the parameters (Li et al. 2018, section 4).
 
@@ -62,16 +63,15 @@ def random_plane(key: Key[Array, ""], params: PyTree) -> Plane:
     Raises:
       ValueError: no array has two axes, so that there are no filters.
     """
-    leaves, structure = jax.tree.flatten(jax.tree.map(jnp.asarray, params))
-    if all(leaf.ndim < 2 for leaf in leaves):
+    if all(np.ndim(leaf) < 2 for leaf in jax.tree.leaves(params)):
         raise ValueError("directions: random: the network has no array of two or more axes, and so no filters")
+    return Plane(params, *_random_directions(key, params))
 
-    def direction(key: Array) -> PyTree:
-        keys = jax.random.split(key, len(leaves))
-        drawn = [jax.random.normal(key, leaf.shape, leaf.dtype) for key, leaf in zip(keys, leaves, strict=True)]
-        return filter_normalized(jax.tree.unflatten(structure, drawn), params)
 
-    return Plane(params, *map(direction, jax.random.split(key)))
+@jax.jit
+def _random_directions(key: Array, params: PyTree) -> list[PyTree]:
+    count = sum(leaf.size for leaf in jax.tree.leaves(params))
+    return [filter_normalized(_tree(row, params), params) for row in jax.random.normal(key, (2, count))]
 
 
 def trajectory_plane(path: PyTree, center: PyTree | None = None) -> tuple[Plane, Float[np.ndarray, " two"]]:
@@ -110,12 +110,12 @@ def _rows(path: PyTree) -> Float[np.ndarray, "points parameters"]:
     return np.concatenate([leaf.reshape(len(leaf), -1) for leaf in leaves], axis=1)
 
 
-def _tree(row: Float[np.ndarray, " parameters"], like: PyTree) -> PyTree:
+def _tree(row: Float[Any, " parameters"], like: PyTree) -> PyTree:
     """A row of `_rows` as the tree that it comes from."""
     leaves, structure = jax.tree.flatten(like)
-    ends = np.cumsum([np.size(leaf) for leaf in leaves])[:-1]
-    parts = zip(np.split(row, ends), leaves, strict=True)
-    return jax.tree.unflatten(structure, [part.reshape(np.shape(leaf)) for part, leaf in parts])
+    ends = np.cumsum([0, *(leaf.size for leaf in leaves)])
+    parts = (row[i:j].reshape(leaf.shape) for i, j, leaf in zip(ends, ends[1:], leaves, strict=False))
+    return jax.tree.unflatten(structure, list(parts))
 
 
 # ------------------------------------------------------------------------- places
