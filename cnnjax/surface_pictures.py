@@ -100,11 +100,15 @@ def _path(axis: Any, path: Descent) -> None:
     axis.plot(across, up, color=EDGE, linewidth=3)
     axis.plot(across, up, color=PATH, linewidth=1.5)
     marks = {"color": PATH, "markeredgecolor": EDGE, "linestyle": ""}
-    if len(across) > 1:
-        axis.plot(across[0], up[0], "o", color=EDGE, markeredgecolor=PATH, markersize=7)
-    dots = [i for i in path.marked if i < len(path.places) - 1]
-    axis.plot(across[dots], up[dots], "o", **marks, markersize=6)
-    axis.plot(across[-1:], up[-1:], "*", **marks, markersize=14)
+    if len(across) == 1:
+        axis.plot(across, up, "*", **marks, markersize=14, label="the trained network")
+    else:
+        axis.plot(across[0], up[0], "o", color=EDGE, markeredgecolor=PATH, markersize=7, linestyle="", label="start")
+        dots = [i for i in path.marked if i < len(path.places) - 1]
+        if dots:
+            axis.plot(across[dots], up[dots], "o", **marks, markersize=6, label="end of an epoch")
+        axis.plot(across[-1:], up[-1:], "*", **marks, markersize=14, label="end of training")
+    axis.legend(fontsize="small", facecolor="0.75", framealpha=0.8)
 
 
 def descent_frames(

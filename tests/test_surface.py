@@ -251,7 +251,21 @@ def test_what_cannot_be_drawn_is_refused_in_a_line(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_what_a_run_lacks_is_said_in_a_line(small: Dataset, tmp_path: Path) -> None:
     cnnjax.fit(CONFIG, small, store=tmp_path / "own", lanes="1:1")
-    mistake("surface", "own", cwd=tmp_path, code=1, message="name a preset that has it with --preset FILE")
+    mistake("surface", "own", cwd=tmp_path, code=1, message="name the preset that defines it with --preset FILE")
     script("train", "digits", "--epochs", "1", "--filters", "4", "--name", "r", cwd=tmp_path)
     shutil.rmtree(tmp_path / "runs" / "r" / "checkpoints")
     mistake("surface", "runs/r", cwd=tmp_path, code=2, message="has no checkpoint in runs/r/checkpoints/0")
+    (tmp_path / "runs" / "r" / "plan.json").unlink()
+    mistake("surface", "runs/r", cwd=tmp_path, code=1, message="plan.json: No such file or directory")
+
+
+@pytest.mark.slow
+def test_a_network_of_one_s_own_has_a_surface(tmp_path: Path) -> None:
+    preset = ROOT / "tests" / "presets" / "squeeze.py"
+    script("sweep", preset, "--epochs", "1", "--seeds", "1", "--name", "own", cwd=tmp_path)
+    small = ["--points", "3", "--directions", "trajectory", "--rates", "0.1", "--trial", "1"]
+    done = script("surface", "runs/own", "--preset", preset, *small, cwd=tmp_path)
+    assert "over the 60 validation examples, as recorded" in done.stdout
+    assert "other parameters" not in done.stdout
+    with np.load(tmp_path / "runs" / "own" / "figures" / "surface-trajectory.npz") as arrays:
+        assert arrays["top_two"].shape == (3, 3)
