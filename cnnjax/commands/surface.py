@@ -94,6 +94,18 @@ class Grid(NamedTuple):
     """Of the points of each path."""
 
 
+class Followed(NamedTuple):
+    """What runs went through."""
+
+    steps: list[int]
+    """Of each point."""
+    epochs: list[int]
+    """The points at which epochs end."""
+    params: PyTree
+    """[points, runs, ...]"""
+    diverged: list[bool]
+
+
 def main(arguments: Arguments) -> None:
     """Draws, and prints what was measured."""
     with usage(arguments.debug):
@@ -160,41 +172,46 @@ def _random(arguments: Arguments, trained: Trained, program: Program, data: Data
 def _trajectory(arguments: Arguments, trained: Trained, program: Program, data: Dataset) -> Grid:
     """Along the two directions in which parameters changed most."""
     configs = [trained.config, *(with_values(trained.config, {"learning_rate": rate}) for rate in arguments.rates)]
-    steps, epochs, params = _trained_again(program, configs, len(trained.rows), data)
-    lanes = [jax.tree.map(lambda array, lane=lane: array[:, lane], params) for lane in range(len(configs))]
-    together = jax.tree.map(lambda *arrays: np.concatenate(arrays), *lanes)
+    found = _trained_again(program, configs, len(trained.rows), data)
+    runs = [jax.tree.map(lambda array, run=run: array[:, run], found.params) for run in range(len(configs))]
+    together = jax.tree.map(lambda *arrays: np.concatenate(arrays), *runs)
     plane, shares = look.trajectory_plane(together, trained.variables.params)
-    places = [look.project(plane, lane) for lane in lanes]
-    ends = zip(*map(jax.tree.leaves, (lanes[0], trained.variables.params)), strict=True)
+    places = [look.project(plane, run) for run in runs]
+    ends = zip(*map(jax.tree.leaves, (runs[0], trained.variables.params)), strict=True)
     if not all(np.array_equal(path[-1], array) for path, array in ends):
         print("trained again, it came to other parameters than its checkpoint: the star is not the center")
     rates = [getattr(config.optimizer, "learning_rate", None) for config in configs]
     names = ["" if rate is None else f"learning rate {text(rate)}" for rate in rates]
-    labels = [f"{word} principal direction" for word in ("first", "second")]
+    names = [f"{name} diverged".strip() if over else name for name, over in zip(names, found.diverged, strict=True)]
+    for name in (name for name, over in zip(names, found.diverged, strict=True) if over):
+        print(name)
     return Grid(
         plane,
         *look.around(np.concatenate(places), arguments.points),
-        (f"{labels[0]} ({shares[0]:.0%} of the variance)", f"{labels[1]} ({shares[1]:.0%})"),
+        (
+            f"first principal direction ({shares[0]:.0%} of the variance)",
+            f"second principal direction ({shares[1]:.0%})",
+        ),
         f"in the plane in which parameters changed most: {shares.sum():.0%} of their variance",
-        [Descent(name, place, epochs) for name, place in zip(names, places, strict=True)],
-        steps,
+        [Descent(name, place, found.epochs) for name, place in zip(names, places, strict=True)],
+        found.steps,
     )
 
 
-def _trained_again(
-    program: Program, configs: Sequence[TrainConfig], epochs: int, data: Dataset
-) -> tuple[list[int], list[int], PyTree]:
-    """Steps, the points at which epochs end, and parameters [points, configs, ...] along training."""
+def _trained_again(program: Program, configs: Sequence[TrainConfig], epochs: int, data: Dataset) -> Followed:
+    """Trains configurations that differ in numbers only, as lanes of one program."""
     trials = tuple(Trial(number, number, (), config) for number, config in enumerate(configs))
     lanes = replace(program.lanes, devices=min(program.lanes.devices, len(trials)))
     with waiting("compiling"):
         run = compile_program(program._replace(trials=trials, lanes=lanes), data)
     last = epochs * run.steps
-    with waiting(f"training {epochs} epochs again to record the path"):
-        found = [(step, state.params) for step, state in look.trajectory(run, -(-last // POINTS), last)]
-    steps = [step for step, _ in found]
+    steps, params = [], []
+    with waiting(f"training again to record the path: epochs {epochs}, runs {len(trials)}"):
+        for step, state in look.trajectory(run, -(-last // POINTS), last):
+            steps.append(step)
+            params.append(state.params)
     ends = [i for i, step in enumerate(steps) if step and step % run.steps == 0]
-    return steps, ends, jax.tree.map(lambda *arrays: np.stack(arrays), *(params for _, params in found))
+    return Followed(steps, ends, jax.tree.map(lambda *arrays: np.stack(arrays), *params), state.diverged.tolist())
 
 
 def command() -> None:
