@@ -43,7 +43,7 @@ PARTS = {
     "metrics": {"options"},
     "augmentation": {"options", "data"},
     "optimizers": {"options", "schedules"},
-    "look": {"options", "networks"},
+    "look": {"options", "devices", "data", "networks", "training"},
     "config": {"options", "networks", "losses", "metrics", "augmentation", "optimizers"},
     "descriptions": {"options", "networks", "losses", "schedules", "metrics", "augmentation", "optimizers", "config"},
 }

@@ -10,6 +10,7 @@ import time
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator
+from functools import partial
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -55,6 +56,15 @@ def cpu_devices(config: TrainConfig | SweepConfig, cores: int) -> int:
         return devices * batch_split(config, cores // devices)
 
     return max(used(first[shape], lanes) for shape, lanes in alike.items())
+
+
+def use_cores(devices: Callable[[int], int] = lambda cores: cores) -> None:
+    """Makes JAX use `devices(cores)` CPU devices, unless the environment sets their number."""
+    if {"JAX_NUM_CPU_DEVICES", "XLA_FLAGS"} & set(os.environ) or not hasattr(os, "sched_getaffinity"):
+        return
+    count = devices(len(os.sched_getaffinity(0)))
+    with contextlib.suppress(RuntimeError):  # a preset that creates an array starts JAX
+        jax.config.update("jax_num_cpu_devices", count)
 
 
 def use_compilation_cache() -> None:
@@ -103,13 +113,9 @@ def _run(main: Callable[[Any, Any, Any], None], read: Callable[[list[str]], Pars
 def _start_jax(parsed: Parsed) -> None:
     """Sets devices and flags, which must precede the start of JAX, and starts JAX."""
     config, options, _ = parsed
-    if not {"JAX_NUM_CPU_DEVICES", "XLA_FLAGS"} & set(os.environ) and hasattr(os, "sched_getaffinity"):
-        cores = len(os.sched_getaffinity(0))
-        with usage(options.debug):
-            chosen = options.lanes != "auto" or options.plan_from
-            devices = cores if chosen else cpu_devices(config, cores)
-        with contextlib.suppress(RuntimeError):  # a preset that creates an array starts JAX
-            jax.config.update("jax_num_cpu_devices", devices)
+    with usage(options.debug):
+        chosen = options.lanes != "auto" or options.plan_from
+        use_cores((lambda cores: cores) if chosen else partial(cpu_devices, config))
     if options.compilation_cache:
         use_compilation_cache()
     if options.deterministic:

@@ -1,0 +1,225 @@
+"""Draws the loss of a run on a plane of its parameters, and the path that gradient descent took on it.
+
+The plane goes through the trained network, along two random directions scaled filter by filter, or along the two
+directions in which its parameters changed most. The latter need the parameters along training, of which a run keeps
+the last ones only: it is trained again, which comes to the same parameters to the bit.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Annotated, Literal, NamedTuple
+
+import jax
+import numpy as np
+import tyro
+from jaxtyping import PyTree
+
+from cnnjax import look
+from cnnjax.commands import terminal
+from cnnjax.commands.command_line import use_compilation_cache, use_cores
+from cnnjax.commands.errors import reported, usage
+from cnnjax.commands.parser import parse_words
+from cnnjax.config import TrainConfig
+from cnnjax.data import Dataset, Split
+from cnnjax.data.dataset import cut
+from cnnjax.options import text, with_values
+from cnnjax.pictures.surface import Descent, loss_surface
+from cnnjax.planning import parse_lanes
+from cnnjax.presets import load_preset
+from cnnjax.runs import Trained, load_run, read_record, waiting
+from cnnjax.sweeps import Program, Trial, compile_program
+from cnnjax.training import Lanes, make_task
+from cnnjax.training.core import Metrics
+
+POINTS = 64  # of a path, about
+
+
+@dataclass(frozen=True)
+class Arguments:
+    """What is drawn."""
+
+    run: Annotated[Path, tyro.conf.Positional]
+    """a run folder"""
+    points: int = 51
+    """of each side of the grid"""
+    examples: int = 2000
+    """of the validation split, over which the loss is a mean"""
+    directions: Literal["random", "trajectory"] = "random"
+    """random and filter-normalized, or those in which parameters changed most: trains again, to record the path"""
+    radius: float = 1.0
+    """how far the grid of random directions reaches, in norms of the filters"""
+    rates: tuple[float, ...] = ()
+    """learning rates with which the run is trained besides, for their paths in the plane of --directions trajectory"""
+    trial: int | None = None
+    """of a sweep; by default the winner"""
+    seed: int = 0
+    """of the random directions"""
+    data_dir: Path | None = None
+    """where TensorFlow Datasets keeps prepared data; by default TFDS_DATA_DIR or ~/tensorflow_datasets"""
+    preset: Path | None = None
+    """the file that defines the parts of your own that the run was started with"""
+    compilation_cache: bool = True
+    """keep compiled programs in the user's cache directory"""
+    debug: bool = False
+    """full tracebacks"""
+
+    def check(self) -> None:
+        """ValueError where a value is out of range."""
+        if not self.run.is_dir():
+            raise ValueError(f"run: {self.run}: no such run folder")
+        if not (self.run / "config.json").is_file():
+            raise ValueError(f"run: {self.run}: is not a run folder")
+        if self.points < 3:
+            raise ValueError(f"points: {self.points}: must be at least 3")
+        if self.examples < 1:
+            raise ValueError(f"examples: {self.examples}: must be at least 1")
+        if not 0 < self.radius < np.inf:
+            raise ValueError(f"radius: {self.radius}: must be above 0 and finite")
+        if self.rates and self.directions == "random":
+            raise ValueError("rates: goes with --directions trajectory, in whose plane the paths lie")
+
+
+class Grid(NamedTuple):
+    """Where the loss is computed, and what lies there."""
+
+    plane: look.Plane
+    x: np.ndarray
+    y: np.ndarray
+    labels: tuple[str, str]
+    note: str
+    """Which plane it is."""
+    paths: Sequence[Descent] = ()
+    steps: Sequence[int] = ()
+    """Of the points of each path."""
+
+
+class Followed(NamedTuple):
+    """What runs went through."""
+
+    steps: list[int]
+    """Of each point."""
+    epochs: list[int]
+    """The points at which epochs end."""
+    params: PyTree
+    """[points, runs, ...]"""
+    diverged: list[bool]
+
+
+def main(arguments: Arguments) -> None:
+    """Draws, and prints what was measured."""
+    with usage(arguments.debug):
+        arguments.check()
+        preset = load_preset(str(arguments.run), arguments.preset)
+        trained = load_run(arguments.run, arguments.trial, preset.classes)
+        program = _program(arguments, trained)
+        with waiting(f"loading {trained.config.data}"):
+            data = preset.dataset(trained.config.data, arguments.data_dir)
+        grid = (_random if arguments.directions == "random" else _trajectory)(arguments, trained, program, data)
+    examples, total = data.valid, len(data.valid.labels)
+    if arguments.examples < total:
+        examples, _ = cut(data.valid, arguments.examples, bool(data.classes))
+    with waiting(f"computing the loss at {arguments.points} x {arguments.points} points"):
+        found = _measured(trained, program.lanes, grid.plane, grid.x, grid.y, examples)
+        zero = np.zeros(1)
+        center = _measured(trained, program.lanes, grid.plane, zero, zero, data.valid)
+    count, here = len(examples.labels), float(center.loss[0, 0])
+    recorded = trained.rows[-1]["valid_loss"] if trained.rows else None
+    same = "as recorded" if here == recorded else f"recorded {recorded}"
+    print(f"loss at the center {here:.6g} over the {total:,} validation examples, {same}")
+    low, high = np.nanmin(found.loss), np.nanmax(found.loss)
+    print(f"loss over {count:,} of them {low:.4g} to {high:.4g}, {grid.note}")
+    title = f"{arguments.run.resolve().name}: loss over {count:,} validation examples of {data.name},\n{grid.note}"
+    print(_written(arguments, grid, found, title, trained.config.metric.name))
+
+
+def _written(arguments: Arguments, grid: Grid, found: Metrics, title: str, metric: str) -> Path:
+    """Writes the picture and its arrays; returns the path of the picture."""
+    path = arguments.run / "figures" / f"surface-{arguments.directions}.png"
+    path.parent.mkdir(exist_ok=True)
+    loss = np.asarray(found.loss)
+    loss_surface(grid.x, grid.y, loss, title, grid.labels, grid.paths).savefig(path, dpi=120)
+    arrays = {"x": grid.x, "y": grid.y, "loss": loss, metric: np.asarray(found.metric)}
+    if grid.paths:
+        arrays |= {"steps": np.array(grid.steps), "paths": np.stack([path.places for path in grid.paths])}
+    np.savez_compressed(path.with_suffix(".npz"), **arrays)  # type: ignore[arg-type]
+    return path
+
+
+def _program(arguments: Arguments, trained: Trained) -> Program:
+    """The run's trial as it was trained, alone, and distributed over all devices of this machine."""
+    trial = trained.rows[0]["trial"] if trained.rows else arguments.trial or 0
+    programs = read_record(arguments.run / "plan.json")["programs"]
+    entry = [entry for entry in programs if trial in entry["trials"]][-1]
+    lanes = parse_lanes(str(entry["lanes"])).on(jax.device_count())
+    lanes = replace(lanes, devices=max(1, jax.device_count() // lanes.split))
+    return Program((Trial(0, 0, (), trained.config),), lanes, int(entry["micro_batch"]))
+
+
+def _measured(trained: Trained, lanes: Lanes, plane: look.Plane, x: np.ndarray, y: np.ndarray, split: Split) -> Metrics:
+    task = make_task(trained.config, trained.spec, split=lanes.split)
+    return look.surface(task, trained.variables.stats, plane, x, y, split, lanes)
+
+
+def _random(arguments: Arguments, trained: Trained, program: Program, data: Dataset) -> Grid:
+    """Along two random directions."""
+    plane = look.random_plane(jax.random.key(arguments.seed), trained.variables.params)
+    axis = look.spaced(-arguments.radius, arguments.radius, arguments.points)
+    labels = ("first direction (norms of the filters)", "second direction (norms of the filters)")
+    return Grid(plane, axis, axis, labels, f"along two random directions, filter-normalized, seed {arguments.seed}")
+
+
+def _trajectory(arguments: Arguments, trained: Trained, program: Program, data: Dataset) -> Grid:
+    """Along the two directions in which parameters changed most."""
+    configs = [trained.config, *(with_values(trained.config, {"learning_rate": rate}) for rate in arguments.rates)]
+    found = _trained_again(program, configs, len(trained.rows), data)
+    runs = [jax.tree.map(lambda array, run=run: array[:, run], found.params) for run in range(len(configs))]
+    together = jax.tree.map(lambda *arrays: np.concatenate(arrays), *runs)
+    plane, shares = look.trajectory_plane(together, trained.variables.params)
+    places = [look.project(plane, run) for run in runs]
+    ends = zip(*map(jax.tree.leaves, (runs[0], trained.variables.params)), strict=True)
+    if not all(np.array_equal(path[-1], array) for path, array in ends):
+        print("trained again, it came to other parameters than its checkpoint: the star is not the center")
+    rates = [getattr(config.optimizer, "learning_rate", None) for config in configs]
+    names = ["" if rate is None else f"learning rate {text(rate)}" for rate in rates]
+    names = [f"{name} diverged".strip() if over else name for name, over in zip(names, found.diverged, strict=True)]
+    for name in (name for name, over in zip(names, found.diverged, strict=True) if over):
+        print(name)
+    return Grid(
+        plane,
+        *look.around(np.concatenate(places), arguments.points),
+        (
+            f"first principal direction ({shares[0]:.0%} of the variance)",
+            f"second principal direction ({shares[1]:.0%})",
+        ),
+        f"in the plane in which parameters changed most: {shares.sum():.0%} of their variance",
+        [Descent(name, place, found.epochs) for name, place in zip(names, places, strict=True)],
+        found.steps,
+    )
+
+
+def _trained_again(program: Program, configs: Sequence[TrainConfig], epochs: int, data: Dataset) -> Followed:
+    """Trains configurations that differ in numbers only, as lanes of one program."""
+    trials = tuple(Trial(number, number, (), config) for number, config in enumerate(configs))
+    lanes = replace(program.lanes, devices=min(program.lanes.devices, len(trials)))
+    with waiting("compiling"):
+        run = compile_program(program._replace(trials=trials, lanes=lanes), data)
+    last = epochs * run.steps
+    steps, params = [], []
+    with waiting(f"training again to record the path: epochs {epochs}, runs {len(trials)}"):
+        for step, state in look.trajectory(run, -(-last // POINTS), last):
+            steps.append(step)
+            params.append(state.params)
+    ends = [i for i, step in enumerate(steps) if step and step % run.steps == 0]
+    return Followed(steps, ends, jax.tree.map(lambda *arrays: np.stack(arrays), *params), state.diverged.tolist())
+
+
+def command() -> None:
+    """Reads the command line and draws."""
+    terminal.use()
+    arguments = parse_words(Arguments, __doc__ or "")
+    use_cores()
+    if arguments.compilation_cache:
+        use_compilation_cache()
+    with reported(arguments.debug):
+        main(arguments)
