@@ -353,7 +353,7 @@ DAMAGED: dict[str, tuple[Callable[[Path], object], list[str], int, str]] = {
     "another source": (edited("env.json", source="0" * 64), [], 2, "source 000000000000... there"),
     "another device": (edited("env.json", device="gpu: A100"), [], 2, "device gpu: A100 there"),
     "other data": (edited("data.json", sha256="0" * 64), [], 2, "sha256 000000000000... there"),
-    "no name": (nothing, ["--name", "none"], 2, "resume: give --name"),
+    "no name": (nothing, ["--name", "none"], 2, "resume: give the --name of the run to continue"),
     "torn config": (written("config.json", b'{"data": "di'), [], 1, "runs/r/config.json: damaged"),
     "config of bytes": (written("config.json", PICKLE), [], 1, "runs/r/config.json: damaged"),
     "config too deep": (written("config.json", NESTED), [], 1, "runs/r/config.json: damaged"),
@@ -383,7 +383,7 @@ DAMAGED: dict[str, tuple[Callable[[Path], object], list[str], int, str]] = {
         "plan.json",
     ),
     "a line that is none": (written("metrics.jsonl", b"x\n{}\n"), [], 1, "runs/r/metrics.jsonl: line 1 is damaged"),
-    "no lines": (written("metrics.jsonl", b""), [], 1, "runs/r/metrics.jsonl: lines of trial 0 are missing"),
+    "no lines": (written("metrics.jsonl", b""), [], 1, "runs/r/metrics.jsonl: lines of trial 0 before its checkpoint are missing"),
     "lines of others": (
         written(
             "metrics.jsonl",
@@ -391,9 +391,9 @@ DAMAGED: dict[str, tuple[Callable[[Path], object], list[str], int, str]] = {
         ),
         [],
         1,
-        "lines of trial 0 are missing",
+        "lines of trial 0 before its checkpoint are missing",
     ),
-    "a line twice": (twice, [], 1, "lines of trial 0 are missing"),
+    "a line twice": (twice, [], 1, "lines of trial 0 before its checkpoint are missing"),
     "a line of words": (
         written("metrics.jsonl", b'{"trial": 0, "epoch": "1"}\n'),
         [],

@@ -282,7 +282,7 @@ BAD_PRESETS = {
     ),
     "data that is None": (
         "data = None\n" + TRAIN.format("CNNConfig()"),
-        "mine.py: `data` is NoneType: a cnnjax.Dataset",
+        "mine.py: `data` is NoneType: must be a cnnjax.Dataset",
     ),
     "data that is none": (
         "data = 5\n" + TRAIN.format("CNNConfig()"),

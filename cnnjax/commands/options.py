@@ -44,4 +44,4 @@ class Options(Execution):
         """Raises ValueError if a value is out of range."""
         super().check()
         if self.resume and self.name is None:
-            raise ValueError("resume: True: give the --name of the run to continue")
+            raise ValueError("resume: give the --name of the run to continue")
