@@ -2,9 +2,10 @@
 
 python experiments/descent.py [--file descent.gif] [--steps 24]
 
-A linear neuron w1 x1 + w2 x2 is fitted to 64 examples by least squares, under three learning rates that are lanes of
-one program. Takes about ten seconds on two cores. Prints the loss after the last step, of 1.09 at first: a rate of 0.03
-creeps (0.65), 0.7 arrives (0.008), 1.15 jumps across the valley from side to side, higher each time (1.08).
+A linear neuron w1 x1 + w2 x2 is fitted to 64 examples by least squares, with three learning rates that are lanes of
+one program. This takes about ten seconds on two cores. The loss starts at 1.09. After the last step it is 0.65 with a
+rate of 0.03, which creeps; 0.008 with 0.7, which arrives; and 1.08 with 1.15, which overshoots the valley, from side
+to side.
 """
 
 from dataclasses import dataclass
@@ -20,7 +21,7 @@ from cnnjax import SGD, Constant, Dataset, Loss, Metric, NetworkConfig, Split, T
 from cnnjax.commands import terminal
 from cnnjax.commands.errors import fail, reported
 from cnnjax.commands.parser import parse_words
-from cnnjax.look import Plane, spaced, surface, trajectory
+from cnnjax.look.surface import Plane, spaced, surface, trajectory
 from cnnjax.options import with_values
 from cnnjax.pictures.surface import Descent, descent_frames
 from cnnjax.sweeps import Program, Trial, compile_program
@@ -43,7 +44,7 @@ class Neuron(nnx.Module):
 
 @config
 class NeuronConfig(NetworkConfig):
-    """A neuron with two weights, which begin at `START`."""
+    """A neuron with two weights, initialized to `START`."""
 
     per_example = True
 
@@ -71,7 +72,7 @@ class AbsoluteError(Metric):
 
 
 def examples(count: int = 64) -> Dataset:
-    """Two inputs that resemble each other, and their weighted sum, with some noise."""
+    """Returns two correlated inputs, and their weighted sum with noise."""
     rng = np.random.default_rng(0)
     common, own = rng.normal(size=(count, 1)), rng.normal(size=(count, 2))
     inputs = (common + 0.5 * own).astype(np.float32)
@@ -81,7 +82,7 @@ def examples(count: int = 64) -> Dataset:
 
 
 def descents(data: Dataset, steps: int) -> tuple[TrainConfig, list[Descent]]:
-    """The paths of gradient descent on all examples at once, with each of the rates."""
+    """Returns the paths of full-batch gradient descent, one for each rate."""
     base = TrainConfig(
         NeuronConfig(),
         SGD(learning_rate=1.0, momentum=0.0, schedule=Constant()),
@@ -102,20 +103,20 @@ def descents(data: Dataset, steps: int) -> tuple[TrainConfig, list[Descent]]:
 
 @dataclass(frozen=True)
 class Arguments:
-    """What is drawn."""
+    """The picture."""
 
     file: Path = Path("descent.gif")
-    """where the picture goes"""
+    """file of the picture"""
     steps: int = 24
-    """of gradient descent"""
+    """number of steps of gradient descent"""
     points: int = 61
-    """of each side of the grid on which the bowl is computed"""
+    """number of points along each side of the grid"""
     debug: bool = False
-    """full tracebacks"""
+    """show full tracebacks"""
 
 
 def main(arguments: Arguments) -> None:
-    """Trains, prints the losses, and writes the picture."""
+    """Trains with each rate, prints the losses, and writes the picture."""
     for name, least in (("steps", 1), ("points", 3)):
         if getattr(arguments, name) < least:
             fail(f"{name}: {getattr(arguments, name)}: must be at least {least}", 2)

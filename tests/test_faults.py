@@ -383,7 +383,12 @@ DAMAGED: dict[str, tuple[Callable[[Path], object], list[str], int, str]] = {
         "plan.json",
     ),
     "a line that is none": (written("metrics.jsonl", b"x\n{}\n"), [], 1, "runs/r/metrics.jsonl: line 1 is damaged"),
-    "no lines": (written("metrics.jsonl", b""), [], 1, "runs/r/metrics.jsonl: lines of trial 0 before its checkpoint are missing"),
+    "no lines": (
+        written("metrics.jsonl", b""),
+        [],
+        1,
+        "runs/r/metrics.jsonl: lines of trial 0 before its checkpoint are missing",
+    ),
     "lines of others": (
         written(
             "metrics.jsonl",

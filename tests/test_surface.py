@@ -17,8 +17,17 @@ from PIL import Image
 
 import cnnjax
 from cnnjax import Dataset, NetworkConfig, TrainConfig, load_run, make_task
-from cnnjax.look import Plane, around, filter_normalized, project, random_plane, spaced, surface, trajectory_plane
-from cnnjax.look import trajectory as followed
+from cnnjax.look.surface import (
+    Plane,
+    around,
+    filter_normalized,
+    project,
+    random_plane,
+    spaced,
+    surface,
+    trajectory_plane,
+)
+from cnnjax.look.surface import trajectory as followed
 from cnnjax.pictures.surface import Descent, loss_surface
 from cnnjax.runs import Trained
 from cnnjax.sweeps import Program, Trial, compile_program
@@ -244,7 +253,7 @@ def test_what_cannot_be_drawn_is_refused_in_a_line(tmp_path: Path) -> None:
         ([".", "--points", "2"], "points: 2: must be at least 3"),
         ([".", "--examples", "0"], "examples: 0: must be at least 1"),
         ([".", "--radius", "0"], "radius: 0.0: must be above 0"),
-        ([".", "--rates", "1"], "rates: goes with --directions trajectory"),
+        ([".", "--rates", "1"], "rates: needs --directions trajectory"),
     ):
         mistake("surface", *arguments, cwd=tmp_path, code=2, message=message)
 
@@ -252,7 +261,7 @@ def test_what_cannot_be_drawn_is_refused_in_a_line(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_what_a_run_lacks_is_said_in_a_line(small: Dataset, tmp_path: Path) -> None:
     cnnjax.fit(CONFIG, small, store=tmp_path / "own", lanes="1:1")
-    mistake("surface", "own", cwd=tmp_path, code=1, message="name the preset that defines it with --preset FILE")
+    mistake("surface", "own", cwd=tmp_path, code=1, message="give the preset that defines it with --preset FILE")
     script("train", "digits", "--epochs", "1", "--filters", "4", "--name", "r", cwd=tmp_path)
     shutil.rmtree(tmp_path / "runs" / "r" / "checkpoints")
     mistake("surface", "runs/r", cwd=tmp_path, code=2, message="has no checkpoint in runs/r/checkpoints/0")

@@ -1,8 +1,8 @@
-"""Draws the loss of a run on a plane of its parameters, and the path that gradient descent took on it.
+"""Draws the loss of a run on a plane of its parameters, and the path of gradient descent on it.
 
-The plane goes through the trained network, along two random directions scaled filter by filter, or along the two
-directions in which its parameters changed most. The latter need the parameters along training, of which a run keeps
-the last ones only: it is trained again, which comes to the same parameters to the bit.
+The plane contains the trained network. Its directions are two random ones, scaled filter by filter, or the two in
+which the parameters changed most during training. A run keeps only its last parameters, so for the latter it is
+trained again, with bit-identical results.
 """
 
 from collections.abc import Sequence
@@ -15,7 +15,6 @@ import numpy as np
 import tyro
 from jaxtyping import PyTree
 
-from cnnjax import look
 from cnnjax.commands import terminal
 from cnnjax.commands.command_line import use_compilation_cache, use_cores
 from cnnjax.commands.errors import reported, usage
@@ -23,6 +22,7 @@ from cnnjax.commands.parser import parse_words
 from cnnjax.config import TrainConfig
 from cnnjax.data import Dataset, Split
 from cnnjax.data.dataset import cut
+from cnnjax.look.surface import Plane, around, project, random_plane, spaced, surface, trajectory, trajectory_plane
 from cnnjax.options import text, with_values
 from cnnjax.pictures.surface import Descent, loss_surface
 from cnnjax.planning import parse_lanes
@@ -37,35 +37,35 @@ POINTS = 64  # of a path, about
 
 @dataclass(frozen=True)
 class Arguments:
-    """What is drawn."""
+    """The run and the plane."""
 
     run: Annotated[Path, tyro.conf.Positional]
     """a run folder"""
     points: int = 51
-    """of each side of the grid"""
+    """number of points along each side of the grid"""
     examples: int = 2000
-    """of the validation split, over which the loss is a mean"""
+    """number of validation examples over which the loss is averaged"""
     directions: Literal["random", "trajectory"] = "random"
-    """random and filter-normalized, or those in which parameters changed most: trains again, to record the path"""
+    """random (filter-normalized), or those in which the parameters changed most (trains again to record the path)"""
     radius: float = 1.0
-    """how far the grid of random directions reaches, in norms of the filters"""
+    """half the side of the grid for random directions, in norms of the filters"""
     rates: tuple[float, ...] = ()
-    """learning rates with which the run is trained besides, for their paths in the plane of --directions trajectory"""
+    """further learning rates to train with, whose paths are drawn in the plane of --directions trajectory"""
     trial: int | None = None
-    """of a sweep; by default the winner"""
+    """number of a trial of a sweep; by default that of the winner"""
     seed: int = 0
-    """of the random directions"""
+    """seed of the random directions"""
     data_dir: Path | None = None
-    """where TensorFlow Datasets keeps prepared data; by default TFDS_DATA_DIR or ~/tensorflow_datasets"""
+    """directory of prepared TensorFlow Datasets data; by default TFDS_DATA_DIR or ~/tensorflow_datasets"""
     preset: Path | None = None
-    """the file that defines the parts of your own that the run was started with"""
+    """file that defines the user-defined parts of the run"""
     compilation_cache: bool = True
     """keep compiled programs in the user's cache directory"""
     debug: bool = False
-    """full tracebacks"""
+    """show full tracebacks"""
 
     def check(self) -> None:
-        """ValueError where a value is out of range."""
+        """Raises ValueError if a value is out of range."""
         if not self.run.is_dir():
             raise ValueError(f"run: {self.run}: no such run folder")
         if not (self.run / "config.json").is_file():
@@ -77,37 +77,37 @@ class Arguments:
         if not 0 < self.radius < np.inf:
             raise ValueError(f"radius: {self.radius}: must be above 0 and finite")
         if self.rates and self.directions == "random":
-            raise ValueError("rates: goes with --directions trajectory, in whose plane the paths lie")
+            raise ValueError("rates: needs --directions trajectory")
 
 
 class Grid(NamedTuple):
-    """Where the loss is computed, and what lies there."""
+    """The points at which the loss is computed, and the paths on them."""
 
-    plane: look.Plane
+    plane: Plane
     x: np.ndarray
     y: np.ndarray
     labels: tuple[str, str]
     note: str
-    """Which plane it is."""
+    """A description of the plane."""
     paths: Sequence[Descent] = ()
     steps: Sequence[int] = ()
-    """Of the points of each path."""
+    """The steps of the points of each path."""
 
 
 class Followed(NamedTuple):
-    """What runs went through."""
+    """The parameters of runs during training."""
 
     steps: list[int]
-    """Of each point."""
+    """The step of each point."""
     epochs: list[int]
-    """The points at which epochs end."""
+    """The indices of points at which epochs end."""
     params: PyTree
     """[points, runs, ...]"""
     diverged: list[bool]
 
 
 def main(arguments: Arguments) -> None:
-    """Draws, and prints what was measured."""
+    """Draws the surface, and prints the measured losses."""
     with usage(arguments.debug):
         arguments.check()
         preset = load_preset(str(arguments.run), arguments.preset)
@@ -147,7 +147,7 @@ def _written(arguments: Arguments, grid: Grid, found: Metrics, title: str, metri
 
 
 def _program(arguments: Arguments, trained: Trained) -> Program:
-    """The run's trial as it was trained, alone, and distributed over all devices of this machine."""
+    """Returns the program of the trial alone, distributed over all devices of this machine."""
     trial = trained.rows[0]["trial"] if trained.rows else arguments.trial or 0
     programs = read_record(arguments.run / "plan.json")["programs"]
     entry = [entry for entry in programs if trial in entry["trials"]][-1]
@@ -156,30 +156,30 @@ def _program(arguments: Arguments, trained: Trained) -> Program:
     return Program((Trial(0, 0, (), trained.config),), lanes, int(entry["micro_batch"]))
 
 
-def _measured(trained: Trained, lanes: Lanes, plane: look.Plane, x: np.ndarray, y: np.ndarray, split: Split) -> Metrics:
+def _measured(trained: Trained, lanes: Lanes, plane: Plane, x: np.ndarray, y: np.ndarray, split: Split) -> Metrics:
     task = make_task(trained.config, trained.spec, split=lanes.split)
-    return look.surface(task, trained.variables.stats, plane, x, y, split, lanes)
+    return surface(task, trained.variables.stats, plane, x, y, split, lanes)
 
 
 def _random(arguments: Arguments, trained: Trained, program: Program, data: Dataset) -> Grid:
-    """Along two random directions."""
-    plane = look.random_plane(jax.random.key(arguments.seed), trained.variables.params)
-    axis = look.spaced(-arguments.radius, arguments.radius, arguments.points)
+    """Returns the grid of two random directions."""
+    plane = random_plane(jax.random.key(arguments.seed), trained.variables.params)
+    axis = spaced(-arguments.radius, arguments.radius, arguments.points)
     labels = ("first direction (norms of the filters)", "second direction (norms of the filters)")
     return Grid(plane, axis, axis, labels, f"along two random directions, filter-normalized, seed {arguments.seed}")
 
 
 def _trajectory(arguments: Arguments, trained: Trained, program: Program, data: Dataset) -> Grid:
-    """Along the two directions in which parameters changed most."""
+    """Returns the grid of the two directions in which the parameters changed most."""
     configs = [trained.config, *(with_values(trained.config, {"learning_rate": rate}) for rate in arguments.rates)]
     found = _trained_again(program, configs, len(trained.rows), data)
     runs = [jax.tree.map(lambda array, run=run: array[:, run], found.params) for run in range(len(configs))]
     together = jax.tree.map(lambda *arrays: np.concatenate(arrays), *runs)
-    plane, shares = look.trajectory_plane(together, trained.variables.params)
-    places = [look.project(plane, run) for run in runs]
+    plane, shares = trajectory_plane(together, trained.variables.params)
+    places = [project(plane, run) for run in runs]
     ends = zip(*map(jax.tree.leaves, (runs[0], trained.variables.params)), strict=True)
     if not all(np.array_equal(path[-1], array) for path, array in ends):
-        print("trained again, it came to other parameters than its checkpoint: the star is not the center")
+        print("the second training ended with other parameters than the checkpoint: the star is not at the center")
     rates = [getattr(config.optimizer, "learning_rate", None) for config in configs]
     names = ["" if rate is None else f"learning rate {text(rate)}" for rate in rates]
     names = [f"{name} diverged".strip() if over else name for name, over in zip(names, found.diverged, strict=True)]
@@ -187,7 +187,7 @@ def _trajectory(arguments: Arguments, trained: Trained, program: Program, data: 
         print(name)
     return Grid(
         plane,
-        *look.around(np.concatenate(places), arguments.points),
+        *around(np.concatenate(places), arguments.points),
         (
             f"first principal direction ({shares[0]:.0%} of the variance)",
             f"second principal direction ({shares[1]:.0%})",
@@ -199,7 +199,7 @@ def _trajectory(arguments: Arguments, trained: Trained, program: Program, data: 
 
 
 def _trained_again(program: Program, configs: Sequence[TrainConfig], epochs: int, data: Dataset) -> Followed:
-    """Trains configurations that differ in numbers only, as lanes of one program."""
+    """Trains configurations that differ only in numbers, as lanes of one program."""
     trials = tuple(Trial(number, number, (), config) for number, config in enumerate(configs))
     lanes = replace(program.lanes, devices=min(program.lanes.devices, len(trials)))
     with waiting("compiling"):
@@ -207,7 +207,7 @@ def _trained_again(program: Program, configs: Sequence[TrainConfig], epochs: int
     last = epochs * run.steps
     steps, params = [], []
     with waiting(f"training again to record the path: epochs {epochs}, runs {len(trials)}"):
-        for step, state in look.trajectory(run, -(-last // POINTS), last):
+        for step, state in trajectory(run, -(-last // POINTS), last):
             steps.append(step)
             params.append(state.params)
     ends = [i for i, step in enumerate(steps) if step and step % run.steps == 0]
@@ -215,7 +215,7 @@ def _trained_again(program: Program, configs: Sequence[TrainConfig], epochs: int
 
 
 def command() -> None:
-    """Reads the command line and draws."""
+    """Runs `cnnjax.commands.surface`."""
     terminal.use()
     arguments = parse_words(Arguments, __doc__ or "")
     use_cores()

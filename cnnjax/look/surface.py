@@ -1,6 +1,6 @@
-"""The loss on a plane in the space of parameters, and the path of gradient descent on it.
+"""The loss on a plane in parameter space, and the path of gradient descent on it.
 
-After Li, Xu, Taylor, Studer and Goldstein 2018 ("Visualizing the loss landscape of neural nets").
+The method is that of Li, Xu, Taylor, Studer and Goldstein 2018 ("Visualizing the loss landscape of neural nets").
 """
 
 from collections.abc import Iterator
@@ -20,14 +20,14 @@ from cnnjax.training.core import Metrics
 
 
 class Plane(NamedTuple):
-    """A plane in the space of parameters: center + x * first + y * second, three trees of one structure."""
+    """A plane in parameter space: center + x * first + y * second, three trees of one structure."""
 
     center: PyTree
     first: PyTree
     second: PyTree
 
     def at(self, x: Float[Any, ""], y: Float[Any, ""]) -> PyTree:
-        """The parameters at a place; at (0, 0) they equal the center to the bit."""
+        """Returns the parameters at a position; at (0, 0) they are bit-identical to the center."""
         return jax.tree.map(lambda center, first, second: center + x * first + y * second, *self)
 
 
@@ -36,9 +36,9 @@ class Plane(NamedTuple):
 
 @jax.jit
 def filter_normalized(direction: PyTree, params: PyTree) -> PyTree:
-    """A direction whose filters have the norms of those of the parameters (Li et al. 2018, section 4).
+    """Scales the filters of a direction to the norms of the filters of the parameters (Li et al. 2018, section 4).
 
-    A filter is what lies under one index of an array's last axis: the weights of one output map of a
+    A filter is a slice of an array at one index of its last axis: the weights of one output map of a
     convolution, or of one unit of a dense layer. Arrays with fewer than two axes (biases, the scales of
     normalization layers) do not change along the direction.
 
@@ -58,10 +58,10 @@ def filter_normalized(direction: PyTree, params: PyTree) -> PyTree:
 
 
 def random_plane(key: Key[Array, ""], params: PyTree) -> Plane:
-    """The plane through the parameters along two Gaussian directions, filter-normalized.
+    """Returns the plane through the parameters along two Gaussian directions, filter-normalized.
 
     Raises:
-      ValueError: no array has two axes, so that there are no filters.
+      ValueError: if no array has two axes, so that there are no filters.
     """
     if all(np.ndim(leaf) < 2 for leaf in jax.tree.leaves(params)):
         raise ValueError("directions: random: the network has no array of two or more axes, and so no filters")
@@ -75,20 +75,20 @@ def _random_directions(key: Array, params: PyTree) -> list[PyTree]:
 
 
 def trajectory_plane(path: PyTree, center: PyTree | None = None) -> tuple[Plane, Float[np.ndarray, " two"]]:
-    """The plane along which parameters changed most: the first two principal components of a path.
+    """Returns the plane in which parameters changed most: the first two principal components of a path.
 
     Both directions have length 1 and are orthogonal, so that distances on the plane are distances
     between parameters. The first point of the path lies at the left of the center, and not below it.
 
     Args:
-      path: parameters, an axis of at least three points in front of each array.
+      path: parameters, with a leading axis of at least three points in each array.
       center: a point of the plane; by default the last one of the path.
 
     Returns:
       The plane, and the shares of the variance over the points that its directions explain.
 
     Raises:
-      ValueError: the path has too few points, a single parameter, or a number that is not finite.
+      ValueError: if the path has too few points, a single parameter, or a number that is not finite.
     """
     center = jax.tree.map(lambda array: array[-1], path) if center is None else center
     points, origin = _rows(path), _rows(jax.tree.map(lambda array: array[None], center))[0]
@@ -105,13 +105,13 @@ def trajectory_plane(path: PyTree, center: PyTree | None = None) -> tuple[Plane,
 
 
 def _rows(path: PyTree) -> Float[np.ndarray, "points parameters"]:
-    """Trees of parameters, stacked, as rows of a matrix."""
+    """Returns stacked trees of parameters as rows of a matrix."""
     leaves = [np.asarray(leaf) for leaf in jax.tree.leaves(path)]
     return np.concatenate([leaf.reshape(len(leaf), -1) for leaf in leaves], axis=1)
 
 
 def _tree(row: Float[Any, " parameters"], like: PyTree) -> PyTree:
-    """A row of `_rows` as the tree that it comes from."""
+    """Converts a row of `_rows` back to a tree."""
     leaves, structure = jax.tree.flatten(like)
     ends = np.cumsum([0, *(leaf.size for leaf in leaves)])
     parts = (row[i:j].reshape(leaf.shape) for i, j, leaf in zip(ends, ends[1:], leaves, strict=False))
@@ -122,11 +122,11 @@ def _tree(row: Float[Any, " parameters"], like: PyTree) -> PyTree:
 
 
 def project(plane: Plane, path: PyTree) -> Float[np.ndarray, "points 2"]:
-    """The places on a plane that are nearest to parameters, by least squares.
+    """Returns the positions on a plane that are nearest to parameters, by least squares.
 
     Args:
-      plane: whose directions need not be orthogonal.
-      path: parameters, an axis of points in front of each array.
+      plane: the plane; its directions need not be orthogonal.
+      path: parameters, with a leading axis of points in each array.
     """
     origin, *directions = (_rows(jax.tree.map(lambda array: np.asarray(array)[None], tree))[0] for tree in plane)
     basis = np.array(directions, float)
@@ -134,13 +134,13 @@ def project(plane: Plane, path: PyTree) -> Float[np.ndarray, "points 2"]:
 
 
 def spaced(low: float, high: float, points: int) -> Float[np.ndarray, " points"]:
-    """Evenly spaced coordinates from `low` to `high`, shifted by at most half a step so that one is exactly 0.
+    """Returns evenly spaced coordinates from `low` to `high`, shifted by at most half a step so that one is exactly 0.
 
     >>> spaced(-1, 1, 5).tolist()
     [-1.0, -0.5, 0.0, 0.5, 1.0]
 
     Raises:
-      ValueError: there are fewer than 3 points, or 0 does not lie between the ends.
+      ValueError: if there are fewer than 3 points, or 0 is not between the ends.
     """
     if points < 3:
         raise ValueError(f"points: {points}: must be at least 3")
@@ -153,7 +153,7 @@ def spaced(low: float, high: float, points: int) -> Float[np.ndarray, " points"]
 def around(
     places: Float[np.ndarray, "points 2"], points: int, margin: float = 0.2
 ) -> tuple[Float[np.ndarray, " columns"], Float[np.ndarray, " rows"]]:
-    """The coordinates of a square grid that holds places and the center, with a margin of a share of its side."""
+    """Returns the coordinates of a square grid around positions and the center; `margin` is a share of its side."""
     corners = np.concatenate([places, np.zeros((1, 2))])
     low, high = corners.min(0), corners.max(0)
     half = (1 + 2 * margin) * max((high - low).max(), 1e-6) / 2
@@ -173,26 +173,22 @@ def surface(
     split: Split,
     lanes: Lanes | None = None,
 ) -> Metrics:
-    """The loss and the metric at every point of a grid, as `training.evaluate` sums them.
+    """Returns the loss and the metric at every point of a grid, as `training.evaluate` sums them.
 
-    One program computes all points. At (0, 0) it computes what `evaluate` does of the center, and
-    with the lanes of the run that was trained comes to the same number to the bit.
-
-    >>> found = surface(task, variables.stats, plane, spaced(-1, 1, 51), spaced(-1, 1, 51), data.valid)
-    >>> found.loss.shape
-    (51, 51)
+    One program computes all points. With the lanes of the trained run, the result at (0, 0) is bit-identical
+    to `evaluate` at the center.
 
     Args:
-      task: what was trained; `Task.split` is `lanes.split`.
-      stats: running averages of the center, as of BatchNorm, which all points have.
-      plane: its center is what was trained.
-      x, y: coordinates along its first and its second direction.
+      task: the task of the run; `Task.split` is `lanes.split`.
+      stats: the running averages of the center, such as those of BatchNorm, which are used at all points.
+      plane: the plane, centered at the trained parameters.
+      x, y: coordinates along the first and the second direction.
       split: the examples.
-      lanes: how points are distributed; by default one after the other on CPU and 256 side by side
-        elsewhere, over all devices. Fewer are side by side where memory is too small.
+      lanes: the distribution of points; by default sequential on CPU and 256 in parallel elsewhere, over
+        all devices. The width is reduced if memory is too small.
 
     Returns:
-      Sums over the examples, each [rows, columns]; `loss` and `metric` are the means.
+      Sums over the examples, each [rows, columns]; the properties `loss` and `metric` are the means.
     """
     lanes = lanes or Lanes(1 if jax.default_backend() == "cpu" else 256, jax.device_count())
     places = tuple(array.ravel().astype(np.float32) for array in np.meshgrid(x, y))
@@ -202,14 +198,14 @@ def surface(
 
 
 def _at(x: Array, y: Array, task: Task, stats: PyTree, plane: Plane, split: Split) -> Metrics:
-    """The metrics at a point."""
+    """Returns the metrics at a point."""
     zero = jnp.zeros((), jnp.int32)
     state = TrainState(zero, plane.at(x, y), stats, (), Metrics(zero, zero, zero), jnp.zeros((), bool))
     return evaluate(task, state, split)
 
 
 def _compiled(lanes: Lanes, places: tuple[np.ndarray, ...], arrays: PyTree) -> jax.stages.Compiled:
-    """The program for all places, with as many side by side as fit into memory."""
+    """Compiles the program for all positions, with as many in parallel as fit into memory."""
 
     def program(places: tuple[Array, ...], arrays: PyTree) -> Metrics:
         return lanes(_at, *arrays)(*places)
@@ -227,15 +223,15 @@ def _compiled(lanes: Lanes, places: tuple[np.ndarray, ...], arrays: PyTree) -> j
 
 
 def trajectory(run: Run, every: int, steps: int | None = None) -> Iterator[tuple[int, TrainState]]:
-    """Trains a run, and yields the number of steps and the state: at first, every so many steps, and each epoch.
+    """Trains a run; yields the step and the state at the start, every few steps, and after each epoch.
 
-    Training is a value: a run that was trained before passes through the same states again, to the
-    bit. Its first state is donated, so that a run can be followed once.
+    The states are bit-identical to those of an earlier training of the run. The first state is donated, so
+    a run can be followed only once.
 
     Args:
-      run: as of `training.compile_run`; under a lift the states have an axis of lanes in front.
-      every: steps between two points.
-      steps: after which it ends; by default all of them.
+      run: a run as returned by `training.compile_run`; with several lanes, states have a leading axis of lanes.
+      every: the number of steps between two points.
+      steps: the number of steps; by default all.
     """
     state, step = run.state, 0
     last = run.epochs * run.steps if steps is None else steps
