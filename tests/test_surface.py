@@ -264,7 +264,7 @@ def test_what_a_run_lacks_is_said_in_a_line(small: Dataset, tmp_path: Path) -> N
     mistake("surface", "own", cwd=tmp_path, code=1, message="give the preset that defines it with --preset FILE")
     script("train", "digits", "--epochs", "1", "--filters", "4", "--name", "r", cwd=tmp_path)
     shutil.rmtree(tmp_path / "runs" / "r" / "checkpoints")
-    mistake("surface", "runs/r", cwd=tmp_path, code=2, message="has no checkpoint in runs/r/checkpoints/0")
+    mistake("surface", "runs/r", cwd=tmp_path, code=1, message="has no checkpoint in runs/r/checkpoints/0")
     (tmp_path / "runs" / "r" / "plan.json").unlink()
     mistake("surface", "runs/r", cwd=tmp_path, code=1, message="plan.json: No such file or directory")
 
