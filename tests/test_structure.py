@@ -30,6 +30,7 @@ ROOMS = [
     {"planning"},
     {"look"},
     {"pictures", "tensorboard"},
+    {"reports"},
     {"runs"},
     {"presets"},
     {"commands", "__main__"},
@@ -44,6 +45,7 @@ PARTS = {
     "augmentation": {"options", "data"},
     "optimizers": {"options", "schedules"},
     "look": {"options", "devices", "data", "networks", "training"},
+    "reports": set(),
     "config": {"options", "networks", "losses", "metrics", "augmentation", "optimizers"},
     "descriptions": {"options", "networks", "losses", "schedules", "metrics", "augmentation", "optimizers", "config"},
 }
@@ -96,6 +98,7 @@ def test_one_seam_per_dependency() -> None:
         "sklearn": {"data", "look"},
         "platformdirs": {"data/cache"},
         "matplotlib": {"pictures"},
+        "jinja2": {"reports"},
         "orbax": {"runs/checkpoints"},
         "tqdm": {"runs/progress"},
         "tensorboardX": {"tensorboard"},

@@ -20,7 +20,7 @@ PROPOSING = (
     "torch",
     "cmaes",
 )  # the points of Optuna samplers depend on these, if installed
-_SHOWING = ("pictures", "tensorboard", "commands")  # these do not affect results
+_SHOWING = ("look", "pictures", "tensorboard", "reports", "commands")  # these do not affect results
 
 
 FIXED = ("packages", "device", "switches", "source", "preset")
