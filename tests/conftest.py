@@ -2,8 +2,10 @@
 
 import functools
 import gc
+import importlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -54,6 +56,19 @@ def small(digits: Dataset) -> Dataset:
 
 
 ROOT = Path(__file__).parents[1]
+
+
+def needs(name: str) -> Any:
+    """Returns a module, or the path of a program; where neither is installed, the test is skipped.
+
+    With `CNNJAX_CI=1`, as `.ci/run` sets it, the test fails instead.
+    """
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError:
+        if program := shutil.which(name):
+            return program
+    return (pytest.fail if os.environ.get("CNNJAX_CI") else pytest.skip)(f"{name} is not installed")
 
 
 @functools.cache

@@ -18,7 +18,7 @@ from typing import Any
 import jax
 import numpy as np
 import pytest
-from conftest import script
+from conftest import needs, script
 from test_faults import size, until, what_remains
 
 import cnnjax
@@ -123,7 +123,7 @@ def test_a_wrong_type_is_named_with_its_field(field: str) -> None:
 
 
 def test_a_single_run_is_written_for_tensorboard(small: Dataset, tmp_path: Path) -> None:
-    pytest.importorskip("tensorboardX")
+    needs("tensorboardX")
     list(events(ONE, small, lambda: RunFolder(tmp_path / "r"), Execution(**HOW), tensorboard=True))
     [run] = (tmp_path / "r" / "tensorboard").iterdir()
     assert next(run.iterdir()).stat().st_size > 500

@@ -12,6 +12,7 @@ from typing import Any
 import jax
 import numpy as np
 import pytest
+from conftest import needs
 from scipy import stats
 
 from cnnjax import (
@@ -203,7 +204,7 @@ def test_work_is_the_epochs_of_all_stages(name: str, seeds: int) -> None:
     for package in {"cmaes": ("optuna", "cmaes"), "gp": ("optuna", "torch")}.get(
         name, ("optuna",) * (name in SAMPLERS)
     ):
-        pytest.importorskip(package)
+        needs(package)
     for count, epochs, factor in ((10, 9, 3), (7, 30, 2), (1, 5, 3), (10, 1, 3)):
         sweep = SweepConfig(
             replace(BASE, epochs=epochs),
@@ -591,7 +592,7 @@ def test_a_sweep_that_cannot_be_is_refused(settings: dict[str, Any], message: st
 @pytest.fixture
 def studies(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     """Optuna's studies, as searches create them."""
-    optuna = pytest.importorskip("optuna")
+    optuna = needs("optuna")
     create, created = optuna.create_study, []
     monkeypatch.setattr(optuna, "create_study", lambda **options: created.append(create(**options)) or created[-1])
     return created

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from conftest import needs
 
 from cnnjax import SGD, Accuracy, Adam, Metric, config
 from cnnjax.tensorboard import columns, curves, write
@@ -37,13 +38,13 @@ ROWS += [row(4, 4, None), row(5, 4, math.nan), row(99, 1, 0.5), {**row(6, 4, 0.2
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    pytest.importorskip("tensorboardX")
+    needs("tensorboardX")
     write(tmp_path / "tb", TRIALS, ROWS)
     return tmp_path / "tb"
 
 
 def read(path: Path) -> Any:
-    accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    accumulator = needs("tensorboard.backend.event_processing.event_accumulator")
     found = accumulator.EventAccumulator(str(path))
     found.Reload()
     return found
@@ -51,7 +52,7 @@ def read(path: Path) -> Any:
 
 def table(path: Path) -> tuple[Any, Any, Any]:
     """What the HParams page reads of a trial: the experiment, how it started and how it ended."""
-    metadata = pytest.importorskip("tensorboard.plugins.hparams.metadata")
+    metadata = needs("tensorboard.plugins.hparams.metadata")
     content = read(path).summary_metadata
     held = {
         tag: entry.plugin_data.content for tag, entry in content.items() if entry.plugin_data.plugin_name == "hparams"
@@ -106,7 +107,7 @@ class SquaredDistance(Metric):
 
 
 def test_the_curves_and_columns_are_those_of_the_metric(tmp_path: Path) -> None:
-    pytest.importorskip("tensorboardX")
+    needs("tensorboardX")
     assert (curves(), columns()) == (curves(Accuracy()), columns(Accuracy())) == (CURVES, METRICS)
     named = [name.replace("accuracy", "squared_distance") for name in CURVES]
     rows = [{"trial": trial, "epoch": 1, "step": 5, **dict.fromkeys(named, 0.5)} for trial in (0, 1)]
@@ -120,7 +121,7 @@ def test_the_curves_and_columns_are_those_of_the_metric(tmp_path: Path) -> None:
 
 def test_what_a_trial_lacks_is_empty_and_what_is_off_is_none(tmp_path: Path) -> None:
     """Every run knows all columns, since the page takes them from any of them."""
-    pytest.importorskip("tensorboardX")
+    needs("tensorboardX")
     trials: dict[int, dict[str, Any]] = {
         0: {"optimizer": Adam(), "clip_norm": None, "activation": "relu", "seed": 0},
         1: {"optimizer": SGD(), "clip_norm": 0.5, "momentum": 0.5, "activation": read, "seed": 0},
@@ -158,8 +159,8 @@ def test_written_again_it_is_the_same(folder: Path, tmp_path: Path) -> None:
 
 def test_the_bytes_do_not_hang_on_the_process(folder: Path) -> None:
     """Maps of a protocol buffer come in no given order unless it is asked for."""
-    parsed = pytest.importorskip("tensorboardX.proto.event_pb2")
-    loader = pytest.importorskip("tensorboard.backend.event_processing.event_file_loader")
+    parsed = needs("tensorboardX.proto.event_pb2")
+    loader = needs("tensorboard.backend.event_processing.event_file_loader")
     path = next(iter(sorted(folder.rglob("events*"))))
     events = [parsed.Event.FromString(record) for record in loader.RawEventFileLoader(str(path)).Load()]
     start = events[2].summary.value[0].metadata.plugin_data.content
