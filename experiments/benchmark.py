@@ -128,6 +128,8 @@ class Arguments:
     """peers: PyTorch eager, torch.compile, torch.func.vmap, stock Flax"""
     rounds: int = 7
     """number of turns of each variant (only one if a turn takes over 20 s); medians are printed"""
+    steps: int | None = None
+    """number of steps of a turn, over all models; by default that of the net"""
     seeds: int = 3
     """number of seeds per library for the comparison of accuracies (0: no comparison)"""
     data_dir: Path | None = None
@@ -138,6 +140,8 @@ class Arguments:
     """file for a plot of the results"""
 
     def __post_init__(self) -> None:
+        if self.steps is not None and self.steps < 1:
+            fail(f"steps: {self.steps}: must be at least 1", 2)
         if self.rounds < 1 or self.seeds < 0 or not self.models or min(self.models) < 1:
             fail(f"rounds, models, seeds: {self.rounds}, {self.models}, {self.seeds}: must be at least 1, 1 and 0", 2)
         for path in (self.json, self.figure):
@@ -483,7 +487,7 @@ class Bench:
         for round in range(self.arguments.rounds + 1):  # the first round compiles and does not count
             peaks.append(self.alone.submit(turn, "peak", 1).result())
             for case in cases:
-                steps = 2 if case.name == "stock flax scan" else max(1, net.turn // models)
+                steps = 2 if case.name == "stock flax scan" else max(1, (self.arguments.steps or net.turn) // models)
                 if round > 1 and case.ms[0] * steps * models > _LONG:
                     continue
                 function = turn if case.module is None else case.module.turn

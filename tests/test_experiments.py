@@ -421,7 +421,8 @@ def test_a_compilation_cache_that_the_user_has_set_is_used(tmp_path: Path) -> No
 
 @pytest.mark.slow
 def test_the_benchmark_compares_and_draws(tmp_path: Path) -> None:
-    arguments = ["--what", "a", "--models", "1", "2", "--rounds", "1", "--seeds", "1", "--peers", "stock", "torch"]
+    short = ["--models", "1", "2", "--rounds", "1", "--seeds", "1", "--steps", "4"]
+    arguments = ["--what", "a", *short, "--peers", "stock", "torch"]
     done = script("benchmark", *arguments, "--json", "b.json", "--figure", "b.png", cwd=tmp_path)
     table = json.loads((tmp_path / "b.json").read_text())
     assert (tmp_path / "b.png").stat().st_size > 10_000
