@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from conftest import needs
 from flax import nnx
 from scipy.stats import spearmanr
 
@@ -458,6 +459,92 @@ def test_grad_cam_equals_that_of_a_numpy_network() -> None:
     np.testing.assert_allclose(
         look.grad_cam(PLANE, PLANE_VARIABLES, IMAGES, TARGETS, "blocks.1.convolutions.0"), expected, atol=1e-5
     )
+
+
+def pytorch_lenet5(nn: Any) -> Any:
+    """LeNet-5, and the layers whose outputs are our `c3` and `s4`."""
+    network = nn.Sequential(
+        *(nn.Conv2d(1, 6, 5, padding=2), nn.ReLU(), nn.MaxPool2d(2)),
+        *(nn.Conv2d(6, 16, 5), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten()),
+        *(nn.Linear(400, 120), nn.ReLU(), nn.Linear(120, 84), nn.ReLU(), nn.Linear(84, 10)),
+    )
+    return network, {"c3": network[3], None: network[5]}
+
+
+def pytorch_normalized(nn: Any) -> Any:
+    """A CNN with BatchNorm and average pooling, and the layers whose outputs are those of ours."""
+    network = nn.Sequential(
+        *(nn.Conv2d(2, 4, 3, padding=1, bias=False), nn.BatchNorm2d(4, eps=1e-5), nn.Tanh(), nn.AvgPool2d(2)),
+        *(nn.Conv2d(4, 6, 3, padding=1, bias=False), nn.BatchNorm2d(6, eps=1e-5), nn.Tanh(), nn.AvgPool2d(2)),
+        *(nn.Flatten(), nn.Linear(24, 7), nn.Tanh(), nn.Linear(7, 10)),
+    )
+    return network, {"blocks.0.norms.0": network[1], "blocks.1.activation": network[6], None: network[7]}
+
+
+def load_pytorch(torch: Any, peer: Any, variables: Variables) -> None:
+    """Gives a PyTorch network our weights, layer by layer, and sets it to evaluation."""
+    names = {"kernel": "weight", "scale": "weight", "bias": "bias", "mean": "running_mean", "var": "running_var"}
+    found: dict[str, dict] = {}
+    for tree in variables:
+        for path, leaf in jax.tree.leaves_with_path(tree):
+            # [*spatial, in, out] to [out, in, *spatial]; a dense layer flattens what it takes
+            array = np.moveaxis(leaf, (-1, -2), (0, 1)) if leaf.ndim > 1 else leaf
+            array = array.reshape(len(array), -1) if "dense" in str(path) and leaf.ndim > 1 else array
+            layer = found.setdefault(jax.tree_util.keystr(path[:-1]), {})
+            layer[names[path[-1].key]] = torch.from_numpy(np.ascontiguousarray(array))
+    for layer, state in zip((each for each in peer if each.state_dict()), found.values(), strict=True):
+        layer.load_state_dict(state, strict=False)  # but for BatchNorm's count of batches
+    peer.eval()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("module", "fields", "twin", "shape"),
+    [
+        (LeNet5, {}, pytorch_lenet5, (28, 28, 1)),
+        (
+            CNN,
+            {"filters": (4, 6), "dense": (7,), "batch_norm": True, "activation": "tanh", "pool": "average"},
+            pytorch_normalized,
+            (8, 8, 2),
+        ),
+    ],
+    ids=["LeNet-5", "BatchNorm"],
+)
+def test_attributions_equal_those_of_a_pytorch_network(
+    module: Any, fields: dict, twin: Any, shape: tuple[int, ...]
+) -> None:
+    torch = needs("torch")
+    inputs, targets = random(10, *shape), np.arange(10)
+    network = network_of(module, 10, **fields)
+    variables = drawn(network, inputs)
+    variables = variables._replace(stats=jax.tree.map(np.abs, variables.stats))
+    peer, layers = twin(torch.nn)
+    load_pytorch(torch, peer, variables)
+    x = torch.from_numpy(inputs).permute(0, 3, 1, 2)
+
+    def logit(x: Any) -> Any:
+        return peer(x)[torch.arange(10), torch.from_numpy(targets)]
+
+    np.testing.assert_allclose(
+        logits(network, variables, inputs), peer(x).detach(), atol=1e-4, err_msg="the networks differ"
+    )
+    for name, layer in layers.items():
+        outputs: list[Any] = []
+        hook = layer.register_forward_hook(lambda layer, given, output, outputs=outputs: outputs.append(output))
+        score = logit(x).sum()
+        hook.remove()
+        [gradient] = torch.autograd.grad(score, outputs)
+        expected = torch.relu((gradient.mean((2, 3), keepdim=True) * outputs[0]).sum(1)).detach().numpy()
+        assert expected.any()
+        found = look.grad_cam(network, variables, inputs, targets, name)
+        np.testing.assert_allclose(found, expected, atol=1e-4 * min(1, expected.max()), err_msg=f"Grad-CAM of {name}")
+
+    shares = [(share * x).requires_grad_() for share in (np.arange(8) + 0.5) / 8]
+    gradients = [torch.autograd.grad(logit(share).sum(), share)[0] for share in shares]
+    expected = (x * torch.stack(gradients).mean(0)).permute(0, 2, 3, 1).numpy()
+    found = look.integrated_gradients(network, variables, inputs, targets, steps=8)
+    np.testing.assert_allclose(found, expected, atol=1e-4)
 
 
 def test_grad_cam_in_one_dimension() -> None:
