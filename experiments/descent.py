@@ -21,7 +21,7 @@ from cnnjax import SGD, Constant, Dataset, Loss, Metric, NetworkConfig, Split, T
 from cnnjax.commands import terminal
 from cnnjax.commands.errors import fail, reported
 from cnnjax.commands.parser import parse_words
-from cnnjax.look.surface import Plane, spaced, surface, trajectory
+from cnnjax.look import Plane, spaced, surface, trajectory
 from cnnjax.options import with_values
 from cnnjax.pictures.surface import Descent, descent_frames
 from cnnjax.sweeps import Program, Trial, compile_program

@@ -1,11 +1,8 @@
-"""Draws the loss of a run on a plane of its parameters.
-
-python experiments/surface.py RUN [--points 51] [--examples 2000] [--directions random|trajectory] [--rates 0.5 ...]
-"""
+"""Draws the loss of a run on a plane of its parameters; the same as `cnnjax surface`."""
 
 import signal
 
-signal.signal(signal.SIGINT, signal.SIG_DFL)  # which would end in a traceback while the imports last
+signal.signal(signal.SIGINT, signal.SIG_DFL)  # without a traceback during the imports
 
 from cnnjax.commands.surface import command  # noqa: E402
 

@@ -17,7 +17,7 @@ NAMES = sorted(
     for path in PACKAGE.rglob("*.py")
 )
 TRAINING = (
-    "look.attributions look.maximization networks.cnn networks.lenet networks.mlp networks.resnet "
+    "look.attributions look.maximization look.surface networks.cnn networks.lenet networks.mlp networks.resnet "
     "training.core training.programs runs.entry runs.trained"
 )
 SLOW = {f"cnnjax.{name}" for name in TRAINING.split()}

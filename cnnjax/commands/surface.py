@@ -22,7 +22,7 @@ from cnnjax.commands.parser import parse_words
 from cnnjax.config import TrainConfig
 from cnnjax.data import Dataset, Split
 from cnnjax.data.dataset import cut
-from cnnjax.look.surface import Plane, around, project, random_plane, spaced, surface, trajectory, trajectory_plane
+from cnnjax.look import Plane, around, project, random_plane, spaced, surface, trajectory, trajectory_plane
 from cnnjax.options import text, with_values
 from cnnjax.pictures.surface import Descent, loss_surface
 from cnnjax.planning import parse_lanes
@@ -129,7 +129,7 @@ def main(arguments: Arguments) -> None:
     print(f"loss at the center {here:.6g} over the {total:,} validation examples, {same}")
     low, high = np.nanmin(found.loss), np.nanmax(found.loss)
     print(f"loss over {count:,} of them {low:.4g} to {high:.4g}, {grid.note}")
-    title = f"{arguments.run.resolve().name}: loss over {count:,} validation examples of {data.name},\n{grid.note}"
+    title = f"{arguments.run.resolve().name}: loss over {count:,} validation examples of {data.name}, {grid.note}"
     print(_written(arguments, grid, found, title, trained.config.metric.name))
 
 
@@ -138,7 +138,7 @@ def _written(arguments: Arguments, grid: Grid, found: Metrics, title: str, metri
     path = arguments.run / "figures" / f"surface-{arguments.directions}.png"
     path.parent.mkdir(exist_ok=True)
     loss = np.asarray(found.loss)
-    loss_surface(grid.x, grid.y, loss, title, grid.labels, grid.paths).savefig(path, dpi=120)
+    loss_surface(grid.x, grid.y, loss, title, grid.labels, grid.paths).savefig(path)
     arrays = {"x": grid.x, "y": grid.y, "loss": loss, metric: np.asarray(found.metric)}
     if grid.paths:
         arrays |= {"steps": np.array(grid.steps), "paths": np.stack([path.places for path in grid.paths])}

@@ -42,6 +42,14 @@ from cnnjax.look.randomization import randomized as randomized
 from cnnjax.look.randomization import rank_correlation as rank_correlation
 from cnnjax.look.receptive_fields import ReceptiveField as ReceptiveField
 from cnnjax.look.receptive_fields import receptive_fields as receptive_fields
+from cnnjax.look.surface import Plane as Plane
+from cnnjax.look.surface import around as around
+from cnnjax.look.surface import project as project
+from cnnjax.look.surface import random_plane as random_plane
+from cnnjax.look.surface import spaced as spaced
+from cnnjax.look.surface import surface as surface
+from cnnjax.look.surface import trajectory as trajectory
+from cnnjax.look.surface import trajectory_plane as trajectory_plane
 from cnnjax.look.units import Top as Top
 from cnnjax.look.units import dead_units as dead_units
 from cnnjax.look.units import maxima as maxima

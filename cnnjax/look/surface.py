@@ -60,6 +60,18 @@ def filter_normalized(direction: PyTree, params: PyTree) -> PyTree:
 def random_plane(key: Key[Array, ""], params: PyTree) -> Plane:
     """Returns the plane through the parameters along two Gaussian directions, filter-normalized.
 
+    >>> import jax
+    >>> import jax.numpy as jnp
+    >>> from cnnjax import look
+    >>> params = {"kernel": jnp.ones((3, 3, 1, 4)), "bias": jnp.ones(4)}
+    >>> plane = look.random_plane(jax.random.key(0), params)
+    >>> plane.at(0.5, 0)["bias"].tolist()  # biases do not change
+    [1.0, 1.0, 1.0, 1.0]
+
+    Args:
+      key: a random key.
+      params: the parameters of a network, the center of the plane.
+
     Raises:
       ValueError: if no array has two axes, so that there are no filters.
     """
@@ -78,7 +90,14 @@ def trajectory_plane(path: PyTree, center: PyTree | None = None) -> tuple[Plane,
     """Returns the plane in which parameters changed most: the first two principal components of a path.
 
     Both directions have length 1 and are orthogonal, so that distances on the plane are distances
-    between parameters. The first point of the path lies at the left of the center, and not below it.
+    between parameters. The first point of the path lies to the left of the center, and not below it.
+
+    >>> import numpy as np
+    >>> from cnnjax import look
+    >>> path = {"weights": np.array([[0.0, 0.0], [1.0, 1.0], [2.0, 2.0], [3.0, 3.0]])}
+    >>> plane, shares = look.trajectory_plane(path)
+    >>> print(shares.round(2), plane.center["weights"])  # the path is a straight line
+    [1. 0.] [3. 3.]
 
     Args:
       path: parameters, with a leading axis of at least three points in each array.
@@ -124,6 +143,12 @@ def _tree(row: Float[Any, " parameters"], like: PyTree) -> PyTree:
 def project(plane: Plane, path: PyTree) -> Float[np.ndarray, "points 2"]:
     """Returns the positions on a plane that are nearest to parameters, by least squares.
 
+    >>> import numpy as np
+    >>> from cnnjax import look
+    >>> plane = look.Plane(*({"weights": np.array(vector)} for vector in ([0, 0, 0], [1, 0, 0], [0, 2, 0])))
+    >>> look.project(plane, {"weights": np.array([[1, 4, 9]])}).tolist()
+    [[1.0, 2.0]]
+
     Args:
       plane: the plane; its directions need not be orthogonal.
       path: parameters, with a leading axis of points in each array.
@@ -136,7 +161,8 @@ def project(plane: Plane, path: PyTree) -> Float[np.ndarray, "points 2"]:
 def spaced(low: float, high: float, points: int) -> Float[np.ndarray, " points"]:
     """Returns evenly spaced coordinates from `low` to `high`, shifted by at most half a step so that one is exactly 0.
 
-    >>> spaced(-1, 1, 5).tolist()
+    >>> from cnnjax import look
+    >>> look.spaced(-1, 1, 5).tolist()
     [-1.0, -0.5, 0.0, 0.5, 1.0]
 
     Raises:
@@ -153,7 +179,19 @@ def spaced(low: float, high: float, points: int) -> Float[np.ndarray, " points"]
 def around(
     places: Float[np.ndarray, "points 2"], points: int, margin: float = 0.2
 ) -> tuple[Float[np.ndarray, " columns"], Float[np.ndarray, " rows"]]:
-    """Returns the coordinates of a square grid around positions and the center; `margin` is a share of its side."""
+    """Returns the coordinates of a square grid around positions and the center.
+
+    >>> import numpy as np
+    >>> from cnnjax import look
+    >>> x, y = look.around(np.array([[-2.0, 1.0]]), points=5, margin=0.0)
+    >>> x.tolist(), y.tolist()
+    ([-2.0, -1.5, -1.0, -0.5, 0.0], [-0.5, 0.0, 0.5, 1.0, 1.5])
+
+    Args:
+      places: positions, as returned by `project`.
+      points: the number of points along each side.
+      margin: the margin on each side, as a share of the range of the positions.
+    """
     corners = np.concatenate([places, np.zeros((1, 2))])
     low, high = corners.min(0), corners.max(0)
     half = (1 + 2 * margin) * max((high - low).max(), 1e-6) / 2
@@ -177,6 +215,16 @@ def surface(
 
     One program computes all points. With the lanes of the trained run, the result at (0, 0) is bit-identical
     to `evaluate` at the center.
+
+    >>> import jax
+    >>> from cnnjax import MLPConfig, TrainConfig, fit, load, look, make_task
+    >>> data = load("digits")
+    >>> run = fit(TrainConfig(MLPConfig(hidden=(8,)), data="digits", epochs=1), data)
+    >>> task, plane = make_task(run.config, run.spec), look.random_plane(jax.random.key(0), run.variables.params)
+    >>> axis = look.spaced(-1, 1, 3)
+    >>> found = look.surface(task, run.variables.stats, plane, axis, axis, data.valid)
+    >>> found.loss.shape
+    (3, 3)
 
     Args:
       task: the task of the run; `Task.split` is `lanes.split`.
@@ -227,6 +275,15 @@ def trajectory(run: Run, every: int, steps: int | None = None) -> Iterator[tuple
 
     The states are bit-identical to those of an earlier training of the run. The first state is donated, so
     a run can be followed only once.
+
+    >>> import jax
+    >>> from cnnjax import MLPConfig, TrainConfig, load, look, make_task
+    >>> from cnnjax.training import compile_run
+    >>> data = load("digits")
+    >>> task = make_task(TrainConfig(MLPConfig(hidden=(8,))), data.spec)
+    >>> run = compile_run(task, jax.random.key(0), data, epochs=1)
+    >>> [step for step, state in look.trajectory(run, every=5)]
+    [0, 5, 10, 15, 19]
 
     Args:
       run: a run as returned by `training.compile_run`; with several lanes, states have a leading axis of lanes.

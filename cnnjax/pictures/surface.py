@@ -5,22 +5,31 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float, UInt8
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import LogNorm, Normalize
+from matplotlib.contour import ContourSet
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
+
+from cnnjax.pictures.drawing import STYLES, Picture, headline, paper
 
 LEVELS = 24
-PATH, EDGE = "#D55E00", "white"
-_DECADES = 6  # that a logarithmic scale spans at most
+PATH, EDGE = STYLES[3][0], "white"
+_DECADES = 6  # maximum range of a logarithmic scale
 
 
 class Descent(NamedTuple):
     """A path of gradient descent on a plane."""
 
     name: str
-    """Above its picture."""
+    """The title of its panel."""
     places: Float[np.ndarray, "points 2"]
+    """The positions of its points."""
     marked: Sequence[int] = ()
-    """Points at which epochs end."""
+    """The indices of points at which epochs end."""
     losses: Sequence[float] = ()
-    """Of each point."""
+    """The loss at each point."""
 
 
 def loss_surface(
@@ -30,24 +39,18 @@ def loss_surface(
     title: str,
     labels: tuple[str, str],
     paths: Sequence[Descent] = (),
-) -> Any:
-    """Contours of the loss on a plane, on a logarithmic scale where all losses are positive.
+) -> Figure:
+    """Draws contours of the loss on a plane. The color scale is logarithmic if all losses are positive.
 
     Args:
-      x, y: coordinates of the grid.
-      loss: at each point; what is not finite stays blank.
-      title: what was measured.
-      labels: of the two axes.
-      paths: side by side, each over the same contours: a dot where an epoch ends, a star at the last point.
-
-    Returns:
-      A Figure.
+      x, y: the coordinates of the grid.
+      loss: the loss at each point of the grid; points where it is not finite are left blank.
+      title: the title of the figure.
+      labels: the labels of the two axes.
+      paths: paths to draw, each in a panel of its own, with a dot at the end of each epoch and a star at the
+        last point. Without paths, a star marks the center.
     """
-    from matplotlib.figure import Figure
-
-    count = max(1, len(paths))
-    figure = Figure((0.9 + 4.4 * count, 4.6), layout="constrained")
-    axes = figure.subplots(1, count, squeeze=False, sharex=True, sharey=True)[0]
+    figure, [axes] = paper(max(1, len(paths)), width=5.2, height=4.7, sharex=True, sharey=True)
     for axis, path in zip(axes, paths or [Descent("", np.zeros((1, 2)))], strict=True):
         shades = _contours(axis, x, y, loss)
         axis.set(xlabel=labels[0], xlim=(x[0], x[-1]), ylim=(y[0], y[-1]), aspect="equal")
@@ -56,14 +59,12 @@ def loss_surface(
         _path(axis, path)
     axes[0].set_ylabel(labels[1])
     _bar(figure, axes, shades)
-    figure.suptitle(title, fontsize=10, x=0.01, ha="left")
+    headline(figure, title)
     return figure
 
 
-def _scale(loss: Any) -> tuple[Any, Any, Any]:
-    """A loss within what is shown, the scale of its colors, and the levels of its contours."""
-    from matplotlib.colors import LogNorm, Normalize
-
+def _scale(loss: np.ndarray) -> tuple[np.ndarray, Normalize, np.ndarray]:
+    """Returns the loss clipped to the range of the colors, the color scale, and the levels of the contours."""
     shown = np.ma.masked_invalid(loss)
     low, high = (float(shown.min()), float(shown.max())) if shown.count() else (0.0, 1.0)
     low, high = (low, high) if high > low else (low - 0.5, high + 0.5)
@@ -73,33 +74,31 @@ def _scale(loss: Any) -> tuple[Any, Any, Any]:
     return shown.clip(low, high), LogNorm(low, high), np.geomspace(low, high, LEVELS)
 
 
-def _contours(axis: Any, x: Any, y: Any, loss: Any) -> Any:
-    """Filled contours and fine lines between them; returns what a color bar is made of."""
+def _contours(axis: Axes, x: np.ndarray, y: np.ndarray, loss: np.ndarray) -> ContourSet:
+    """Draws filled contours with fine lines between them; returns the filled ones."""
     shown, norm, levels = _scale(loss)
     shades = axis.contourf(x, y, shown, levels, cmap="viridis", norm=norm)
     axis.contour(x, y, shown, levels, colors="k", linewidths=0.3, alpha=0.4)
     return shades
 
 
-def _bar(figure: Any, axes: Any, shades: Any) -> None:
-    """A bar that tells the colors, with round numbers beside it."""
-    from matplotlib.colors import LogNorm
-    from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
-
+def _bar(figure: Figure, axes: Sequence[Axes], shades: ContourSet) -> None:
+    """Adds a color bar with round numbers."""
     log = isinstance(shades.norm, LogNorm)
-    wide = log and shades.norm.vmax / shades.norm.vmin > 1000
+    low, *_, high = shades.levels
+    wide = log and high / low > 1000
     bar = figure.colorbar(shades, ax=list(axes), label="loss (log scale)" if log else "loss", pad=0.02)
     bar.ax.yaxis.set_major_locator(LogLocator(subs=(1,) if wide else (1, 2, 5)) if log else MaxNLocator(6))
     bar.ax.yaxis.set_minor_locator(NullLocator())
     bar.ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
 
 
-def _path(axis: Any, path: Descent) -> None:
-    """A path as a line with a light edge, a ring at its start, dots at its marks, and a star at its end."""
+def _path(axis: Axes, path: Descent) -> None:
+    """Draws a path: a line, a ring at the start, a dot at the end of each epoch, and a star at the end."""
     across, up = path.places.T
     axis.plot(across, up, color=EDGE, linewidth=3)
     axis.plot(across, up, color=PATH, linewidth=1.5)
-    marks = {"color": PATH, "markeredgecolor": EDGE, "linestyle": ""}
+    marks: dict[str, Any] = {"color": PATH, "markeredgecolor": EDGE, "linestyle": ""}
     if len(across) == 1:
         axis.plot(across, up, "*", **marks, markersize=14, label="the trained network")
     else:
@@ -118,18 +117,15 @@ def descent_frames(
     labels: tuple[str, str],
     paths: Sequence[Descent],
 ) -> Iterator[UInt8[np.ndarray, "height width 3"]]:
-    """The steps of paths side by side: above as a ball in a bowl, below from above; a frame for each point.
+    """Draws paths side by side, each as a ball on a surface and as a line on contours; yields a frame for each step.
 
     Args:
-      x, y: coordinates of the grid.
-      loss: at each point; heights are its logarithm.
-      labels: of the two axes.
-      paths: of equal length, with losses; they may leave the grid, and come back.
+      x, y: the coordinates of the grid.
+      loss: the loss at each point of the grid.
+      labels: the labels of the two axes.
+      paths: paths with losses and equal numbers of points. Points outside the grid are not drawn on the surface.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure((3.2 * len(paths), 6.4), dpi=100, layout="constrained")
+    figure = Picture((3.2 * len(paths), 6.4), dpi=100, layout="constrained")
     canvas = FigureCanvasAgg(figure)
     panels = [
         (_bowl(figure, column, len(paths), x, y, loss), _flat(figure, column, len(paths), x, y, loss, labels))
@@ -146,28 +142,30 @@ def descent_frames(
             for line, part in zip(flat.lines[-3:], _PARTS, strict=True):
                 line.set_data(across[part], up[part])
             flat.set_title(f"loss {path.losses[point]:.4f}", fontsize=10)
-            bowl.set_title(path.name, fontsize=11)
+            bowl.set_title(path.name, fontsize=11, y=0.9)
         canvas.draw()
         yield np.asarray(canvas.buffer_rgba())[..., :3].copy()
 
 
-_PARTS = (slice(None), slice(None), slice(-1, None))  # of a path: its edge, its steps, and where it is
+_PARTS = (slice(None), slice(None), slice(-1, None))  # the points of each line of `_empty`
 
 
-def _bowl(figure: Any, column: int, count: int, x: Any, y: Any, loss: Any) -> Any:
-    """The loss as a surface in space, and the empty lines of a path on it."""
+def _bowl(figure: Figure, column: int, count: int, x: np.ndarray, y: np.ndarray, loss: np.ndarray) -> Any:
+    """Draws the loss as a surface in three dimensions, with the empty lines of a path."""
     axis = figure.add_subplot(2, count, 1 + column, projection="3d", computed_zorder=False)
     colors = {"cmap": "viridis", "norm": _scale(loss)[1]}
     axis.plot_surface(*np.meshgrid(x, y), loss, **colors, rcount=40, ccount=40, linewidth=0, zorder=1)
-    axis.view_init(35, -75)
-    axis.set_box_aspect((1, 1, 0.9), zoom=1.3)
+    axis.view_init(45, -60)
+    axis.set_box_aspect((1, 1, 0.8), zoom=1.15)
     axis.set_axis_off()
     _empty(axis, zorder=2)
     return axis
 
 
-def _flat(figure: Any, column: int, count: int, x: Any, y: Any, loss: Any, labels: tuple[str, str]) -> Any:
-    """Contours of the loss, and the empty lines of a path on them."""
+def _flat(
+    figure: Figure, column: int, count: int, x: np.ndarray, y: np.ndarray, loss: np.ndarray, labels: tuple[str, str]
+) -> Axes:
+    """Draws contours of the loss, with the empty lines of a path."""
     axis = figure.add_subplot(2, count, count + 1 + column)
     _contours(axis, x, y, loss)
     axis.set(xlabel=labels[0], ylabel=labels[1], xlim=(x[0], x[-1]), ylim=(y[0], y[-1]), aspect="equal")
@@ -176,7 +174,7 @@ def _flat(figure: Any, column: int, count: int, x: Any, y: Any, loss: Any, label
 
 
 def _empty(axis: Any, zorder: int) -> None:
-    """The lines of a path as long as it has no points, one for each of `_PARTS`."""
+    """Adds the lines of a path without points: its edge, its steps and its last point."""
     nothing: list[list[float]] = [[]] * (3 if hasattr(axis, "zaxis") else 2)
     axis.plot(*nothing, color=EDGE, linewidth=3, zorder=zorder)
     axis.plot(*nothing, color=PATH, linewidth=1.5, marker="o", markersize=3, zorder=zorder)
