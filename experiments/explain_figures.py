@@ -346,7 +346,7 @@ def sizes(image: Gray, window: int, cases: Sequence[Case]) -> Figure:
     """Draws convolutions with their padding, the first two windows, and the maps in the same scale."""
     rows, cell = -(-len(cases) // 2), 0.105
     height = 2.4
-    figure, axis = board(height * rows + 0.05)
+    figure, axis = board(height * rows - 0.25)
     for i, case in enumerate(cases):
         x, y = 0.15 + 4.0 * (i % 2), 0.55 + height * (i // 2)
         low, high = case.padding

@@ -119,7 +119,7 @@ def introduction(subject: Subject) -> Chapter:
     shown = Shown(
         figures.subject(subject.photo, subject.image, subject.shades),
         "The image in three sizes",
-        "The gray levels are stretched so that the darkest is 0 and the lightest 9.",
+        "The gray levels are stretched: the darkest is 0, the lightest 9.",
         f"Your image with {PHOTO} x {PHOTO} and {SIDE} x {SIDE} pixels in color, and as {SMALL} x {SMALL} numbers from "
         "0 to 9.",
     )
@@ -145,7 +145,8 @@ def sliding(subject: Subject) -> Chapter:
         "A filter is a small window of weights. At each position, the patch of the image under the window is "
         "multiplied by the weights, entry by entry. The sum of the products is one entry of the map.\n\n"
         "The filter then moves one step to the right and, at the end of a row, to the start of the next. The weights "
-        "stay the same at every position."
+        "stay the same at every position. Mathematicians call this a cross-correlation: their convolution flips the "
+        "filter first."
     )
     shown = [
         Shown(
@@ -173,7 +174,11 @@ def text_of(values: np.ndarray) -> str:
 def animation(slide: Sliding) -> bytes:
     """Returns a GIF of all positions, the first few of them slower."""
     images = [Image.fromarray(frame) for frame in figures.frames(slide)]
-    colors = images[-1].quantize(128, Image.Quantize.MAXCOVERAGE)  # which keeps white white
+    colors = images[-1].quantize(255)
+    palette = np.array(colors.getpalette()).reshape(-1, 3)
+    colors.putpalette(
+        np.where(palette.min(1, keepdims=True) > 240, 255, palette).ravel().tolist()
+    )  # the ground is white
     first, *rest = (image.quantize(palette=colors, dither=Image.Dither.NONE) for image in images)
     pauses = [8 * MILLISECONDS] * 4 + [MILLISECONDS] * (len(images) - 5) + [16 * MILLISECONDS]
     buffer = io.BytesIO()
