@@ -22,6 +22,8 @@ Gray = Float[np.ndarray, "height width"]
 Colors = Float[np.ndarray, "height width 3"]
 
 WIDTH = 8.0
+ROUNDING = 1e-5
+"""Differences below this are not shown."""
 BLUE, ORANGE, GREEN, RED = (STYLES[number][0] for number in (0, 1, 2, 3))
 _INK, _FRAME = "#222222", "#888888"
 _SIGNED = colormaps["RdBu_r"]
@@ -43,8 +45,8 @@ def gray(values: Gray, most: float = 1.0) -> Colors:
 
 def signed(values: Gray, limit: float | None = None) -> Colors:
     """Returns colors from blue (-limit) over white (0) to red; the default limit is the largest magnitude."""
-    limit = float(np.abs(values).max()) if limit is None else limit
-    return _SIGNED(0.5 + 0.42 * values / (limit or 1))[..., :3]  # the ends of the color map are nearly black
+    limit = max(float(np.abs(values).max()) if limit is None else limit, ROUNDING)
+    return _SIGNED(0.5 + 0.42 * values / limit)[..., :3]  # the ends of the color map are nearly black
 
 
 def tinted(values: Gray, channel: int) -> Colors:
@@ -148,29 +150,42 @@ class Sliding(NamedTuple):
 
 def _map_colors(values: Gray, limit: float) -> Colors:
     """Returns the colors of a map; unknown entries are light gray."""
-    return np.where(np.isfinite(values)[..., None], signed(np.nan_to_num(values), limit or 1.0), 0.93)
+    return np.where(np.isfinite(values)[..., None], signed(np.nan_to_num(values), limit), 0.93)
 
 
-def _equation(axis: Axes, slide: Sliding, place: tuple[int, int], x: float, y: float, cell: float, gap: float) -> None:
-    """Draws patch x filter = products, and their sum."""
-    patch, products = slide.at(*place)
-    side = cell * len(patch)
-    for i, (title, values, colors) in enumerate(
-        (
-            ("patch", patch, gray(patch, 9)),
-            ("filter", slide.kernel, signed(slide.kernel)),
-            ("products", products, signed(products, slide.limit)),
-        )
-    ):
-        left = x + i * (side + gap)
-        put(axis, colors, left, y, cell, title)
-        grid(axis, values.shape, left, y, cell)
-        fill(axis, values, colors, left, y, cell)
-        say(axis, left + side + gap / 2, y + side / 2, "\N{MULTIPLICATION SIGN}=\N{RIGHTWARDS ARROW}"[i], fontsize=14)
-    outline(axis, x, y, side, side)
-    end = x + 3 * (side + gap) + 0.22
-    say(axis, end, y + side / 2 - 0.24, "sum")
-    say(axis, end, y + side / 2 + 0.03, number(products.sum()), fontsize=15, weight="bold")
+class Equation(NamedTuple):
+    """Where patch x filter = products, and their sum, are drawn: a position, the size of cells, and the gaps."""
+
+    x: float
+    y: float
+    cell: float
+    gap: float
+
+    def around(self, axis: Axes, slide: Sliding) -> None:
+        """Draws what is the same at every position."""
+        side, kernel = self.cell * len(slide.kernel), signed(slide.kernel)
+        for i, title in enumerate(("patch", "filter", "products")):
+            left = self.x + i * (side + self.gap)
+            say(axis, left + side / 2, self.y - 0.06, title, va="bottom")
+            sign = "\N{MULTIPLICATION SIGN}=\N{RIGHTWARDS ARROW}"[i]
+            say(axis, left + side + self.gap / 2, self.y + side / 2, sign, fontsize=14)
+        self._array(axis, slide.kernel, kernel, self.x + side + self.gap)
+        say(axis, self.x + 3 * (side + self.gap) + 0.22, self.y + side / 2 - 0.24, "sum")
+
+    def at(self, axis: Axes, slide: Sliding, place: tuple[int, int]) -> None:
+        """Draws what changes with the position."""
+        patch, products = slide.at(*place)
+        side = self.cell * len(patch)
+        self._array(axis, patch, gray(patch, 9), self.x)
+        self._array(axis, products, signed(products, slide.limit), self.x + 2 * (side + self.gap))
+        outline(axis, self.x, self.y, side, side)
+        end = self.x + 3 * (side + self.gap) + 0.22
+        say(axis, end, self.y + side / 2 + 0.03, number(products.sum()), fontsize=15, weight="bold")
+
+    def _array(self, axis: Axes, values: Gray, colors: Colors, x: float) -> None:
+        put(axis, colors, x, self.y, self.cell)
+        grid(axis, values.shape, x, self.y, self.cell)
+        fill(axis, values, colors, x, self.y, self.cell)
 
 
 def steps(slide: Sliding, places: Sequence[tuple[int, int]]) -> Figure:
@@ -183,7 +198,9 @@ def steps(slide: Sliding, places: Sequence[tuple[int, int]]) -> Figure:
         step = row * slide.map.shape[1] + column + 1
         put(axis, gray(slide.image, 9), 0.18, y, cell, f"step {step}")
         outline(axis, 0.18 + column * cell, y + row * cell, size * cell, size * cell)
-        _equation(axis, slide, (row, column), 1.95, y + 0.28, 0.9 / size, 0.34)
+        equation = Equation(1.95, y + 0.28, 0.9 / size, 0.34)
+        equation.around(axis, slide)
+        equation.at(axis, slide, (row, column))
         values = slide.so_far(row, column)
         colors = _map_colors(values, limit)
         left, top = 6.55, y + 0.12
@@ -216,6 +233,8 @@ def frames(slide: Sliding) -> Iterator[UInt8[np.ndarray, "height width 3"]]:
     fill(axis, slide.image, image, left, top, cell)
     put(axis, np.full((height, width, 3), 0.93), right, middle, cell, f"map, {height} x {width}")
     arrow(axis, (right + cell * width / 2, low + 0.2), (right + cell * width / 2, middle + cell * height + 0.12))
+    equation = Equation(0.75, low, 0.42, 0.5)
+    equation.around(axis, slide)
     canvas.draw()
     for row, column in np.ndindex(height, width):
         x, y = right + column * cell, middle + row * cell
@@ -225,7 +244,7 @@ def frames(slide: Sliding) -> Iterator[UInt8[np.ndarray, "height width 3"]]:
             fill(axis, entry, signed(entry, limit), x, y, cell)
         plain = canvas.copy_from_bbox(figure.bbox)
         with _stamped(axis):
-            _equation(axis, slide, (row, column), 0.75, low, 0.42, 0.5)
+            equation.at(axis, slide, (row, column))
             outline(axis, left + column * cell, top + row * cell, size * cell, size * cell)
             outline(axis, x, y, cell, cell)
         yield np.asarray(canvas.buffer_rgba())[..., :3].copy()
@@ -399,7 +418,7 @@ class Pooled(NamedTuple):
     @property
     def change(self) -> float:
         """The norm of the difference, divided by the norm of the map before."""
-        return float(np.linalg.norm(self.after - self.before) / (np.linalg.norm(self.before) or 1))
+        return float(np.linalg.norm(self.after - self.before) / max(np.linalg.norm(self.before), ROUNDING))
 
 
 def shifts(rows: Sequence[Pooled]) -> Figure:

@@ -348,7 +348,7 @@ def equivariance(subject: Subject) -> Chapter:
 def nonlinearity(subject: Subject) -> Chapter:
     """Shows activation functions on a map."""
     values = edges(subject.image)
-    values = values / (values.std() or 1)
+    values = values / (values.std() if values.std() > figures.ROUNDING else 1)
     limit = max(float(np.abs(values).max()), 1.0)
     x = np.linspace(-limit, limit, 200, dtype=np.float32)
     names = {"ReLU": "relu", "tanh": "tanh", "sigmoid": "sigmoid"}
@@ -467,12 +467,17 @@ def first_kernel(trained: Trained, run: Path | None) -> np.ndarray:
     return np.asarray(kernel)
 
 
+def standardized(image: np.ndarray) -> np.ndarray:
+    """Scales each channel of an image to mean 0 and standard deviation 1; a constant channel becomes 0."""
+    std = image.std((0, 1))
+    return np.where(std > figures.ROUNDING, image - image.mean((0, 1)), 0) / np.maximum(std, figures.ROUNDING)
+
+
 def filters(subject: Subject, found: Learned) -> Chapter:
     """Shows edge filters made by hand beside learned ones."""
     photo = pooled(subject.photo, 2)
-    scaled = (photo - photo.mean((0, 1))) / np.maximum(photo.std((0, 1)), 1e-6)
-    shades = grayscale(photo)
-    shades = (shades - shades.mean()) / max(float(shades.std()), 1e-6)
+    scaled = standardized(photo)
+    shades = standardized(grayscale(photo))
     by_hand = {"Sobel: vertical edges": SOBEL, "Sobel: horizontal edges": SOBEL.T, "Prewitt: vertical edges": PREWITT}
     channels, number = found.kernel.shape[2:]
     share = edge_share(found.kernel)
