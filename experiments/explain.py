@@ -60,6 +60,8 @@ def prepared(arguments: Arguments) -> tuple[Path, Path, Subject, Learned]:
     for name in ("trial", "preset"):
         if arguments.run is None and getattr(arguments, name) is not None:
             raise ValueError(f"{name}: {getattr(arguments, name)}: needs --run RUN")
+    if arguments.run and not (arguments.run / "config.json").is_file():
+        raise ValueError(f"run: {arguments.run}: is not a run folder")
     subject = sections.read(path)
     return path, out, subject, sections.learned(arguments.run, arguments.trial, arguments.preset)
 

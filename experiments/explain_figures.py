@@ -418,7 +418,7 @@ class Pooled(NamedTuple):
     @property
     def change(self) -> float:
         """The norm of the difference, divided by the norm of the map before."""
-        return float(np.linalg.norm(self.after - self.before) / max(np.linalg.norm(self.before), ROUNDING))
+        return float(np.linalg.norm(self.after - self.before)) / max(float(np.linalg.norm(self.before)), ROUNDING)
 
 
 def shifts(rows: Sequence[Pooled]) -> Figure:

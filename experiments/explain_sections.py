@@ -173,11 +173,12 @@ def text_of(values: np.ndarray) -> str:
 
 def animation(slide: Sliding) -> bytes:
     """Returns a GIF of all positions, the first few of them slower."""
-    images = [Image.fromarray(frame) for frame in figures.frames(slide)]
-    colors = images[-1].quantize(255)
+    frames = list(figures.frames(slide))
+    images = [Image.fromarray(frame) for frame in frames]
+    colors = Image.fromarray(np.concatenate(frames[:: len(frames) // 4])).quantize(255)
     palette = np.array(colors.getpalette()).reshape(-1, 3)
     colors.putpalette(
-        np.where(palette.min(1, keepdims=True) > 240, 255, palette).ravel().tolist()
+        np.where(palette.min(1, keepdims=True) > 249, 255, palette).ravel().tolist()
     )  # the ground is white
     first, *rest = (image.quantize(palette=colors, dither=Image.Dither.NONE) for image in images)
     pauses = [8 * MILLISECONDS] * 4 + [MILLISECONDS] * (len(images) - 5) + [16 * MILLISECONDS]
@@ -445,8 +446,6 @@ def learned(run: Path | None, trial: int | None, preset: Path | None) -> Learned
             f"page was made. It has a test accuracy of {trained.test[0]:.1%}."
         )
     else:
-        if not (run / "config.json").is_file():
-            raise ValueError(f"run: {run}: is not a run folder")
         trained = load_run(run, trial, load_preset(str(preset)).classes if preset else ())
         source = f"Here, they are those of {run.resolve().name}, which was trained on {trained.config.data}."
     return Learned(first_kernel(trained, run), source)
