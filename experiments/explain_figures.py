@@ -22,6 +22,8 @@ Gray = Float[np.ndarray, "height width"]
 Colors = Float[np.ndarray, "height width 3"]
 
 WIDTH = 8.0
+ROUNDING = 1e-5
+"""Differences below this are not shown."""
 BLUE, ORANGE, GREEN, RED = (STYLES[number][0] for number in (0, 1, 2, 3))
 _INK, _FRAME = "#222222", "#888888"
 _SIGNED = colormaps["RdBu_r"]
@@ -43,8 +45,8 @@ def gray(values: Gray, most: float = 1.0) -> Colors:
 
 def signed(values: Gray, limit: float | None = None) -> Colors:
     """Returns colors from blue (-limit) over white (0) to red; the default limit is the largest magnitude."""
-    limit = float(np.abs(values).max()) if limit is None else limit
-    return _SIGNED(0.5 + values / (2 * limit or 1))[..., :3]
+    limit = max(float(np.abs(values).max()) if limit is None else limit, ROUNDING)
+    return _SIGNED(0.5 + 0.42 * values / limit)[..., :3]  # the ends of the color map are nearly black
 
 
 def tinted(values: Gray, channel: int) -> Colors:
@@ -65,7 +67,8 @@ def put(axis: Axes, colors: Colors, x: float, y: float, cell: float, title: str 
 
 def say(axis: Axes, x: float, y: float, text: str, **options: Any) -> None:
     """Writes text, by default centered, in 8 points."""
-    axis.text(x, y, text, **{"ha": "center", "va": "center", "fontsize": 8, "color": _INK} | options)
+    style: dict[str, Any] = {"ha": "center", "va": "center", "fontsize": 8, "color": _INK}
+    axis.text(x, y, text, **style | options)
 
 
 def number(value: float, digits: int = 0) -> str:
@@ -85,15 +88,15 @@ def fill(axis: Axes, values: Gray, colors: Colors, x: float, y: float, cell: flo
 def grid(axis: Axes, shape: Sequence[int], x: float, y: float, cell: float) -> None:
     """Draws lines between cells."""
     height, width = np.multiply(shape[:2], cell)
-    lines = {"colors": _FRAME, "linewidth": 0.4}
+    lines: dict[str, Any] = {"colors": _FRAME, "linewidth": 0.4}
     axis.vlines(x + cell * np.arange(1, shape[1]), y, y + height, **lines)
     axis.hlines(y + cell * np.arange(1, shape[0]), x, x + width, **lines)
 
 
 def outline(axis: Axes, x: float, y: float, width: float, height: float, **options: Any) -> None:
     """Draws the outline of a window."""
-    style = {"fill": False, "edgecolor": ORANGE, "linewidth": 2.5, "zorder": 4} | options
-    axis.add_patch(Rectangle((x, y), width, height, **style))
+    style: dict[str, Any] = {"fill": False, "edgecolor": ORANGE, "linewidth": 2.5, "zorder": 4}
+    axis.add_patch(Rectangle((x, y), width, height, **style | options))
 
 
 def arrow(axis: Axes, start: tuple[float, float], end: tuple[float, float]) -> None:
@@ -108,7 +111,11 @@ def subject(photo: Colors, image: Colors, shades: Gray) -> Figure:
     """Draws an image in the three sizes that are used."""
     figure, axis = board(2.75)
     small = gray(shades, 9)
-    for x, colors, use in ((0.2, photo, "for large pictures"), (2.85, image, "a small network's input"), (5.5, small, "")):
+    for x, colors, use in (
+        (0.2, photo, "for large pictures"),
+        (2.85, image, "a small network's input"),
+        (5.5, small, ""),
+    ):
         channels = "{} x {} x 3: " if use else "{} x {} gray levels, from 0 to 9"
         put(axis, colors, x, 0.3, 2.3 / len(colors), channels.format(*colors.shape) + use)
     fill(axis, shades, small, 5.5, 0.3, 2.3 / len(shades))
@@ -143,46 +150,63 @@ class Sliding(NamedTuple):
 
 def _map_colors(values: Gray, limit: float) -> Colors:
     """Returns the colors of a map; unknown entries are light gray."""
-    return np.where(np.isfinite(values)[..., None], signed(np.nan_to_num(values), limit or 1.0), 0.93)
+    return np.where(np.isfinite(values)[..., None], signed(np.nan_to_num(values), limit), 0.93)
 
 
-def _equation(axis: Axes, slide: Sliding, place: tuple[int, int], x: float, y: float, cell: float) -> None:
-    """Draws patch x filter = products, and their sum."""
-    patch, products = slide.at(*place)
-    side, gap = cell * len(patch), 0.34
-    for i, (values, colors) in enumerate(
-        ((patch, gray(patch, 9)), (slide.kernel, signed(slide.kernel)), (products, signed(products, slide.limit)))
-    ):
-        left = x + i * (side + gap)
-        put(axis, colors, left, y, cell)
-        grid(axis, values.shape, left, y, cell)
-        fill(axis, values, colors, left, y, cell)
-        say(axis, left + side + gap / 2, y + side / 2, "\N{MULTIPLICATION SIGN}=\N{RIGHTWARDS ARROW}"[i], fontsize=14)
-    outline(axis, x, y, side, side)
-    end = x + 3 * (side + gap) + 0.22
-    say(axis, end, y + side / 2 - 0.24, "sum")
-    say(axis, end, y + side / 2 + 0.03, number(products.sum()), fontsize=15, weight="bold")
+class Equation(NamedTuple):
+    """Where patch x filter = products, and their sum, are drawn: a position, the size of cells, and the gaps."""
+
+    x: float
+    y: float
+    cell: float
+    gap: float
+
+    def around(self, axis: Axes, slide: Sliding) -> None:
+        """Draws what is the same at every position."""
+        side, kernel = self.cell * len(slide.kernel), signed(slide.kernel)
+        for i, title in enumerate(("patch", "filter", "products")):
+            left = self.x + i * (side + self.gap)
+            say(axis, left + side / 2, self.y - 0.06, title, va="bottom")
+            sign = "\N{MULTIPLICATION SIGN}=\N{RIGHTWARDS ARROW}"[i]
+            say(axis, left + side + self.gap / 2, self.y + side / 2, sign, fontsize=14)
+        self._array(axis, slide.kernel, kernel, self.x + side + self.gap)
+        say(axis, self.x + 3 * (side + self.gap) + 0.22, self.y + side / 2 - 0.24, "sum")
+
+    def at(self, axis: Axes, slide: Sliding, place: tuple[int, int]) -> None:
+        """Draws what changes with the position."""
+        patch, products = slide.at(*place)
+        side = self.cell * len(patch)
+        self._array(axis, patch, gray(patch, 9), self.x)
+        self._array(axis, products, signed(products, slide.limit), self.x + 2 * (side + self.gap))
+        outline(axis, self.x, self.y, side, side)
+        end = self.x + 3 * (side + self.gap) + 0.22
+        say(axis, end, self.y + side / 2 + 0.03, number(products.sum()), fontsize=15, weight="bold")
+
+    def _array(self, axis: Axes, values: Gray, colors: Colors, x: float) -> None:
+        put(axis, colors, x, self.y, self.cell)
+        grid(axis, values.shape, x, self.y, self.cell)
+        fill(axis, values, colors, x, self.y, self.cell)
 
 
 def steps(slide: Sliding, places: Sequence[tuple[int, int]]) -> Figure:
     """Draws a few positions of a filter, one below the other, with the map up to each."""
     height, cell = 1.72, 1.45 / len(slide.image)
-    figure, axis = board(0.35 + height * len(places))
+    figure, axis = board(0.22 + height * len(places))
     size, limit = len(slide.kernel), float(np.abs(slide.map).max())
-    for x, title in ((0.9, "image"), (2.35, "patch"), (3.59, "filter"), (4.83, "products"), (7.1, "map")):
-        say(axis, x, 0.15, title, weight="bold")
     for i, (row, column) in enumerate(places):
-        y = 0.32 + height * i
-        put(axis, gray(slide.image, 9), 0.18, y, cell)
+        y = 0.24 + height * i
+        step = row * slide.map.shape[1] + column + 1
+        put(axis, gray(slide.image, 9), 0.18, y, cell, f"step {step}")
         outline(axis, 0.18 + column * cell, y + row * cell, size * cell, size * cell)
-        _equation(axis, slide, (row, column), 1.9, y + 0.28, 0.9 / size)
+        equation = Equation(1.95, y + 0.28, 0.9 / size, 0.34)
+        equation.around(axis, slide)
+        equation.at(axis, slide, (row, column))
         values = slide.so_far(row, column)
         colors = _map_colors(values, limit)
-        left, top = 6.45, y + 0.1
-        put(axis, colors, left, top, cell)
-        fill(axis, values, colors, left, top, cell)
+        left, top = 6.55, y + 0.12
+        put(axis, colors, left, top, cell, "map")
+        grid(axis, colors.shape, left, top, cell)
         outline(axis, left + column * cell, top + row * cell, cell, cell, linewidth=1.8)
-        say(axis, 0.18, y + 1.52, f"step {row * slide.map.shape[1] + column + 1}", ha="left", va="top", fontsize=7.5)
     return figure
 
 
@@ -191,7 +215,8 @@ def _stamped(axis: Axes) -> Iterator[None]:
     """Draws what the block adds onto a canvas that is drawn already, and removes it from the axes again."""
     before = set(axis.get_children())
     yield
-    for artist in sorted(set(axis.get_children()) - before, key=lambda artist: artist.zorder):
+    added = [artist for artist in axis.get_children() if artist not in before]
+    for artist in sorted(added, key=lambda artist: artist.zorder):
         axis.draw_artist(artist)
         artist.remove()
 
@@ -201,15 +226,15 @@ def frames(slide: Sliding) -> Iterator[UInt8[np.ndarray, "height width 3"]]:
     cell, left, top = 0.29, 0.25, 0.34
     size, limit, (height, width) = len(slide.kernel), float(np.abs(slide.map).max()), slide.map.shape
     side, image = cell * len(slide.image), gray(slide.image, 9)
-    right, middle, low = WIDTH - left - cell * width, top + cell * (size - 1) / 2, top + side + 0.45
-    figure, axis = board(low + 1.2)
+    right, middle, low = WIDTH - left - cell * width, top + cell * (size - 1) / 2, top + side + 0.42
+    figure, axis = board(low + 1.4)
     canvas = FigureCanvasAgg(figure)
     put(axis, image, left, top, cell, "image, {} x {} gray levels".format(*slide.image.shape))
     fill(axis, slide.image, image, left, top, cell)
     put(axis, np.full((height, width, 3), 0.93), right, middle, cell, f"map, {height} x {width}")
-    arrow(axis, (left + side + 0.2, top + side / 2), (right - 0.2, top + side / 2))
-    for x, title in ((1.24, "patch"), (2.66, "filter"), (4.08, "products")):
-        say(axis, x, low - 0.12, title)
+    arrow(axis, (right + cell * width / 2, low + 0.2), (right + cell * width / 2, middle + cell * height + 0.12))
+    equation = Equation(0.75, low, 0.42, 0.5)
+    equation.around(axis, slide)
     canvas.draw()
     for row, column in np.ndindex(height, width):
         x, y = right + column * cell, middle + row * cell
@@ -219,7 +244,7 @@ def frames(slide: Sliding) -> Iterator[UInt8[np.ndarray, "height width 3"]]:
             fill(axis, entry, signed(entry, limit), x, y, cell)
         plain = canvas.copy_from_bbox(figure.bbox)
         with _stamped(axis):
-            _equation(axis, slide, (row, column), 0.7, low, 0.36)
+            equation.at(axis, slide, (row, column))
             outline(axis, left + column * cell, top + row * cell, size * cell, size * cell)
             outline(axis, x, y, cell, cell)
         yield np.asarray(canvas.buffer_rgba())[..., :3].copy()
@@ -239,7 +264,12 @@ def channels(image: Colors, kernel: Float[np.ndarray, "rows columns 3"], parts: 
     """Draws how one filter spans all channels: each channel with its slice of the filter, and the sum of the maps."""
     figure, axis = board(5.1)
     limit = max(float(np.abs(parts).max()), float(np.abs(total).max()))
-    for x, title in ((0.95, "channel"), (2.55, "slice of the filter"), (4.15, "its map"), (6.65, "sum of the three maps")):
+    for x, title in (
+        (0.95, "channel"),
+        (2.55, "slice of the filter"),
+        (4.15, "its map"),
+        (6.65, "sum of the three maps"),
+    ):
         say(axis, x, 0.15, title, weight="bold")
     for i, name in enumerate(("red", "green", "blue")):
         y = 0.35 + 1.6 * i
@@ -273,7 +303,7 @@ def volume(image: Colors, kernels: Mapping[str, Colors], maps: Float[np.ndarray,
         say(axis, 3.74, y + 0.66, name, fontsize=7.5)
         put(axis, shown[i], 5.1, y, 0.8 / len(maps))
         arrow(axis, (2.2, 3.1 + 0.14 * (i - 2.5)), (2.9, y + 0.34))
-        arrow(axis, (4.56, y + 0.34), (5.0, y + 0.37))
+        arrow(axis, (4.56, y + 0.34), (5.0, y + 0.34))
         arrow(axis, (6.0, y + 0.4), (6.32, 3.05 + 0.14 * (i - 2.5)))
     sheets(axis, shown, 6.4, 2.8, 0.9 / len(maps), 0.12)
     shapes = [" x ".join(map(str, shape)) for shape in (image.shape, next(iter(kernels.values())).shape, maps.shape)]
@@ -283,15 +313,26 @@ def volume(image: Colors, kernels: Mapping[str, Colors], maps: Float[np.ndarray,
     return figure
 
 
-def groups(links: Sequence[tuple[str, Float[np.ndarray, "channels filters"], int]], maps: Sequence[np.ndarray]) -> Figure:
+def groups(
+    links: Sequence[tuple[str, Float[np.ndarray, "channels filters"], int]], maps: Sequence[np.ndarray]
+) -> Figure:
     """Draws which filter sees which channel, and the maps; each row has a name, its links and its parameters."""
-    figure, axis = board(1.95 * len(links))
+    figure, axis = board(1.65 * len(links))
     for i, ((name, seen, count), values) in enumerate(zip(links, maps, strict=True)):
-        y = 0.5 + 1.95 * i
-        say(axis, 0.15, y - 0.3, f"{name}: {count} parameters", ha="left", weight="bold")
+        y = 0.42 + 1.65 * i
+        say(axis, 0.15, y - 0.24, f"{name}: {count} parameters", ha="left", weight="bold")
         for place, on in np.ndenumerate(seen):
-            color = (RED, GREEN, BLUE)[place[0]] if on else "#e4e4e4"
-            outline(axis, 0.75 + 0.25 * place[1], y + 0.1 + 0.25 * place[0], 0.22, 0.22, fill=True, facecolor=color, linewidth=0)
+            color = ("#C0392B", GREEN, BLUE)[place[0]] if on else "#e4e4e4"
+            outline(
+                axis,
+                0.75 + 0.25 * place[1],
+                y + 0.1 + 0.25 * place[0],
+                0.22,
+                0.22,
+                fill=True,
+                facecolor=color,
+                linewidth=0,
+            )
         for j, channel in enumerate(("red", "green", "blue")):
             say(axis, 0.68, y + 0.21 + 0.25 * j, channel, ha="right", fontsize=7.5)
         say(axis, 1.5, y + 1.0, "filters 1 to 6", fontsize=7.5)
@@ -323,8 +364,8 @@ class Case(NamedTuple):
 def sizes(image: Gray, window: int, cases: Sequence[Case]) -> Figure:
     """Draws convolutions with their padding, the first two windows, and the maps in the same scale."""
     rows, cell = -(-len(cases) // 2), 0.105
-    height = 2.25
-    figure, axis = board(height * rows + 0.05)
+    height = 2.4
+    figure, axis = board(height * rows - 0.25)
     for i, case in enumerate(cases):
         x, y = 0.15 + 4.0 * (i % 2), 0.55 + height * (i // 2)
         low, high = case.padding
@@ -373,21 +414,24 @@ class Pooled(NamedTuple):
     name: str
     before: Gray
     after: Gray
-    change: float
-    """The norm of the difference over that of the map before."""
+
+    @property
+    def change(self) -> float:
+        """The norm of the difference, divided by the norm of the map before."""
+        return float(np.linalg.norm(self.after - self.before)) / max(float(np.linalg.norm(self.before)), ROUNDING)
 
 
 def shifts(rows: Sequence[Pooled]) -> Figure:
     """Draws maps before and after a shift of the image by a pixel, side by side, and what changed."""
-    figure, axis = board(2.0 * len(rows) + 0.3)
-    for x, title in ((2.2, "before"), (4.2, "after"), (6.2, "difference")):
+    figure, axis = board(1.6 * len(rows) + 0.3)
+    for x, title in ((2.35, "before"), (4.1, "after"), (5.85, "difference")):
         say(axis, x, 0.15, title, weight="bold")
     for i, row in enumerate(rows):
-        y, limit = 0.3 + 2.0 * i, float(np.abs(row.before).max())
-        say(axis, 0.15, y + 0.9, f"{row.name}\n{row.before.shape[0]} x {row.before.shape[1]}", ha="left")
-        for x, values in ((1.3, row.before), (3.3, row.after), (5.3, row.after - row.before)):
-            put(axis, signed(values, limit), x, y, 1.85 / len(values))
-        say(axis, 7.25, y + 0.9, f"changes by\n{row.change:.0%}", ha="left")
+        y, limit = 0.3 + 1.6 * i, float(np.abs(row.before).max())
+        say(axis, 0.15, y + 0.75, f"{row.name}\n{row.before.shape[0]} x {row.before.shape[1]}", ha="left")
+        for x, values in ((1.6, row.before), (3.35, row.after), (5.1, row.after - row.before)):
+            put(axis, signed(values, limit), x, y, 1.5 / len(values))
+        say(axis, 6.85, y + 0.75, f"changes by\n{row.change:.0%}", ha="left")
     return figure
 
 
@@ -417,33 +461,34 @@ def repeated(rows: Mapping[str, Sequence[Gray]]) -> Figure:
     """Draws maps that are pooled several times, a row for each kind of pooling."""
     figure, axis = board(2.25 * len(rows))
     for i, (name, maps) in enumerate(rows.items()):
-        y = 0.32 + 2.25 * i
+        y, limit = 0.32 + 2.25 * i, float(np.abs(maps[0]).max())
         say(axis, 0.14, y + 0.9, name, rotation=90, weight="bold")
         for j, values in enumerate(maps):
-            put(axis, signed(values), 0.3 + 1.94 * j, y, 1.83 / len(values), "{} x {}".format(*values.shape))
+            put(axis, signed(values, limit), 0.3 + 1.94 * j, y, 1.83 / len(values), "{} x {}".format(*values.shape))
     return figure
 
 
 def activations(values: Gray, results: Mapping[str, Gray], curves: Mapping[str, np.ndarray], x: np.ndarray) -> Figure:
-    """Draws activation functions over the distribution of a map, and the maps that they return."""
-    figure, axis = board(3.95)
-    limit = float(np.abs(values).max())
-    put(axis, signed(values, limit), 0.2, 1.95, 1.75 / len(values))
+    """Draws the distribution of a map and activation functions, and the maps that they return."""
+    height, side = 3.7, 1.65
+    figure, axis = board(height)
     share, edges = np.histogram(values, 40, (x[0], x[-1]))
-    for i, (name, curve) in enumerate({"the map": share, **curves}.items()):
-        left = 0.2 + 1.96 * i
-        panel = figure.add_axes((left / WIDTH, 2.25 / 3.95, 1.75 / WIDTH, 1.4 / 3.95))
-        panel.set_title(f"{name}: how often each value occurs" if not i else name, fontsize=7.5 if not i else 8)
-        panel.tick_params(labelsize=7)
+    shown = {"values of the map": values, **results}
+    for i, (name, result) in enumerate(shown.items()):
+        left = 0.28 + 1.98 * i
+        panel = figure.add_axes((left / WIDTH, 2.2 / height, side / WIDTH, 1.2 / height))
+        panel.set_title(name, fontsize=9)
+        panel.tick_params(labelsize=7, length=2, pad=2)
         panel.spines[["top", "right"]].set_visible(False)
+        put(axis, signed(result, float(np.abs(curves[name]).max()) if i else None), left, 1.9, side / len(values))
         if not i:
             panel.stairs(share, edges, fill=True, color=BLUE, alpha=0.6)
             panel.set_yticks([])
             continue
         panel.axhline(0, color=_FRAME, linewidth=0.6)
         panel.axvline(0, color=_FRAME, linewidth=0.6)
-        panel.plot(x, curve, color=RED, linewidth=2)
-        put(axis, signed(results[name], float(np.abs(curve).max())), left, 1.95, 1.75 / len(values))
+        panel.plot(x, curves[name], color=RED, linewidth=2)
+        panel.locator_params(nbins=4)
     return figure
 
 
@@ -522,15 +567,12 @@ def costs(layers: Sequence[Cost]) -> Figure:
 
 def _connections(axis: Axes, x: float, reach: int, shared: bool) -> None:
     """Draws seven inputs below five outputs, and the weights between them; equal colors are equal weights."""
-    palette = [style[0] for style in STYLES]
-    count = 0
-    for output in range(5):
-        for source in range(7):
-            offset = source - output - 1
-            if abs(offset) <= reach:
-                color = palette[offset + 1] if shared else palette[count % 8] if reach == 1 else "#777777"
-                ends = [x + 0.35 * source, x + 0.35 * (output + 1)], [1.5, 0.55]
-                axis.add_line(Line2D(*ends, color=color, linewidth=1.6 if reach == 1 else 0.5))
-                count += 1
+    links = [(source, output) for output in range(5) for source in range(7) if abs(source - output - 1) <= reach]
+    for number, (source, output) in enumerate(links):
+        color: Any = (BLUE, ORANGE, GREEN)[source - output] if shared else colormaps["turbo"](number / len(links))
+        ends = [x + 0.35 * source, x + 0.35 * (output + 1)], [1.5, 0.55]
+        axis.add_line(Line2D(*ends, color="#777777" if reach > 1 else color, linewidth=0.5 if reach > 1 else 1.8))
     for y, places in ((1.5, range(7)), (0.55, range(1, 6))):
-        axis.plot(x + 0.35 * np.array(places), [y] * len(places), "o", color="white", markeredgecolor=_INK, markersize=9)
+        axis.plot(
+            x + 0.35 * np.array(places), [y] * len(places), "o", color="white", markeredgecolor=_INK, markersize=9
+        )

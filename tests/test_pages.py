@@ -85,6 +85,7 @@ def _at_hand(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The working directory has what the pages name: the preset of the README, and a sweep's winner."""
     [preset] = [block for block in fences(README, "python") if "class FocalLoss" in block]
     (tmp_path / "focal.py").write_text(preset)
+    monkeypatch.syspath_prepend(ROOT / "experiments")  # scripts import modules beside them
     with RunFolder(tmp_path / "runs" / "NAME" / "winner") as folder:
         folder.write_json("config.json", describe(load_preset("digits").train))
     monkeypatch.chdir(tmp_path)
@@ -170,7 +171,7 @@ def test_the_python_of_the_page_on_look_runs(capsys: pytest.CaptureFixture[str],
     layers, mistakes, units = fences(page, "python")
     names: dict = {}
     exec(layers, names)
-    [printed] = fences(page, "text")
+    printed, _ = fences(page, "text")
     assert capsys.readouterr().out == printed
     exec(mistakes, names)
     with Image.open(tmp_path / "mistakes.png") as image:
