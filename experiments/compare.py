@@ -215,21 +215,31 @@ def times(configs: Sequence[TrainConfig], data: Dataset) -> list[float]:
 # ------------------------------------------------------------------------- data
 
 
-def draws(data: Dataset, size: int, train: TrainConfig, seeds: int) -> Iterator[tuple[TrainConfig, int, Dataset]]:
-    """Yields configurations with the number of their seeds, and their data.
+def draws(
+    data: Dataset, size: int, rows: int, train: TrainConfig, passes: int, seeds: int
+) -> Iterator[tuple[TrainConfig, int, Dataset]]:
+    """Yields configurations with the number of their seeds, and their data, in which the test split is hidden.
 
-    Each seed draws its own subset, with the same fraction of each class. A subset is repeated, so that an epoch has at
-    least one step, and a quarter of the steps of the whole training split. The test split is hidden.
+    Each seed draws its own subset, with the same fraction of each class. Subsets are repeated, so that networks see as
+    many examples for any size, and one program trains on them all.
+
+    Args:
+      data: the data set.
+      size: the number of training examples.
+      rows: the number of examples of an epoch, if they are a subset.
+      train: the configuration.
+      passes: the number of epochs of `train` that become one, if they are of a subset.
+      seeds: the number of seeds.
     """
-    whole = len(data.train.labels)
     hidden = data._replace(test=data.valid)
-    if size == whole:
+    if size == len(data.train.labels):
         yield train, seeds, hidden
         return
-    times = math.ceil(max(whole / 4, train.batch_size) / size)
+    train = replace(train, epochs=round(train.epochs / passes))
     for seed in range(train.seed, train.seed + seeds):
         drawn, _ = cut(data.train, size, seed=seed)
-        part = Split(*(np.concatenate([array] * times) for array in drawn))
+        again = np.arange(rows * passes) % size
+        part = Split(*(array[again] for array in drawn))
         yield replace(train, seed=seed), 1, hidden._replace(train=part)
 
 
@@ -258,8 +268,18 @@ def in_all_directions(split: Split, cells: int) -> Split:
 # ------------------------------------------------------------------------- training
 
 
-def measured(contender: Contender, data: Dataset, size: int, arguments: Arguments) -> dict[str, Any]:
+def measured(
+    contender: Contender, data: Dataset, size: int, rows: int, epochs: int, arguments: Arguments
+) -> dict[str, Any]:
     """Trains a network under each rate and seed, chooses the rate on the validation split, and tests it.
+
+    Args:
+      contender: the network.
+      data: the data set.
+      size: the number of training examples.
+      rows: the number of examples of an epoch, if they are a subset.
+      epochs: the number of epochs of the network with convolution.
+      arguments: the arguments of the command.
 
     Returns:
       The rate, and the accuracy of each seed: `valid`, and `test` by shift.
@@ -267,7 +287,8 @@ def measured(contender: Contender, data: Dataset, size: int, arguments: Argument
     axes = (("learning_rate", arguments.rates),) if arguments.rates else ()
     results: list[Result] = []
     states: dict[int, TrainState] = {}
-    for config, seeds, part in draws(data, size, contender.config, arguments.seeds):
+    passes = max(1, contender.config.epochs // epochs)
+    for config, seeds, part in draws(data, size, rows, contender.config, passes, arguments.seeds):
         swept = cnnjax.sweep(SweepConfig(config, axes, seeds=seeds), part, pack="shapes")
         found = swept.states.of(result.trial.number for result in swept.results)
         for result in swept.results:
@@ -558,12 +579,14 @@ def main(arguments: Arguments) -> None:
     for network in networks:
         print(described(network, networks[0]))
     compared = Compared(networks, sizes, arguments.shifts, record["cells"])
+    whole = len(data.train.labels)
+    rows = max(math.ceil(whole / 4), train.batch_size, *(size for size in sizes if size < whole))
     print(f"\n{header(compared)}", flush=True)
     for size, network in itertools.product(sizes, networks):
         cells = record["cells"].setdefault(str(size), {})
         if network.name not in cells:
             with waiting(f"training {network.label} on {size:,} examples", visible=sys.stderr.isatty()):
-                cells[network.name] = measured(network, data, size, arguments)
+                cells[network.name] = measured(network, data, size, rows, train.epochs, arguments)
             save(folder / "compare.json", readable(plain(record)) + "\n")
         print(line(compared, size, network.name), flush=True)
     written(folder, compared, record, data.name)
