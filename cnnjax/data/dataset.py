@@ -214,10 +214,10 @@ def _check(name: str, split: Split, train: Split, classes: int) -> None:
         )
 
 
-def cut(split: Split, count: int, stratified: bool = True) -> tuple[Split, Split]:
+def cut(split: Split, count: int, stratified: bool = True, seed: int = 0) -> tuple[Split, Split]:
     """Cuts `count` examples from a split by a fixed shuffle; returns them and the rest.
 
-    The rule is scikit-learn's `train_test_split(random_state=0)`. With `stratified` and scalar labels,
+    The rule is scikit-learn's `train_test_split(random_state=seed)`. With `stratified` and scalar labels,
     it takes the same fraction of each class (`stratify=labels`).
 
     Raises:
@@ -228,7 +228,7 @@ def cut(split: Split, count: int, stratified: bool = True) -> tuple[Split, Split
     rows = np.arange(len(split.labels))
     stratify = split.labels if stratified and split.labels.ndim == 1 else None
     try:
-        rest, part = train_test_split(rows, test_size=count, stratify=stratify, random_state=0)
+        rest, part = train_test_split(rows, test_size=count, stratify=stratify, random_state=seed)
     except ValueError as error:
         raise DataError(
             f"cannot cut {count} of {len(rows)} examples evenly over the classes: {error}: give all three splits"
