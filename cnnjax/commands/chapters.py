@@ -54,7 +54,7 @@ def filters(subject: Subject) -> Chapter:
     first = next(iter(found))
     before, after = found[first]
     example = subject.inputs(subject.searched.inputs[:1])
-    [initial] = look.kernels(subject.network, subject.initial, example, first).values()
+    initial = look.kernels(subject.network, subject.initial, example, first)[first]
     kernel = np.asarray(subject.kernels[first])
     noise = 0.5 ** (kernel.ndim - 2)
     count = kernel.shape[-1]
@@ -124,7 +124,7 @@ def _receptive_fields(subject: Subject, example: np.ndarray) -> Drawn:
     names = [name for name in subject.given or subject.maps if name in subject.fields]
     different = {subject.fields[name].size: name for name in reversed(names)}
     shown = evenly([*reversed(different.values())], FIELDS)
-    middles = {name: tuple(size // 2 for size in subject.outline[name].shape[:-1]) for name in shown}
+    middles = {name: tuple((size - 1) // 2 for size in subject.outline[name].shape[:-1]) for name in shown}
     figure = layers.receptive_fields(
         example,
         {name: subject.fields[name] for name in shown},
@@ -163,7 +163,7 @@ def of_units(subject: Subject) -> Chapter:
 def _reached(subject: Subject, found: dict[str, checks.Searched]) -> tuple[str, dict[str, Any]]:
     ratios = checks.reached(subject, found)
     fixed = sum(map(len, checks.fixed_units(subject).values()))
-    facts = {"units": ratios, "quartiles": checks.quartiles([*ratios.values()]) if ratios else None}
+    facts = {"units": ratios, "quartiles": checks.quartiles([*ratios.values()]) if ratios else []}
     if not fixed:
         return "", facts
     what = f"activation reached by maximization / largest on {len(subject.searched.labels):,} validation examples"
@@ -208,7 +208,7 @@ def _units(subject: Subject, layer: str, found: checks.Searched) -> Drawn:
     return Drawn(f"units-{layer}".replace(":", "-"), figure, f"Units of {layer}", text, alt)
 
 
-def _patches(inputs: np.ndarray, field: look.ReceptiveField, positions: np.ndarray) -> np.ndarray:
+def _patches(inputs: Any, field: look.ReceptiveField, positions: Any) -> np.ndarray:
     """Returns the receptive fields of a unit, limited to the whole input; cells outside of the input are NaN."""
     if all(size >= cells for size, cells in zip(field.size, inputs.shape[1:-1], strict=True)):
         return inputs
@@ -328,7 +328,7 @@ def _randomization(
     last = {name: values[-1] for name, values in result.correlations.items()}
     values = ", ".join(f"{name} {value:.2f}" for name, value in last.items())
     lines = [
-        f"rank correlation with the attribution of the trained network, by the layer down to which all are random:"
+        "rank correlation with the attribution of the trained network, by the layer down to which all are random:"
     ]
     width = max(map(len, result.correlations))
     lines += [f"  {' ' * width}  {'  '.join(result.layers)}"]
@@ -397,7 +397,7 @@ def predictions(subject: Subject) -> Chapter:
             "confusion",
             evaluation.confusion(counts, classes, f"{title}: confusion matrix of {examples}"),
             "Confusion matrix",
-            "How often each class (row) is predicted as each class (column); colors are on a square-root scale, so that "
+            "How often each class (row) is predicted as each class (column); colors have a square-root scale, so that "
             "few mistakes are visible. What is off the diagonal is wrong.",
             f"Confusion matrix; {100 * right:.2f} % of the examples are on the diagonal.",
         ),
@@ -406,7 +406,7 @@ def predictions(subject: Subject) -> Chapter:
             evaluation.per_class(per_class, classes, f"{title}: precision and recall on {examples}"),
             "Precision and recall",
             "Precision is the share of the predictions of a class that are right, recall the share of its examples "
-            "that are found. The class with the lowest F1 score is at the top, and numbers of examples are in brackets.",
+            "that are found. The class with the lowest F1 score is at the top; brackets have the number of examples.",
             f"Precision and recall of {len(classes)} classes as dots.",
         ),
         Drawn(
@@ -417,8 +417,8 @@ def predictions(subject: Subject) -> Chapter:
                 f"Expected calibration error {calibration.error:.3f}.",
             ),
             "Calibration",
-            "The accuracy of predictions by their confidence, in bins; bars below the diagonal mean that the network is "
-            "too confident. The lower bars show how many predictions each bin has, and bins with few vary by chance.",
+            "The accuracy of predictions by their confidence, in bins; bars below the diagonal mean that the network "
+            "is too confident. The lower bars show how many predictions each bin has, and few vary by chance.",
             f"Reliability diagram with an expected calibration error of {calibration.error:.3f}.",
         ),
         *_mistakes(subject),

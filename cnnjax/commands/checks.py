@@ -1,6 +1,7 @@
 """The numbers that `look` prints: smoothness of filters, activations reached by maximization, and randomization."""
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -98,22 +99,17 @@ def methods(subject: Subject) -> dict[str, Method]:
     """Returns the attributions that the network allows, as functions of its variables."""
     inputs, targets = subject.inputs(subject.attributed.inputs), subject.targets
     cells = inputs.shape[1:-1]
-    given = {"inputs": inputs, "targets": targets}
-    found: dict[str, Method] = {
-        "gradient": lambda variables: look.gradient(subject.network, variables, **given),
-        "gradient x input": lambda variables: look.gradient_times_input(subject.network, variables, **given),
-        "integrated gradients": lambda variables: look.integrated_gradients(
-            subject.network, variables, **given, steps=STEPS
-        ),
+    used: dict[str, Callable[..., Array]] = {
+        "gradient": look.gradient,
+        "gradient x input": look.gradient_times_input,
+        "integrated gradients": partial(look.integrated_gradients, steps=STEPS),
     }
     if subject.maps:
-        found["Grad-CAM"] = lambda variables: look.grad_cam(subject.network, variables, **given)
+        used["Grad-CAM"] = look.grad_cam
     if cells:
         size, stride = ([max(1, round(share * count)) for count in cells] for share in (0.25, 0.125))
-        found["occlusion"] = lambda variables: look.occlusion(
-            subject.network, variables, **given, size=size, stride=stride
-        )
-    return found
+        used["occlusion"] = partial(look.occlusion, size=size, stride=stride)
+    return {name: partial(method, subject.network, inputs=inputs, targets=targets) for name, method in used.items()}
 
 
 def randomization(subject: Subject, trained: dict[str, np.ndarray], used: dict[str, Method]) -> Randomized:

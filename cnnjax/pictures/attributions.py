@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 
 from cnnjax.pictures.drawing import STYLES, headline, legend, paper, series
 from cnnjax.pictures.sheet import SIGNED, Place, Sheet, as_map
+from cnnjax.pictures.values import wrapped
 
 
 def attributions(
@@ -39,19 +40,18 @@ def attributions(
         sheet.left(row + 0.25, name, size=8)
         sheet.example(Place(row + 0.25, 0), example, limits)
     for column, (method, maps) in enumerate(found.items(), 1):
-        sheet.above(Place(0.25, column), method, size=8)
+        sheet.above(Place(0.25, column), wrapped(method, 12), size=8)
         for row, values in enumerate(maps):
             place, image = Place(row + 0.25, column), as_map(values)
             largest = abs(image).max() or 1.0
-            shades = {"cmap": SIGNED, "vmin": -largest, "vmax": largest}
+            shades: dict[str, Any] = {"cmap": SIGNED, "vmin": -largest, "vmax": largest}
             if curve:
                 sheet.stretched(place, image, alpha=0.7, **shades)
                 sheet.example(place, examples[row], limits)
             else:
                 size = examples[row].shape[-3:-1]
                 sheet.image(place, _enlarged(image, size), **shades)
-    headline(sheet.figure, title, *sentences)
-    return sheet.figure
+    return sheet.finish(title, *sentences)
 
 
 def _enlarged(image: Float[np.ndarray, "height width"], size: tuple[int, ...]) -> Float[np.ndarray, "height width"]:
@@ -59,7 +59,8 @@ def _enlarged(image: Float[np.ndarray, "height width"], size: tuple[int, ...]) -
     for axis, cells in enumerate(size):
         if (old := image.shape[axis]) != cells:
             places = (np.arange(cells) + 0.5) * old / cells - 0.5
-            image = np.apply_along_axis(lambda line, at=places: np.interp(at, np.arange(len(line)), line), axis, image)
+            lines = np.moveaxis(image, axis, -1)
+            image = np.moveaxis(np.array([np.interp(places, np.arange(old), line) for line in lines]), -1, axis)
     return image
 
 

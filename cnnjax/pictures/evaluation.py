@@ -32,7 +32,7 @@ def confusion(
     """
     numbered = len(classes) <= _NUMBERED
     side = max(2.6, (0.42 if numbered else 0.09) * len(classes))
-    figure, [[axis]] = paper(1, 1, side + 1.2, side + 0.7)
+    figure, [[axis]] = paper(1, 1, side + 1.2, side + 0.35)
     shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)
     # The square root shows the few mistakes of a good classifier.
     drawn = axis.imshow(np.sqrt(shares), cmap="Blues", vmin=0, vmax=1)
@@ -72,23 +72,21 @@ def per_class(found: PerClass, classes: Sequence[str], title: str, *sentences: s
     rows = np.arange(len(order))
     precision, recall = 100 * found.precision[order], 100 * found.recall[order]
     axis.hlines(rows, np.minimum(precision, recall), np.maximum(precision, recall), color="0.75", linewidth=2)
-    for number, values in ((0, precision), (3, recall)):
-        axis.scatter(values, rows, s=30, color=STYLES[number][0], marker=STYLES[number][2], zorder=3, clip_on=False)
+    dots: dict[str, Any] = {"zorder": 3, "clip_on": False}
+    axis.scatter(precision, rows, s=60, facecolors="none", edgecolors=STYLES[0][0], linewidths=1.8, **dots)
+    axis.scatter(recall, rows, s=22, color=STYLES[3][0], marker="D", **dots)
     axis.set_yticks(rows, [f"{short(classes[i])} ({found.support[i]})" for i in order], fontsize="small")
     low = float(np.nanmin([*precision, *recall, 100]))
     axis.set(xlim=(max(0, math.floor(low / 5) * 5 - 5), 100), ylim=(len(order) - 0.5, -0.5), xlabel="%")
     axis.grid(axis="x", color="0.9")
     axis.set_axisbelow(True)
     axis.spines[["top", "right"]].set_visible(False)
-    legend(figure, [_dot(0), _dot(3)], ["precision", "recall"])
+    handles = [series(0), series(3)]
+    handles[0].set(linestyle="", markerfacecolor="none", markersize=7, markeredgewidth=1.8)
+    handles[1].set(linestyle="")
+    legend(figure, handles, ["precision", "recall"])
     headline(figure, title, *sentences)
     return figure
-
-
-def _dot(number: int) -> Any:
-    handle = series(number)
-    handle.set_linestyle("")
-    return handle
 
 
 def calibration(found: Calibration, title: str, *sentences: str) -> Figure:
@@ -110,11 +108,14 @@ def calibration(found: Calibration, title: str, *sentences: str) -> Figure:
     upper.bar(middles[filled], height[filled], 0.94 * width[filled], bottom[filled], label="gap to confidence", **gap)
     upper.plot([0, 100], [0, 100], color="0.4", linewidth=1, linestyle="--", label="perfect calibration")
     upper.set(ylabel="accuracy (%)", ylim=(0, 102), xlim=(0, 100))
-    upper.legend(fontsize="small", loc="upper left")
     lower.bar(middles, 100 * found.examples / max(1, found.examples.sum()), 0.94 * width, color="0.6")
-    lower.set(xlabel="confidence (%)", ylabel="predictions (%)")
+    for middle, count in zip(middles[filled], found.examples[filled], strict=True):
+        height = 100 * count / found.examples.sum()
+        lower.text(middle, height + 2, f"{count}", ha="center", va="bottom", fontsize=6.5)
+    lower.set(xlabel="confidence (%)", ylabel="predictions (%)", ylim=(0, 125), yticks=[0, 50, 100])
     for axis in (upper, lower):
         axis.spines[["top", "right"]].set_visible(False)
+    legend(figure, *upper.get_legend_handles_labels())
     headline(figure, title, *sentences)
     return figure
 
@@ -140,8 +141,7 @@ def mistakes(
         place = Place(1.4 * row + 0.4, column)
         sheet.example(place, example, limits)
         sheet.above(place, name, size=7.5)
-    headline(sheet.figure, title, *sentences)
-    return sheet.figure
+    return sheet.finish(title, *sentences)
 
 
 def embedding(
@@ -165,10 +165,10 @@ def embedding(
         axis.set(title=method, xticks=[], yticks=[])
         axis.spines[:].set_color("0.8")
         if not classes:
-            dots = axis.scatter(*points.T, c=labels, s=9, cmap="viridis", linewidths=0)
+            dots = axis.scatter(*points.T, c=labels, s=14, cmap="viridis", linewidths=0)
             continue
         colors = np.array([color_of(number, len(classes)) for number in range(len(classes))])
-        axis.scatter(*points.T, c=colors[labels], s=9, alpha=0.75, linewidths=0)
+        axis.scatter(*points.T, c=colors[labels], s=14, alpha=0.75, linewidths=0)
         for number in np.unique(labels):
             middle = np.median(points[labels == number], axis=0)
             edge = [withStroke(linewidth=2.5, foreground="w")]

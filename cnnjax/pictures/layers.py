@@ -11,7 +11,7 @@ from matplotlib.patches import Rectangle
 
 from cnnjax.look import ReceptiveField
 from cnnjax.pictures.drawing import STYLES, headline, legend, paper, series
-from cnnjax.pictures.sheet import SIGNED, Place, Sheet, as_image, as_map
+from cnnjax.pictures.sheet import BLANK, SIGNED, Place, Sheet, as_image, as_map
 
 FILTERS, MAPS, STRIP = 64, 12, 128
 """The largest number of filters, of feature maps of a layer, and of dense units in a figure."""
@@ -41,8 +41,7 @@ def filters(
             row, column = divmod(number, columns)
             _filter(sheet, Place(row + 0.2, start + column), np.asarray(kernel[..., number], float))
         sheet.above(Place(0.2, start, columns), name, size=9)
-    headline(sheet.figure, title, *sentences)
-    return sheet.figure
+    return sheet.finish(title, *sentences)
 
 
 def _filter(sheet: Sheet, place: Place, weights: Float[np.ndarray, "*window channels"]) -> None:
@@ -80,14 +79,13 @@ def feature_maps(
     for row, (name, output) in enumerate(maps.items(), 1):
         sheet.left(row, f"{name}\n{' x '.join(map(str, output.shape))}")
         if output.ndim > 2:
-            shades = {"cmap": "viridis", "vmin": output.min(), "vmax": output.max()}
+            shades: dict[str, Any] = {"cmap": "viridis", "vmin": output.min(), "vmax": output.max()}
             for column in range(min(MAPS, output.shape[-1])):
                 sheet.image(Place(row, column), as_map(output[..., column]), **shades)
         else:
             strip = output.T if output.ndim == 2 else output[None, :STRIP]
             sheet.stretched(Place(row, 0, MAPS), strip, (1, 1 if output.ndim == 2 else 0.4), cmap="viridis")
-    headline(sheet.figure, title, *sentences)
-    return sheet.figure
+    return sheet.finish(title, *sentences)
 
 
 def receptive_fields(
@@ -109,7 +107,7 @@ def receptive_fields(
       sentences: more about the fields, below the title.
     """
     line = example.ndim == 2
-    figure, [[axis]] = paper(1, 1, 5.0, 2.6 if line else 4.2)
+    figure, [[axis]] = paper(1, 1, 5.0 if line else 3.8, 2.6 if line else 3.8)
     low, high = float(np.min(limits[0])), float(np.max(limits[1]))
     if line:
         steps = np.arange(len(example))
@@ -128,16 +126,19 @@ def receptive_fields(
             level = high + (high - low) * 0.12 * (number + 0.7)
             axis.plot([start[0] - 0.5, start[0] + field.size[0] - 0.5], [level, level], color=color, linewidth=4)
         else:
-            size = {"width": field.size[-1], "height": field.size[-2]}
-            edge = {"edgecolor": color, "linestyle": style, "linewidth": 2, "fill": False}
-            axis.add_patch(Rectangle((start[-1] - 0.5, start[-2] - 0.5), **size, **edge))
+            edge: dict[str, Any] = {"edgecolor": color, "linestyle": style, "linewidth": 2, "fill": False}
+            axis.add_patch(Rectangle((start[-1] - 0.5, start[-2] - 0.5), field.size[-1], field.size[-2], **edge))
         names.append(f"{name}: {' x '.join(map(str, field.size))}")
     least, most = np.min(corners, 0) - 1, np.max(corners, 0)
     axis.set(xlim=(least[-1], most[-1]))
     if not line:
         axis.set(ylim=(most[-2], least[-2]))
-        axis.set_facecolor("0.88")
-    legend(figure, [series(number) for number in range(len(names))], names, "layer: receptive field")
+        axis.set_facecolor((BLANK,) * 3)
+    axis.spines[:].set_visible(False)
+    handles = [series(number) for number in range(len(names))]
+    for handle in handles:
+        handle.set(marker="", linewidth=2)
+    legend(figure, handles, names, "layer: receptive field")
     headline(figure, title, *sentences)
     return figure
 

@@ -7,11 +7,12 @@ import numpy as np
 from jaxtyping import Float, Num
 from matplotlib.patches import Rectangle
 
-from cnnjax.pictures.drawing import STYLES, paper
+from cnnjax.pictures.drawing import STYLES, Picture, headline, paper
 
 BLANK = 0.88  # gray of cells outside of an input
 SIGNED = "RdBu_r"  # blue is negative, red is positive
 _CURVES = 8
+_NARROWEST = 5.0  # width of a figure in inches
 
 
 class Place(NamedTuple):
@@ -33,6 +34,7 @@ class Sheet:
 
     def __init__(self, rows: float, columns: float, width: float = 0.62, height: float = 0.62, gap: float = 0.06):
         self.width, self.height, self.gap = width, height, gap
+        self.figure: Picture
         self.figure, [[self.axis]] = paper(1, 1, width * columns + 0.2, height * rows + 0.1)
         self.axis.set(xlim=(0, width * columns), ylim=(height * rows, 0))
         self.axis.set_aspect("equal", anchor="NW")
@@ -51,7 +53,7 @@ class Sheet:
         self.stretched(place, values, share, **options)
 
     def stretched(
-        self, place: Place, values: Num[np.ndarray, "..."], share: tuple[float, float] = (1, 1), **options: Any
+        self, place: Place, values: Num[np.ndarray, "..."], share: tuple[float, float] = (1.0, 1.0), **options: Any
     ) -> None:
         """Draws an image that fills a share of the width and of the height of cells, in their middle."""
         left, top, width, height = self.box(place)
@@ -59,7 +61,7 @@ class Sheet:
         if values.ndim == 3:
             values = np.where(np.isnan(values), BLANK, values)
         extent = (x, x + share[0] * width, y + share[1] * height, y)
-        drawn = self.axis.imshow(values, extent=extent, **{"interpolation": "nearest", **options})
+        drawn = self.axis.imshow(values, extent=extent, **({"interpolation": "nearest"} | options))
         drawn.set_cmap(drawn.get_cmap().with_extremes(bad=(BLANK,) * 3))
 
     def curves(
@@ -105,8 +107,18 @@ class Sheet:
     def above(self, place: Place, text: str, size: float = 7.5, **options: Any) -> None:
         """Writes text above cells."""
         left, top, width, _ = self.box(place)
-        options = {"ha": "center", "va": "bottom", "linespacing": 1.1, **options}
-        self.axis.text(left + width / 2, top - 0.02, text, fontsize=size, **options)
+        style: dict[str, Any] = {"ha": "center", "va": "bottom", "linespacing": 1.1, "fontsize": size}
+        self.axis.text(left + width / 2, top - 0.02, text, **(style | options))
+
+    def finish(self, title: str, *sentences: str) -> Picture:
+        """Makes room for the text on the left, adds a title and sentences, and returns the figure."""
+        ends = [text.get_window_extent().x1 for text in self.axis.texts if text.get_ha() == "right"]
+        starts = [text.get_window_extent().x0 for text in self.axis.texts if text.get_ha() == "right"]
+        if starts:
+            self.figure.set_figwidth(self.figure.get_figwidth() + (max(ends) - min(starts)) / self.figure.dpi + 0.1)
+        self.figure.set_figwidth(max(self.figure.get_figwidth(), _NARROWEST))
+        headline(self.figure, title, *sentences)
+        return self.figure
 
 
 def as_image(value: Num[np.ndarray, "*spatial channels"], limits: Any) -> Float[np.ndarray, "height width *rgb"]:

@@ -8,7 +8,6 @@ import numpy as np
 from jaxtyping import Num
 from matplotlib.figure import Figure
 
-from cnnjax.pictures.drawing import headline
 from cnnjax.pictures.sheet import Place, Sheet
 
 
@@ -48,8 +47,7 @@ def units(found: Sequence[Unit], limits: Any, title: str, *sentences: str) -> Fi
             sheet.above(place, f"{value:.3g}", size=7)
     for place, name in ((Place(0.28, 0), "maximized"), (Place(0.28, 1.4, count), "largest activations in the data")):
         sheet.above(place, name, size=8.5)
-    headline(sheet.figure, title, *sentences)
-    return sheet.figure
+    return sheet.finish(title, *sentences)
 
 
 def maximized(
@@ -72,5 +70,4 @@ def maximized(
         place = Place(1.3 * row + 0.3, column)
         sheet.example(place, value, limits)
         sheet.above(place, name, size=8)
-    headline(sheet.figure, title, *sentences)
-    return sheet.figure
+    return sheet.finish(title, *sentences)
