@@ -13,7 +13,7 @@ from cnnjax.pictures import attributions as explained
 from cnnjax.pictures import evaluation, layers, units
 from cnnjax.pictures.sheet import note
 
-ROWS, WRONG, NEIGHBORS, FIELDS, BARS = 5, 18, 1000, 8, 30
+ROWS, WRONG, NEIGHBORS, FIELDS, BARS = 5, 18, 500, 8, 30
 """The largest number of examples with attributions in a picture, of mistakes, of points in an embedding, of receptive
 fields, and of layers with a row in other pictures."""
 NO_MAPS, NO_CLASSES = "no layer has feature maps", "the labels are not classes"
@@ -291,7 +291,7 @@ def attributions(subject: Subject) -> Chapter:
     )
     text = (
         f"How much each part of an input contributes to {what}, by {len(used)} methods: red raises it, blue lowers it, "
-        "and each map is scaled to its own largest value. The methods answer different questions and need not agree; "
+        "and each map is scaled to its own largest values. The methods answer different questions and need not agree; "
         "the next picture shows which of them depend on what was learned."
     )
     alt = f"{rows} validation examples in rows, with attributions by {', '.join(used)}."

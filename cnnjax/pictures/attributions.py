@@ -11,6 +11,8 @@ from cnnjax.pictures.drawing import STYLES, headline, legend, paper, series
 from cnnjax.pictures.sheet import SIGNED, Place, Sheet, as_map
 from cnnjax.pictures.values import wrapped
 
+_LARGE = 0.99  # quantile of the absolute values of an attribution that has the strongest color
+
 
 def attributions(
     examples: Sequence[Num[np.ndarray, "*shape"]],
@@ -22,7 +24,7 @@ def attributions(
 ) -> Figure:
     """Draws attributions of examples: a row for each example, a column for each method.
 
-    An attribution is scaled to its largest absolute value: red raises the output, blue lowers it. Attributions of
+    An attribution is scaled to its largest absolute values: red raises the output, blue lowers it. Attributions of
     series are colors behind the curve.
 
     Args:
@@ -43,7 +45,7 @@ def attributions(
         sheet.above(Place(0.25, column), wrapped(method, 12), size=8)
         for row, values in enumerate(maps):
             place, image = Place(row + 0.25, column), as_map(values)
-            largest = abs(image).max() or 1.0
+            largest = np.quantile(abs(image), _LARGE) or abs(image).max() or 1.0
             shades: dict[str, Any] = {"cmap": SIGNED, "vmin": -largest, "vmax": largest}
             if curve:
                 sheet.stretched(place, image, alpha=0.7, **shades)

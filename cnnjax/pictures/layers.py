@@ -35,7 +35,8 @@ def filters(
     """
     count = min(before.shape[-1], FILTERS)
     columns = math.ceil(math.sqrt(count))
-    sheet = Sheet(math.ceil(count / columns) + 0.2, 2 * columns + 0.5, 1.0 if before.ndim == 3 else 0.62)
+    side = min(1.0, max(0.62, 5 / (2 * columns)))
+    sheet = Sheet(math.ceil(count / columns) + 0.2, 2 * columns + 0.5, 1.0 if before.ndim == 3 else side, side)
     for start, kernel, name in ((0, before, "before training"), (columns + 0.5, after, "after training")):
         for number in range(count):
             row, column = divmod(number, columns)

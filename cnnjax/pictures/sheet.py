@@ -35,8 +35,8 @@ class Sheet:
     def __init__(self, rows: float, columns: float, width: float = 0.62, height: float = 0.62, gap: float = 0.06):
         self.width, self.height, self.gap = width, height, gap
         self.figure: Picture
-        self.figure, [[self.axis]] = paper(1, 1, width * columns + 0.2, height * rows + 0.1)
-        self.axis.set(xlim=(0, width * columns), ylim=(height * rows, 0))
+        self.figure, [[self.axis]] = paper(1, 1, width * columns + 0.2, height * rows + 0.2)
+        self.axis.set(xlim=(0, width * columns), ylim=(height * rows + 0.05, 0))
         self.axis.set_aspect("equal", anchor="NW")
         self.axis.set_axis_off()
 
