@@ -327,9 +327,7 @@ def _randomization(
     )
     last = {name: values[-1] for name, values in result.correlations.items()}
     values = ", ".join(f"{name} {value:.2f}" for name, value in last.items())
-    lines = [
-        "rank correlation with the attribution of the trained network, by the layer down to which all are random:"
-    ]
+    lines = ["rank correlation with the attribution of the trained network, by the layer down to which all are random:"]
     width = max(map(len, result.correlations))
     lines += [f"  {' ' * width}  {'  '.join(result.layers)}"]
     for name, numbers in result.correlations.items():
@@ -433,7 +431,7 @@ def _mistakes(subject: Subject) -> list[Drawn]:
         return []
     shown = look.mistakes(subject.probabilities, subject.labels, WRONG)
     names = [
-        f"{subject.class_name(label)} predicted\nas {subject.class_name(predicted)} ({100 * confidence:.0f} %)"
+        f"{subject.class_name(label)}\nas {subject.class_name(predicted)}\n{100 * confidence:.0f} %"
         for label, predicted, confidence in zip(shown.labels, shown.predictions, shown.confidence, strict=True)
     ]
     figure = evaluation.mistakes(
@@ -441,6 +439,7 @@ def _mistakes(subject: Subject) -> list[Drawn]:
         names,
         subject.limits,
         f"{subject.name}: most confident mistakes, {len(names)} of {len(found.examples)}",
+        "Each is named by its label, the predicted class and its probability.",
         note(subject.spec.shape),
     )
     text = (

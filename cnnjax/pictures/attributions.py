@@ -84,9 +84,8 @@ def randomization(
         style = {"color": color, "linestyle": line, "marker": marker, "markersize": 4, "linewidth": 1.4}
         axis.plot(range(len(layers) + 1), [1, *values], **style)
     axis.axhline(criterion, color="0.4", linewidth=0.8)
-    axis.text(
-        0.02, criterion + 0.02, "criterion", color="0.3", fontsize="x-small", transform=axis.get_yaxis_transform()
-    )
+    beside: dict[str, Any] = {"ha": "right", "color": "0.3", "fontsize": "x-small"}
+    axis.text(0.99, criterion + 0.02, "criterion", transform=axis.get_yaxis_transform(), **beside)
     axis.axhline(0, color="0.8", linewidth=0.8)
     axis.set(ylabel="rank correlation", ylim=(min(-0.3, np.nanmin([*correlations.values()]) - 0.05), 1.05))
     axis.set_xticks(range(len(layers) + 1), ["none", *layers], fontsize="small", rotation=30, ha="right")

@@ -123,7 +123,7 @@ def calibration(found: Calibration, title: str, *sentences: str) -> Figure:
 def mistakes(
     examples: Sequence[Num[np.ndarray, "*shape"]], names: Sequence[str], limits: Any, title: str, *sentences: str
 ) -> Figure:
-    """Draws examples in rows of six, each below its name.
+    """Draws examples in rows of six, each below its name of up to three lines.
 
     Args:
       examples: the inputs.
@@ -135,10 +135,10 @@ def mistakes(
     columns = min(6, len(examples))
     curve = examples[0].ndim < 3
     rows = math.ceil(len(examples) / columns)
-    sheet = Sheet(1.4 * rows, columns, *((1.6, 0.8) if curve else (1.1, 1.0)))
+    sheet = Sheet(1.5 * rows, columns, *((1.6, 0.8) if curve else (1.1, 1.0)))
     for number, (example, name) in enumerate(zip(examples, names, strict=True)):
         row, column = divmod(number, columns)
-        place = Place(1.4 * row + 0.4, column)
+        place = Place(1.5 * row + 0.5, column)
         sheet.example(place, example, limits)
         sheet.above(place, name, size=7.5)
     return sheet.finish(title, *sentences)
@@ -160,6 +160,7 @@ def embedding(
       title: the title.
       sentences: more about the positions, below the title.
     """
+    named = max(map(len, classes), default=0) > 3 and len(classes) <= _NUMBERED
     figure, axes = paper(len(places), 1, 4.0, 3.8)
     for axis, (method, points) in zip(axes[0], places.items(), strict=True):
         axis.set(title=method, xticks=[], yticks=[])
@@ -167,14 +168,19 @@ def embedding(
         if not classes:
             dots = axis.scatter(*points.T, c=labels, s=14, cmap="viridis", linewidths=0)
             continue
-        colors = np.array([color_of(number, len(classes)) for number in range(len(classes))])
-        axis.scatter(*points.T, c=colors[labels], s=14, alpha=0.75, linewidths=0)
         for number in np.unique(labels):
-            middle = np.median(points[labels == number], axis=0)
-            edge = [withStroke(linewidth=2.5, foreground="w")]
-            axis.text(*middle, short(classes[number]), ha="center", va="center", weight="bold", path_effects=edge)
+            group = points[labels == number]
+            color, marker = color_of(number, len(classes)), STYLES[number % len(STYLES)][2] if named else "o"
+            name = short(classes[number])
+            axis.scatter(*group.T, color=color, marker=marker, s=14, alpha=0.75, linewidths=0, label=name)
+            if not named:
+                edge = [withStroke(linewidth=2.5, foreground="w")]
+                middle = np.median(group, axis=0)
+                axis.text(*middle, name, ha="center", va="center", weight="bold", path_effects=edge)
     if not classes:
         figure.colorbar(dots, ax=list(axes[0]), label="label")
+    elif named:
+        legend(figure, *axes[0, 0].get_legend_handles_labels())
     headline(figure, title, *sentences)
     return figure
 
