@@ -327,7 +327,7 @@ def test_bad_files_are_named_and_the_others_predicted(
 MISTAKES: dict[str, tuple[dict[str, Any], int, str]] = {
     "no class": ({"top": 0}, 2, "top: 0: must be at least 1"),
     "no file": ({"files": ()}, 2, "give files or folders after the run folder"),
-    "no run": ({"run": Path("nowhere")}, 2, "nowhere: is not a run folder"),
+    "no run": ({"run": Path("nowhere")}, 2, "run: nowhere: no such run folder"),
     "no trial": ({"trial": 3}, 2, "trial: 3: must be a trial of RUN, which has 0 to 0"),
     "no preset": ({"preset": Path("mine.py")}, 2, "mine.py: no such file"),
     "upside down": ({"range": (1.0, 0.0)}, 2, "range: 1 0: must be two values of uint8, in ascending order"),
@@ -349,7 +349,7 @@ def test_a_mistake_is_one_line(name: str, run: Path, capsys: pytest.CaptureFixtu
 def test_the_script_takes_files_and_options(tmp_path: Path) -> None:
     words = ["--top", "1", "--range", "0", "16", "--fit", "pad", "--trim", "0", "--invert", "--json"]
     done = script("predict", "nowhere", "a.png", "b.png", *words, cwd=tmp_path, check=False)
-    assert (done.returncode, done.stdout, done.stderr) == (2, "", "error: nowhere: is not a run folder\n")
+    assert (done.returncode, done.stdout, done.stderr) == (2, "", "error: run: nowhere: no such run folder\n")
 
 
 def test_a_run_without_checkpoints_says_so(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

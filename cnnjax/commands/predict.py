@@ -19,6 +19,7 @@ import tyro
 from cnnjax.commands import terminal
 from cnnjax.commands.command_line import use_compilation_cache
 from cnnjax.commands.errors import reported, usage
+from cnnjax.commands.opened import check_folder
 from cnnjax.commands.parser import parse_words
 from cnnjax.data import DataError, Spec
 from cnnjax.data.images import (
@@ -109,8 +110,7 @@ def _prepared(arguments: Arguments) -> tuple[Trained, str, Search, Read]:
         raise ValueError(f"top: {arguments.top}: must be at least 1")
     if not arguments.files:
         raise ValueError("predict: give files or folders after the run folder")
-    if not (arguments.run / "config.json").is_file():
-        raise ValueError(f"{arguments.run}: is not a run folder")
+    check_folder(arguments.run)
     if arguments.compilation_cache:
         use_compilation_cache()
     classes = load_preset(str(arguments.preset)).classes if arguments.preset else ()

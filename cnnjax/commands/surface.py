@@ -8,16 +8,16 @@ trained again, with bit-identical results.
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import jax
 import numpy as np
-import tyro
 from jaxtyping import PyTree
 
 from cnnjax.commands import terminal
 from cnnjax.commands.command_line import use_compilation_cache, use_cores
 from cnnjax.commands.errors import reported, usage
+from cnnjax.commands.opened import RunArguments, check_folder, open_run, trial_of
 from cnnjax.commands.parser import parse_words
 from cnnjax.config import TrainConfig
 from cnnjax.data import Dataset, Split
@@ -26,8 +26,7 @@ from cnnjax.look import Plane, around, project, random_plane, spaced, surface, t
 from cnnjax.options import text, with_values
 from cnnjax.pictures.surface import Descent, loss_surface
 from cnnjax.planning import parse_lanes
-from cnnjax.presets import load_preset
-from cnnjax.runs import Trained, load_run, read_record, waiting
+from cnnjax.runs import Trained, read_record, waiting
 from cnnjax.sweeps import Program, Trial, compile_program
 from cnnjax.training import Lanes, make_task
 from cnnjax.training.core import Metrics
@@ -36,11 +35,9 @@ POINTS = 64  # of a path, about
 
 
 @dataclass(frozen=True)
-class Arguments:
+class Arguments(RunArguments):
     """The run and the plane."""
 
-    run: Annotated[Path, tyro.conf.Positional]
-    """a run folder"""
     points: int = 51
     """number of points along each side of the grid"""
     examples: int = 2000
@@ -51,25 +48,12 @@ class Arguments:
     """half the side of the grid for random directions, in norms of the filters"""
     rates: tuple[float, ...] = ()
     """further learning rates to train with, whose paths are drawn in the plane of --directions trajectory"""
-    trial: int | None = None
-    """number of a trial of a sweep; by default that of the winner"""
     seed: int = 0
     """seed of the random directions"""
-    data_dir: Path | None = None
-    """directory of prepared TensorFlow Datasets data; by default TFDS_DATA_DIR or ~/tensorflow_datasets"""
-    preset: Path | None = None
-    """file that defines the user-defined parts of the run"""
-    compilation_cache: bool = True
-    """keep compiled programs in the user's cache directory"""
-    debug: bool = False
-    """show full tracebacks"""
 
     def check(self) -> None:
         """Raises ValueError if a value is out of range."""
-        if not self.run.is_dir():
-            raise ValueError(f"run: {self.run}: no such run folder")
-        if not (self.run / "config.json").is_file():
-            raise ValueError(f"run: {self.run}: is not a run folder")
+        check_folder(self.run)
         if self.points < 3:
             raise ValueError(f"points: {self.points}: must be at least 3")
         if self.examples < 1:
@@ -110,11 +94,8 @@ def main(arguments: Arguments) -> None:
     """Draws the surface, and prints the measured losses."""
     with usage(arguments.debug):
         arguments.check()
-        preset = load_preset(str(arguments.run), arguments.preset)
-        trained = load_run(arguments.run, arguments.trial, preset.classes)
+        trained, data = open_run(arguments)
         program = _program(arguments, trained)
-        with waiting(f"loading {trained.config.data}"):
-            data = preset.dataset(trained.config.data, arguments.data_dir)
         grid = (_random if arguments.directions == "random" else _trajectory)(arguments, trained, program, data)
     examples, total = data.valid, len(data.valid.labels)
     if arguments.examples < total:
@@ -148,7 +129,7 @@ def _written(arguments: Arguments, grid: Grid, found: Metrics, title: str, metri
 
 def _program(arguments: Arguments, trained: Trained) -> Program:
     """Returns the program of the trial alone, distributed over all devices of this machine."""
-    trial = trained.rows[0]["trial"] if trained.rows else arguments.trial or 0
+    trial = trial_of(arguments, trained)
     programs = read_record(arguments.run / "plan.json")["programs"]
     entry = [entry for entry in programs if trial in entry["trials"]][-1]
     lanes = parse_lanes(str(entry["lanes"])).on(jax.device_count())

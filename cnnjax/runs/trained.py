@@ -140,7 +140,7 @@ def load_run(folder: str | Path, trial: int | None = None, classes: Iterable[Any
     spec = _valid(folder / "data.json", lambda: read_spec(data))
     if trial is None:
         winner = folder / "trials.csv"
-        trial = _valid(winner, lambda: _winner(winner)) if isinstance(config, SweepConfig) else 0
+        trial = _valid(winner, lambda: winner_of(winner)) if isinstance(config, SweepConfig) else 0
     if trial is None:
         raise ValueError(
             f"trial: None: give a number: {folder} has no winner: it has not finished, or all trials diverged"
@@ -188,7 +188,7 @@ def _places(plan: Any, planned: Mapping[int, Trial], trial: int) -> list[tuple[i
     return found
 
 
-def _winner(path: Path) -> int | None:
+def winner_of(path: Path) -> int | None:
     """Returns the first tested trial; None if there is none."""
     try:
         with path.open(newline="") as file:

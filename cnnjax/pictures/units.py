@@ -1,0 +1,73 @@
+"""Figures of what activates units: inputs found by maximization, and the examples with the largest activations."""
+
+import math
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from jaxtyping import Num
+from matplotlib.figure import Figure
+
+from cnnjax.pictures.sheet import Place, Sheet
+
+
+class Unit(NamedTuple):
+    """A unit with an input found by maximization, and the parts of examples that activate it most."""
+
+    number: int
+    maximized: Num[np.ndarray, "*size channels"]
+    reached: float
+    """The activation of the maximized input."""
+    patches: Sequence[Num[np.ndarray, "*size channels"]]
+    """In descending order of activation; cells outside of the input are NaN."""
+    values: Sequence[float]
+    """Their activations."""
+
+
+def units(found: Sequence[Unit], limits: Any, title: str, *sentences: str) -> Figure:
+    """Draws units in rows: the maximized input on the left, then the examples that activate the unit most.
+
+    Args:
+      found: the units, with equal numbers of patches.
+      limits: the values of black and white.
+      title: the title.
+      sentences: more about the units, below the title.
+    """
+    count = len(found[0].patches)
+    curve = found[0].maximized.ndim < 3
+    sheet = Sheet(1.3 * len(found) + 0.2, count + 1.4, 1.15 if curve else 0.72, 0.62 if curve else 0.72)
+    for number, unit in enumerate(found):
+        row = 1.3 * number + 0.5
+        sheet.left(row, f"unit {unit.number}", size=8)
+        sheet.example(Place(row, 0), unit.maximized, limits)
+        sheet.above(Place(row, 0), f"{unit.reached:.3g}", size=7)
+        for column, (patch, value) in enumerate(zip(unit.patches, unit.values, strict=True)):
+            place = Place(row, 1.4 + column)
+            sheet.example(place, patch, limits)
+            sheet.above(place, f"{value:.3g}", size=7)
+    for place, name in ((Place(0.28, 0), "maximized"), (Place(0.28, 1.4, count), "largest activations in the data")):
+        sheet.above(place, name, size=8.5)
+    return sheet.finish(title, *sentences)
+
+
+def maximized(
+    inputs: Sequence[Num[np.ndarray, "*shape"]], names: Sequence[str], limits: Any, title: str, *sentences: str
+) -> Figure:
+    """Draws inputs found by maximization, each below its name; at most five in a row.
+
+    Args:
+      inputs: the inputs.
+      names: a line or two above each.
+      limits: the values of black and white.
+      title: the title.
+      sentences: more about the inputs, below the title.
+    """
+    columns = min(5, len(inputs))
+    curve = inputs[0].ndim < 3
+    sheet = Sheet(math.ceil(len(inputs) / columns) * 1.3, columns, 1.5 if curve else 1.2, 0.9 if curve else 1.2)
+    for number, (value, name) in enumerate(zip(inputs, names, strict=True)):
+        row, column = divmod(number, columns)
+        place = Place(1.3 * row + 0.3, column)
+        sheet.example(place, value, limits)
+        sheet.above(place, name, size=8)
+    return sheet.finish(title, *sentences)
