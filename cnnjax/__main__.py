@@ -9,7 +9,7 @@ from pathlib import Path
 
 from cnnjax.commands.terminal import piped
 
-COMMANDS = ("train", "sweep", "predict", "merge", "diff", "prepare")
+COMMANDS = ("train", "sweep", "predict", "report", "merge", "diff", "prepare")
 
 
 def main() -> None:
