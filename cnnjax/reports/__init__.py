@@ -7,7 +7,6 @@ from cnnjax.reports.page import write as write
 from cnnjax.reports.run import Column as Column
 from cnnjax.reports.run import Curves as Curves
 from cnnjax.reports.run import Mistakes as Mistakes
-from cnnjax.reports.run import Quantity as Quantity
 from cnnjax.reports.run import Remark as Remark
 from cnnjax.reports.run import Report as Report
 from cnnjax.reports.run import Stat as Stat

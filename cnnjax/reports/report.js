@@ -2,10 +2,9 @@
 {
   const data = JSON.parse(document.getElementById("data").textContent);
   const trials = data.rows.map((row) => Object.fromEntries(data.columns.map(({ name }, i) => [name, row[i]])));
-  const quantities = Object.fromEntries(data.quantities.map((quantity) => [quantity.name, quantity]));
   const columns = Object.fromEntries(data.columns.map((column) => [column.name, column]));
   const swept = data.columns.filter((column) => column.swept);
-  const label = (name) => quantities[name]?.label ?? columns[name].label;
+  const label = (name) => columns[name].label;
   const find = (id) => document.getElementById(id);
   let visible = trials; // those that the filters let through
 
@@ -41,11 +40,14 @@
 
   // ------------------------------------------------------------------ charts
 
-  const COLORS = ["#0072B2", "#E69F00", "#009E73", "#D55E00", "#56B4E9", "#CC79A7", "#7F7F7F"];
+  const LIGHT = ["#0072B2", "#E69F00", "#009E73", "#D55E00", "#56B4E9", "#CC79A7", "#7F7F7F"]; // as in the pictures
+  const DARK = ["#4BA3E3", "#E69F00", "#2BBF95", "#F08A4B", "#9BD3F5", "#DE9BC4", "#A8A8A8"];
   const draws = []; // functions that draw the charts again
   const darkness = matchMedia("(prefers-color-scheme: dark)");
   let printing = false;
 
+  const dark = () => darkness.matches && !printing;
+  const colors = () => (dark() ? DARK : LIGHT);
   const written = (value) => (typeof value === "number" ? String(Number(value.toPrecision(4))) : value ?? "-");
   const distinct = (values) => [...new Set(values)].sort((a, b) => compare(written(a), written(b)));
   const numeric = (values) => values.every((value) => typeof value === "number");
@@ -63,34 +65,29 @@
   // A scale, and the function that maps values to it: a high percentage is drawn by its distance from 100.
   function scaleOf(name, values, logarithmic) {
     const found = values.filter((value) => value !== null);
-    const quantity = quantities[name] ?? (columns[name]?.kind === "percent" ? { percent: true, higher_is_better: true } : {});
-    const options = { label: label(name), grid: true, nice: false };
-    if (!found.length) return [{ ...options, type: "linear", domain: [0, 1] }, (value) => value];
+    const options = { label: label(name), labelArrow: "none", grid: true };
     if (!numeric(found)) return [{ ...options, type: "point", domain: distinct(values.map(written)), grid: false }, written];
-    if (logarithmic && quantity.percent && quantity.higher_is_better) {
-      const away = found.map((value) => 100 - value).filter((value) => value > 0);
-      const least = away.length ? Math.min(...away) / 2 : 0.1;
-      const ticks = logTicks(least, Math.max(...away, 2 * least));
-      const tickFormat = (value) => written(100 - value);
-      return [{ ...options, type: "log", reverse: true, ticks, tickFormat }, (value) => Math.max(100 - value, least)];
-    }
-    const [low, high] = [Math.min(...found), Math.max(...found)];
-    if (logarithmic && low > 0 && high > low) {
-      return [{ ...options, type: "log", ticks: logTicks(low, high), tickFormat: written }, (value) => value];
-    }
-    return [{ ...options, type: "linear", zero: false }, (value) => value];
+    const percent = columns[name].kind === "percent" && data.higher;
+    const distances = found.map((value) => 100 - value).filter((value) => value > 0);
+    const least = (d3.min(distances) ?? 0.2) / 2; // where 100 % is drawn
+    const place = logarithmic && percent ? (value) => Math.max(100 - value, least) : (value) => value;
+    const [low, high] = d3.extent(found, place);
+    if (!(logarithmic && low > 0 && high > low)) return [{ ...options, type: "linear", zero: false }, (value) => value];
+    const margin = (high / low) ** 0.04;
+    const domain = [low / margin, high * margin];
+    const tickFormat = (value) => written(percent ? 100 - value : value);
+    return [{ ...options, type: "log", domain, reverse: percent, ticks: logTicks(...domain), tickFormat }, place];
   }
 
   function colorOf(name, values) {
     const different = distinct(values.filter((value) => value !== null));
-    const dark = darkness.matches && !printing;
-    const shade = (t) => d3.interpolateViridis(dark ? 0.3 + 0.7 * t : 0.85 * t);
+    const shade = (t) => d3.interpolateViridis(dark() ? 0.3 + 0.7 * t : 0.85 * t);
     const title = { label: label(name), legend: true };
-    if (numeric(different) && different.length > COLORS.length) {
+    if (numeric(different) && different.length > LIGHT.length) {
       return [{ ...title, type: wide(different) ? "log" : "linear", interpolate: () => shade, ticks: 4 }, (value) => value];
     }
     const ordered = numeric(different) && different.length > 2;
-    const range = ordered ? different.map((_, i) => shade(i / (different.length - 1))) : COLORS;
+    const range = ordered ? different.map((_, i) => shade(i / (different.length - 1))) : colors();
     return [{ ...title, type: "categorical", domain: different.map(written), range }, written];
   }
 
@@ -108,7 +105,7 @@
     const dot = Plot.dot(points, Plot.pointer({ x: "x", y: "y", r: 5, strokeWidth: 2, maxRadius: 60 }));
     const height = Math.max(260, Math.min(420, 0.55 * width));
     const style = { background: "transparent", fontSize: "12px", overflow: "visible" };
-    const size = { width, height, marginLeft: 56, marginRight: 16, marginBottom: 40, marginTop: 28, style };
+    const size = { width, height, marginLeft: 56, marginRight: 20, marginBottom: 40, marginTop: 32, style };
     const made = make(size, [dot, tip]);
     const chart = made.tagName === "svg" ? made : made.querySelector("svg:last-of-type");
     made.setAttribute("aria-hidden", "true"); // the element has a name, and `output` says what the tip shows
@@ -144,15 +141,15 @@
     const points = rows.map(({ epoch, value, name }) => (
       { x: epoch, y: place(value), text: `epoch ${epoch}\n${label(name)} ${written(value)}`, color: label(name) }));
     draw(holder, points, (size, marks) => Plot.plot({
-      ...size, x: { label: "epoch", ticks: ticksOf(size.width) }, y: { ...y, label: "" },
-      color: { domain: names.map(label), range: COLORS, legend: true },
+      ...size, x: epochs(size.width), y: { ...y, label: null },
+      color: { domain: names.map(label), range: colors(), legend: true },
       marks: [Plot.line(points, { x: "x", y: "y", z: "color", stroke: "color", strokeWidth: 1.8 }), ...marks],
     }), data.epochs.length);
   }
 
-  function ticksOf(width) { // whole epochs
-    const [low, high] = [data.epochs[0], data.epochs.at(-1)];
-    return d3.ticks(low, high, width / 80).filter(Number.isInteger);
+  function epochs(width) { // the horizontal axis, with whole epochs
+    const ticks = d3.ticks(data.epochs[0], data.epochs.at(-1), width / 80).filter(Number.isInteger);
+    return { label: "epoch", labelArrow: "none", labelAnchor: "center", ticks };
   }
 
   function curves(holder) {
@@ -167,7 +164,7 @@
     const opacity = Math.max(0.15, Math.min(0.9, 40 / visible.length));
     const line = { x: "x", y: "y", z: "z", stroke: "color", strokeOpacity: opacity, strokeWidth: 1.3 };
     draw(holder, points, (size, marks) => Plot.plot({
-      ...size, x: { label: "epoch", ticks: ticksOf(size.width) }, y, color, marks: [Plot.line(points, line), ...marks],
+      ...size, x: epochs(size.width), y, color, marks: [Plot.line(points, line), ...marks],
     }), data.epochs.length);
   }
 
@@ -176,7 +173,7 @@
     const shown = visible.filter((trial) => trial[up] !== null);
     const numbers = shown.map((trial) => trial[across]).filter((value) => value !== null);
     const log = find("log").checked;
-    const [x, placeX] = scaleOf(across, shown.map((trial) => trial[across]), log && numeric(numbers) && wide(numbers));
+    const [xs, placeX] = scaleOf(across, shown.map((trial) => trial[across]), log && numeric(numbers) && wide(numbers));
     const [y, placeY] = scaleOf(up, shown.map((trial) => trial[up]), log);
     const [color, shade] = colorOf(field, trials.map((trial) => trial[field]));
     const points = shown.map((trial) => ({
@@ -185,7 +182,7 @@
     }));
     points.sort((a, b) => compare(written(a.x), written(b.x)) || a.y - b.y);
     const dot = { x: "x", y: "y", stroke: "color", fill: "color", fillOpacity: 0.45, r: 4 };
-    draw(holder, points, (size, marks) => Plot.plot({ ...size, x, y, color, marks: [Plot.dot(points, dot), ...marks] }), 1);
+    draw(holder, points, (size, marks) => Plot.plot({ ...size, x: { ...xs, labelAnchor: "center" }, y, color, marks: [Plot.dot(points, dot), ...marks] }), 1);
   }
 
   function offer(id, names, chosen) {
@@ -197,17 +194,17 @@
   function start() {
     for (const part of document.querySelectorAll(".interactive")) part.hidden = false;
     if (data.single) {
-      const names = (rest) => data.quantities.map(({ name }) => name).filter((name) => name.endsWith("_loss") === rest);
+      const names = (rest) => data.quantities.filter((name) => name.endsWith("_loss") === rest);
       draws.push(() => single(find("metric"), names(false)), () => single(find("loss"), names(true)));
     } else {
       const fields = swept.map(({ name }) => name);
       const results = data.columns.filter(({ kind }) => kind !== "text").map(({ name }) => name);
-      const colors = [...fields, "rank", "seed", "status"].filter((name) => columns[name]);
-      offer("curve-y", data.quantities.map(({ name }) => name), data.main);
-      offer("curve-color", colors, colors[0]);
+      const shades = [...fields, "rank", "seed", "status"];
+      offer("curve-y", data.quantities, data.main);
+      offer("curve-color", shades, shades[0]);
       offer("dot-x", [...new Set([...fields, ...results])], fields[0] ?? "seed");
       offer("dot-y", results.filter((name) => !columns[name].swept).reverse(), data.main);
-      offer("dot-color", colors, colors[1]);
+      offer("dot-color", shades, shades[1]);
       draws.push(() => curves(find("curves")), () => dots(find("dots")));
     }
     for (const control of document.querySelectorAll(".controls select, .controls input")) {
@@ -222,7 +219,11 @@
     for (const holder of document.querySelectorAll(".chart")) observer.observe(holder);
     darkness.addEventListener("change", again);
     for (const [name, state] of [["beforeprint", true], ["afterprint", false]]) {
-      addEventListener(name, () => { printing = state; again(); });
+      addEventListener(name, () => {
+        printing = state;
+        for (const part of document.querySelectorAll("details.printed")) part.open = state;
+        again();
+      });
     }
   }
 

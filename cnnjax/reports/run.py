@@ -53,22 +53,12 @@ class Remark(NamedTuple):
     warning: bool = False
 
 
-class Quantity(NamedTuple):
-    """A quantity that is recorded for each epoch."""
-
-    name: str
-    label: str
-    percent: bool
-    higher_is_better: bool
-
-
 class Curves(NamedTuple):
     """Quantities over epochs."""
 
     epochs: Sequence[int]
-    quantities: Sequence[Quantity]
     values: Mapping[str, Sequence[Sequence[float | None]]]
-    """By name: a list over `epochs` for each row of the table of trials; None where a trial has no value."""
+    """By the name of a column of the table of trials: a list over `epochs` for each row; None for a missing value."""
 
 
 class Mistakes(NamedTuple):
@@ -107,7 +97,8 @@ class Report(NamedTuple):
     points: Table | None
     """A row for each point of a sweep, best first; None for a single run."""
     main: str
-    """The name of the quantity that ranks."""
+    """The column of the metric that ranks."""
+    higher_is_better: bool
     curves: Curves
     pictures: Sequence[Shown]
     links: Sequence[tuple[str, str]]
@@ -134,8 +125,9 @@ def _data(report: Report) -> dict[str, Any]:
         "columns": [column._asdict() for column in report.trials.columns],
         "rows": [_rounded(row) for row in report.trials.rows],
         "main": report.main,
+        "higher": report.higher_is_better,
         "epochs": curves.epochs,
-        "quantities": [quantity._asdict() for quantity in curves.quantities],
+        "quantities": [*curves.values],
         "curves": {name: [_rounded(line) for line in lines] for name, lines in curves.values.items()},
         "single": report.points is None,
     }
@@ -144,4 +136,3 @@ def _data(report: Report) -> dict[str, Any]:
 def _rounded(values: Iterable[Any]) -> list[Any]:
     """Rounds numbers to 5 digits."""
     return [float(f"{value:.5g}") if isinstance(value, float) and math.isfinite(value) else value for value in values]
-

@@ -15,14 +15,14 @@ from cnnjax import reports
 from cnnjax.data import Dataset, Split
 from cnnjax.metrics import Metric
 from cnnjax.options import options, text
-from cnnjax.reports import Column, Curves, Quantity, Remark, Report, Shown, Stat, Table
+from cnnjax.reports import Column, Curves, Remark, Report, Shown, Stat, Table
 from cnnjax.runs.checkpoints import CheckpointError
 from cnnjax.runs.findings import Commands, findings
 from cnnjax.runs.printed import describe_inputs
 from cnnjax.runs.records import counted, read_record
 from cnnjax.runs.swept import Swept
 from cnnjax.runs.trained import Trained
-from cnnjax.sweeps import digits, shown, summarize, trials
+from cnnjax.sweeps import Summary, digits, summarize, trials
 
 BATCH, MISTAKES = 256, 24
 POINTS = 40_000
@@ -64,13 +64,14 @@ def write_report(
         mistakes, omitted = _mistakes(swept, network, data)
     pictures, links = _pictures(folder)
     report = Report(
-        title=f"{folder.resolve().name}: {swept.config.base.data}",
-        lead=_lead(swept, single, folder),
+        title=f"{folder.resolve().name}: {'training' if single else 'sweep'} on {swept.config.base.data}",
+        lead=_lead(swept, single),
         stats=list(_stats(swept, single, seconds)),
         remarks=[] if single else [Remark(*finding) for finding in findings(swept, folder, commands)],
-        trials=_trials(swept),
+        trials=_trials(swept, single),
         points=None if single else _points(swept),
         main=f"valid_{swept.metric.name}",
+        higher_is_better=swept.metric.higher_is_better,
         curves=_curves(swept),
         pictures=pictures,
         links=[*_links(folder), *links],
@@ -91,14 +92,14 @@ def _words(metric: Metric) -> str:
     return metric.kind().replace("-", " ")
 
 
-def _lead(swept: Swept, single: bool, folder: Path) -> str:
+def _lead(swept: Swept, single: bool) -> str:
     base, best = swept.config.base, swept.winner
-    what = f"{type(base.network).__name__} on {describe_inputs(base.data, swept.spec)}."
+    what = f"Network: {type(base.network).__name__}. Data: {describe_inputs(base.data, swept.spec)}."
     if single:
         ended = {"complete": "Trained", "stopped": "Stopped", "diverged": "Diverged"}[best.results[0].status]
         return f"{what} {ended} after {_counted(best.results[0].epochs, 'epoch')}."
-    many = f"{_counted(len(swept.points), 'point')} of {', '.join(swept.axes)}"
-    return f"The best of {many} is {best.name}. {what}" if swept.axes else what
+    values = ", ".join(f"{name.replace('_', ' ')} {text(value)}" for name, value in best.values.items())
+    return f"Best of {_counted(len(swept.points), 'point')}: {values}. {what}" if swept.axes else what
 
 
 def _counted(count: int, noun: str) -> str:
@@ -108,21 +109,26 @@ def _counted(count: int, noun: str) -> str:
 def _stats(swept: Swept, single: bool, seconds: Mapping[str, float] | None) -> Iterator[Stat]:
     best, metric = swept.winner, swept.metric
     tested = [summarize(column) for column in zip(*swept.tests.values(), strict=True)]
-    note = "" if single else "mean ± standard deviation over " + _counted(best.valid_metric.n, "seed")
-    if tested:
-        yield Stat(f"test {_words(metric)}", shown(tested[0], metric), note)
-    yield Stat(f"validation {_words(metric)}", shown(best.valid_metric, metric), note)
-    splits = {"test loss": tested[1]} if tested else {}
-    for label, loss in {**splits, "validation loss": best.valid_loss}.items():
-        if not math.isnan(loss.mean):
-            spread = "" if math.isnan(loss.std) else f" ± {loss.std:.2g}"
-            yield Stat(label, f"{loss.mean:.4g}{spread}", note)
+    scores = {"test": tested[0]} if tested else {}
+    losses = {"test": tested[1]} if tested else {}
+    for split, score in {**scores, "validation": best.valid_metric}.items():
+        unit = " %" if metric.percent else ""
+        yield _spread(f"{split} {_words(metric)}", score, lambda value: digits(value, metric), unit)
+    for split, loss in {**losses, "validation": best.valid_loss}.items():
+        yield _spread(f"{split} loss", loss, "{:.4g}".format)
     yield Stat("parameters", f"{swept.parameters:,}", "" if single else "of the best point")
     if not single:
         yield Stat("trials", f"{len(swept.results):,}", counted(result.status for result in swept.results))
     if seconds:
         parts = ", ".join(f"{name} {value:.1f} s" for name, value in seconds.items() if name != "total")
         yield Stat("time", _duration(seconds["total"]), parts)
+
+
+def _spread(label: str, summary: Summary, write: Callable[[float], str], unit: str = "") -> Stat:
+    """Describes a mean, with its standard deviation over seeds."""
+    mean, std, seeds = summary
+    note = f"± {write(std)} over {seeds} seeds" if math.isfinite(std) else ""
+    return Stat(label, f"{write(mean)}{unit}" if math.isfinite(mean) else "-", note)
 
 
 def _duration(seconds: float) -> str:
@@ -154,16 +160,6 @@ def _unfinished(swept: Swept) -> str:
 # ------------------------------------------------------------------------- tables and curves
 
 
-def _quantities(metric: Metric) -> list[Quantity]:
-    found = []
-    for split, words in (("valid", "validation"), ("train", "training")):
-        unit = " (%)" if metric.percent else ""
-        label = f"{words} {_words(metric)}{unit}"
-        found.append(Quantity(f"{split}_{metric.name}", label, metric.percent, metric.higher_is_better))
-        found.append(Quantity(f"{split}_loss", f"{words} loss", False, False))
-    return found
-
-
 def _plain(value: Any) -> Any:
     """Converts a value to a number, to text, or to None if it is missing."""
     if isinstance(value, int | float) and not isinstance(value, bool):
@@ -176,9 +172,12 @@ def _swept_column(name: str, values: Sequence[Any]) -> Column:
     return Column(name, name.replace("_", " "), "number" if numeric else "text", swept=True)
 
 
-def _trials(swept: Swept) -> Table:
-    """Returns a row for each trial, with metrics in percent where they are fractions."""
+def _trials(swept: Swept, single: bool) -> Table:
+    """Returns a row for each trial, with the rank of its point, and metrics in percent where they are fractions."""
     metric, rows = swept.metric, swept.table()
+    ranks = {r.trial.number: rank for rank, point in enumerate(swept.points, 1) for r in point.results}
+    if not single:
+        rows = [{"trial": row["trial"], "rank": ranks[row["trial"]], **row} for row in rows]
     table = [{name: _plain(value) for name, value in row.items()} for row in rows]
     labels = {"train": "training", "valid": "validation", "test": "test"}
     columns: list[Column] = []
@@ -234,17 +233,17 @@ def _points(swept: Swept) -> Table:
 
 def _curves(swept: Swept) -> Curves:
     """Returns the curves of all trials, with fewer epochs where there are many."""
-    quantities = _quantities(swept.metric)
+    name, percent = swept.metric.name, swept.metric.percent
     longest = max(row["epoch"] for row in swept.rows)
     step = math.ceil(longest / max(10, min(300, POINTS // len(swept.results))))
     ends = {row["trial"]: row["epoch"] for row in swept.rows}
     some = sorted({*range(1, longest + 1, step), longest, *itertools.islice(sorted(set(ends.values())), 20)})
     values = {}
-    for quantity in quantities:
-        factor = 100 if quantity.percent else 1
-        found = factor * swept.curves(quantity.name)[:, np.array(some) - 1].astype(float)
-        values[quantity.name] = [[value if math.isfinite(value) else None for value in line] for line in found.tolist()]
-    return Curves(some, quantities, values)
+    for column in (f"train_{name}", "train_loss", f"valid_{name}", "valid_loss"):
+        factor = 100 if percent and not column.endswith("_loss") else 1
+        found = factor * swept.curves(column)[:, np.array(some) - 1].astype(float)
+        values[column] = [[value if math.isfinite(value) else None for value in line] for line in found.tolist()]
+    return Curves(some, values)
 
 
 # ------------------------------------------------------------------------- pictures and mistakes
@@ -256,7 +255,10 @@ _KNOWN = {
     "rates": ("Rates", "The validation metric over the learning rate, with the spread over seeds."),
     "parallel": ("All fields", "A line for each point across the axes of all swept fields; the best are brightest."),
     "surface-random": ("Loss surface", "The loss on a plane of parameters through the trained network."),
-    "surface-trajectory": ("Path of training", "The loss on the plane in which parameters changed most, with the path."),
+    "surface-trajectory": (
+        "Path of training",
+        "The loss on the plane in which parameters changed most, with the path.",
+    ),
 }
 
 
@@ -278,7 +280,10 @@ def _pictures(folder: Path) -> tuple[list[Shown], list[tuple[str, str]]]:
 
 def _links(folder: Path) -> Iterator[tuple[str, str]]:
     """Yields the other pages of a run and its winner."""
-    for name, title in (("figures/look.html", "What the network has learned"), ("look.html", "What the network learned")):
+    for name, title in (
+        ("figures/look.html", "What the network has learned"),
+        ("look.html", "What the network learned"),
+    ):
         for place in (folder, folder / "winner"):
             if (place / name).is_file():
                 yield title, (place / name).relative_to(folder).as_posix()
@@ -403,7 +408,4 @@ def _commands(folder: Path, swept: Swept, single: bool, commands: Commands, fini
         yield Remark("To train further", commands.further(folder, longer))
     elif (folder / "winner").is_dir():
         yield Remark("To train the winner's first trial further", commands.further(folder / "winner", longer))
-    trial = swept.winner.results[0].trial.number
-    load = f"cnnjax.load_run({str(folder)!r})" if single else f"cnnjax.load_run({str(folder)!r}, trial={trial})"
-    yield Remark("To load the network in Python", load)
-
+    yield Remark("To load the network in Python", f"cnnjax.load_run({str(folder)!r})")
