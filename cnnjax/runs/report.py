@@ -359,16 +359,18 @@ def _configuration(swept: Swept) -> Table:
     axes = {paths[name]: values for name, values in swept.config.axes}
     rows = []
     for option in options(swept.config.base):
-        value = axes.pop(option.path, None)
-        varies = value is not None
-        words = " | ".join(map(text, value)) if isinstance(value, tuple) else str(value) if varies else _value(option)
-        rows.append([option.name, words, str(option.metadata.get("help", ""))])
-    rows += [[".".join(path), " | ".join(map(text, value)), ""] for path, value in axes.items()]
+        value = _several(axes.pop(option.path)) if option.path in axes else _value(option)
+        rows.append([option.name, value, str(option.metadata.get("help", ""))])
+    rows += [[".".join(path), _several(values), ""] for path, values in axes.items()]
     if swept.axes:
         rows.append(["seeds", str(swept.config.seeds), "trials of each point"])
         rows.append(["search", swept.config.search, "how points are chosen"])
     columns = [Column("field", "field"), Column("value", "value"), Column("help", "what it is")]
     return Table(columns, rows)
+
+
+def _several(values: Any) -> str:
+    return " | ".join(map(text, values)) if isinstance(values, tuple) else str(values)
 
 
 def _value(option: Any) -> str:
