@@ -9,7 +9,7 @@ from pathlib import Path
 
 from cnnjax.commands.terminal import piped
 
-COMMANDS = ("train", "sweep", "predict", "look", "surface", "merge", "diff", "prepare")
+COMMANDS = ("train", "sweep", "predict", "look", "report", "surface", "merge", "diff", "prepare")
 
 
 def main() -> None:

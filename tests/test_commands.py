@@ -15,7 +15,6 @@ from conftest import ROOT, script
 
 from cnnjax import MLPConfig, RunFolder, SweepConfig, TrainConfig
 from cnnjax.commands import shell
-from cnnjax.commands.sweep import next_command
 from cnnjax.commands.terminal import Log
 from cnnjax.runs.progress import _duration, _fitted
 
@@ -34,7 +33,7 @@ def test_a_run_is_continued_by_what_was_typed(
     words: list[str], continued: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sys, "argv", ["python -m cnnjax train", *words])
-    assert shell.continuing(Path("runs/r-1")) == shell.line(continued)
+    assert shell.Typed.now().continued(Path("runs/r-1"), sweep=False) == shell.line(continued)
     assert shell.line(continued).startswith("python -m cnnjax train ")
 
 
@@ -44,7 +43,7 @@ def test_the_next_command_has_each_option_once(name: str, tmp_path: Path, monkey
     monkeypatch.setattr(sys, "argv", ["sweep.py", *words])
     config = SweepConfig(TrainConfig(MLPConfig()), (("learning_rate", (0.1, 0.3)),))
     with RunFolder(tmp_path / "r") as folder:
-        command = next_command({"learning_rate": (0.1, 0.3, 1.0)}, folder, config)
+        command = shell.Typed.now().grid({"learning_rate": (0.1, 0.3, 1.0)}, folder.path, config, extend=False)
     assert command == "python sweep.py digits --seeds 2 --learning-rate 0.1 0.3 1.0"
 
 

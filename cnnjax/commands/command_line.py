@@ -198,6 +198,7 @@ def carried_out(
         tensorboard=options.tensorboard,
         stop=lambda: bool(signals.pending),
         started=STARTED,
+        commands=shell.Typed.now(),
     )
     showing = Progress(sweep, data, visible=not options.quiet, log=log)
     with usage(options.debug), contextlib.closing(happening), contextlib.closing(showing) as progress:
@@ -213,7 +214,8 @@ def carried_out(
         try:
             return _followed(happening, progress, folder), folder
         except Interrupted as interrupted:
-            where = f"{folder.path}: {interrupted.where}continue with: {shell.continuing(folder.path)}"
+            continued = shell.Typed.now().continued(folder.path, isinstance(config, SweepConfig))
+            where = f"{folder.path}: {interrupted.where}continue with: {continued}"
             raise Interrupted(interrupted.number, where) from None
         finally:
             signals.held = False

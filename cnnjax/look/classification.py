@@ -62,10 +62,9 @@ def confusion(
       ValueError: if there are no examples, their number differs from the number of labels, or a label is not a
         class.
     """
-    from sklearn.metrics import confusion_matrix
-
     scores, labels = _checked(probabilities, labels)
-    return confusion_matrix(labels, scores.argmax(1), labels=np.arange(scores.shape[1]))
+    classes = scores.shape[1]
+    return np.bincount(classes * labels + scores.argmax(1), minlength=classes**2).reshape(classes, classes)
 
 
 def per_class(probabilities: Float[np.ndarray, "examples classes"], labels: Int[np.ndarray, " examples"]) -> PerClass:
@@ -76,11 +75,10 @@ def per_class(probabilities: Float[np.ndarray, "examples classes"], labels: Int[
     >>> look.per_class(np.array([[0.9, 0.1], [0.8, 0.2], [0.3, 0.7]]), np.array([0, 1, 1])).precision
     array([0.5, 1. ])
     """
-    from sklearn.metrics import precision_recall_fscore_support
-
-    scores, labels = _checked(probabilities, labels)
-    classes = np.arange(scores.shape[1])
-    return PerClass(*precision_recall_fscore_support(labels, scores.argmax(1), labels=classes, zero_division=np.nan))
+    counts = confusion(probabilities, labels)
+    right, support, predicted = counts.diagonal(), counts.sum(1), counts.sum(0)
+    with np.errstate(invalid="ignore"):
+        return PerClass(right / predicted, right / support, 2 * right / (support + predicted), support)
 
 
 def calibration(

@@ -5,6 +5,7 @@ A page is a single file: it opens offline, adapts to phones, print and dark mode
 
 import base64
 import io
+import json
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
@@ -75,7 +76,8 @@ def _environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    found.filters |= {"embedded": embedded, "paragraphs": _paragraphs}
+    found.filters |= {"embedded": embedded, "paragraphs": _paragraphs, "json": _json}
+    found.globals["file"] = _file
     return found
 
 
@@ -107,3 +109,12 @@ def _contents(picture: Any) -> bytes:
 
 def _paragraphs(text: str) -> list[str]:
     return [part.strip() for part in text.split("\n\n") if part.strip()]
+
+
+def _json(value: Any) -> str:
+    """Formats a value as JSON that cannot end the element that contains it."""
+    return json.dumps(value, separators=(",", ":"), allow_nan=False).replace("<", "\\u003c")
+
+
+def _file(name: str) -> str:
+    return (Path(__file__).parent / name).read_text(encoding="utf-8")

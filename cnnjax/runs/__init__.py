@@ -9,7 +9,6 @@ from cnnjax.runs.checkpoints import load as load
 from cnnjax.runs.clock import Clock as Clock
 from cnnjax.runs.difference import diff as diff
 from cnnjax.runs.entry import as_resumed as as_resumed
-from cnnjax.runs.entry import as_sweep as as_sweep
 from cnnjax.runs.entry import check as check
 from cnnjax.runs.entry import events as events
 from cnnjax.runs.entry import fit as fit
@@ -26,8 +25,13 @@ from cnnjax.runs.events import Resumed as Resumed
 from cnnjax.runs.events import Saved as Saved
 from cnnjax.runs.events import Within as Within
 from cnnjax.runs.extend import with_more_seeds as with_more_seeds
+from cnnjax.runs.findings import Calls as Calls
+from cnnjax.runs.findings import Commands as Commands
+from cnnjax.runs.findings import Finding as Finding
+from cnnjax.runs.findings import findings as findings
 from cnnjax.runs.progress import Progress as Progress
 from cnnjax.runs.progress import waiting as waiting
+from cnnjax.runs.recorded import recorded as recorded
 from cnnjax.runs.records import FORMAT as FORMAT
 from cnnjax.runs.records import RecordError as RecordError
 from cnnjax.runs.records import Row as Row
@@ -43,6 +47,8 @@ from cnnjax.runs.records import read_metrics as read_metrics
 from cnnjax.runs.records import read_record as read_record
 from cnnjax.runs.records import result_of as result_of
 from cnnjax.runs.records import trial_rows as trial_rows
+from cnnjax.runs.report import write_report as write_report
+from cnnjax.runs.resume import as_sweep as as_sweep
 from cnnjax.runs.resume import configuration_of as configuration_of
 from cnnjax.runs.runner import run as run
 from cnnjax.runs.store import InMemory as InMemory

@@ -17,7 +17,9 @@ from cnnjax.runs.clock import Clock
 from cnnjax.runs.events import Event, Finished, Noted, Opened
 from cnnjax.runs.extend import check_shards, extendable, with_more_seeds
 from cnnjax.runs.extend import extend as extended
+from cnnjax.runs.findings import Calls, Commands
 from cnnjax.runs.progress import Progress, waiting
+from cnnjax.runs.resume import as_sweep
 from cnnjax.runs.runner import Stop, run
 from cnnjax.runs.store import InMemory, RunFolder, Store
 from cnnjax.runs.summary import summarize_run, write_tensorboard
@@ -28,11 +30,6 @@ from cnnjax.sweeps import Stage
 Config = TrainConfig | SweepConfig
 Show = Callable[[Event], None]
 _Execution = TypeVar("_Execution", bound=Execution)
-
-
-def as_sweep(config: Config) -> SweepConfig:
-    """Converts a single run to a sweep of one trial."""
-    return config if isinstance(config, SweepConfig) else SweepConfig(config, axes=(), seeds=1)
 
 
 def as_resumed(execution: _Execution, store: Store | Path) -> _Execution:
@@ -55,6 +52,7 @@ def events(
     tensorboard: bool = False,
     stop: Stop = lambda: False,
     started: float | None = None,
+    commands: Commands = Calls(),  # noqa: B008 - without state
 ) -> Generator[Event, None, None]:
     """Runs a configuration, from the first checks to the summary, and yields the events of `run`.
 
@@ -71,6 +69,7 @@ def events(
       tensorboard: whether to write a TensorBoard run for each trial to the run folder.
       stop: see `run`.
       started: the value of `time.perf_counter()` at the start of the process, for `summary.json`.
+      commands: the commands that follow the run, for its report.
 
     Raises:
       ValueError: if the configuration cannot be run, or a resumed run differs from its records.
@@ -93,7 +92,8 @@ def events(
             if isinstance(event, Finished) and isinstance(store, RunFolder) and not start.complete:
                 if tensorboard:
                     write_tensorboard(store, event.swept)
-                summarize_run(store, config, event.swept, data, clock.seconds())
+                notes = summarize_run(store, config, event.swept, data, clock.seconds(), commands)
+                yield from map(Noted, notes)
             yield event
 
 

@@ -91,6 +91,11 @@ def lines_up_to(epochs: Mapping[int, int], lines: Iterable[Row], name: str) -> l
     return rows
 
 
+def as_sweep(config: TrainConfig | SweepConfig) -> SweepConfig:
+    """Converts a single run to a sweep of one trial."""
+    return config if isinstance(config, SweepConfig) else SweepConfig(config, axes=(), seeds=1)
+
+
 def configuration_of(folder: Path, classes: Iterable[Any] = ()) -> TrainConfig | SweepConfig:
     """Reads the configuration of a run folder.
 

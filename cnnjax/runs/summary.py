@@ -11,7 +11,9 @@ from cnnjax.data import Dataset
 from cnnjax.descriptions import describe
 from cnnjax.planning import describe_plan
 from cnnjax.runs.extend import save_end
+from cnnjax.runs.findings import Commands
 from cnnjax.runs.records import read_record
+from cnnjax.runs.report import write_report
 from cnnjax.runs.store import RunFolder
 from cnnjax.runs.swept import Swept
 from cnnjax.sweeps import Program, Trial, assembled, edges, effects, margin_of, summarize, variance_shares
@@ -19,9 +21,16 @@ from cnnjax.training import Lanes
 
 
 def summarize_run(
-    folder: RunFolder, config: TrainConfig | SweepConfig, swept: Swept, data: Dataset, seconds: Mapping[str, float]
-) -> None:
+    folder: RunFolder,
+    config: TrainConfig | SweepConfig,
+    swept: Swept,
+    data: Dataset,
+    seconds: Mapping[str, float],
+    commands: Commands,
+) -> list[str]:
     """Writes the results of a run; `summary.json` comes last and marks the run as complete.
+
+    A report that cannot be drawn costs no results: the run is complete without it.
 
     Args:
       folder: the run folder.
@@ -29,6 +38,10 @@ def summarize_run(
       swept: the results.
       data: the data.
       seconds: the seconds that each part of the run took.
+      commands: the commands that follow the run.
+
+    Returns:
+      Messages to show.
     """
     if isinstance(config, TrainConfig):
         _draw(folder, config, swept)
@@ -40,7 +53,15 @@ def summarize_run(
         if first and not swept.config.shard:
             winner_folder(folder, first, swept, data)
         summary = _of_sweep(swept)
+    notes = []
+    try:
+        single = isinstance(config, TrainConfig)
+        write_report(folder.path, swept, single, commands, swept.trained, data, seconds)
+    except Exception as error:  # whatever it is, the results are more important
+        why = " ".join(f"{type(error).__name__}: {error}".split())
+        notes.append(f"{folder.path / 'report.html'} was not written ({why}); `cnnjax report {folder.path}` writes it")
     folder.write_json("summary.json", {**summary, "seconds": dict(seconds)})
+    return notes
 
 
 def _of_one(swept: Swept) -> dict[str, Any]:

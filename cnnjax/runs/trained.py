@@ -20,7 +20,7 @@ from cnnjax.planning import read_program
 from cnnjax.runs.checkpoints import CheckpointError
 from cnnjax.runs.printed import describe_inputs, printed
 from cnnjax.runs.records import Counts, RecordError, Row, read_metrics, read_record, replayed
-from cnnjax.runs.resume import configuration_of
+from cnnjax.runs.resume import as_sweep, configuration_of
 from cnnjax.runs.store import checkpoints_of
 from cnnjax.sweeps import Program, Result, Trial, digits, state_of, states_of
 from cnnjax.training import Task, TrainState, as_arrays, make_task
@@ -136,11 +136,11 @@ def load_run(folder: str | Path, trial: int | None = None, classes: Iterable[Any
     folder = Path(folder).expanduser()
     described, data, plan = (read_record(folder / f"{name}.json") for name in ("config", "data", "plan"))
     config = configuration_of(folder, classes)
-    planned = _valid(folder / "config.json", lambda: _planned(config, folder, data))
-    spec = _valid(folder / "data.json", lambda: read_spec(data))
+    planned = valid(folder / "config.json", lambda: planned_trials(config, folder, data))
+    spec = valid(folder / "data.json", lambda: read_spec(data))
     if trial is None:
         winner = folder / "trials.csv"
-        trial = _valid(winner, lambda: winner_of(winner)) if isinstance(config, SweepConfig) else 0
+        trial = valid(winner, lambda: winner_of(winner)) if isinstance(config, SweepConfig) else 0
     if trial is None:
         raise ValueError(
             f"trial: None: give a number: {folder} has no winner: it has not finished, or all trials diverged"
@@ -148,8 +148,8 @@ def load_run(folder: str | Path, trial: int | None = None, classes: Iterable[Any
     if trial not in planned:
         raise ValueError(f"trial: {trial!r}: must be a trial of {folder}, which has {min(planned)} to {max(planned)}")
     checkpoint = None
-    for place, program in reversed(_valid(folder / "plan.json", lambda: _places(plan, planned, trial))):
-        like = _valid(folder / "data.json", partial(state_of, program, spec))
+    for place, program in reversed(valid(folder / "plan.json", lambda: _places(plan, planned, trial))):
+        like = valid(folder / "data.json", partial(state_of, program, spec))
         numbers = [lane.number for lane in program.trials]
         store = checkpoints_of(folder, place, numbers, described, data, report=warnings.warn)
         if checkpoint := store.restore(like):
@@ -161,16 +161,17 @@ def load_run(folder: str | Path, trial: int | None = None, classes: Iterable[Any
     return trained(planned[trial].config, spec, state, rows)._replace(where=str(folder))
 
 
-def _valid(path: Path, read: Callable[[], Any]) -> Any:
+def valid(path: Path, read: Callable[[], Any]) -> Any:
+    """Returns what `read` does; raises RecordError if it fails because of what the file contains."""
     try:
         return read()
     except (ArithmeticError, AttributeError, LookupError, MemoryError, TypeError, ValueError, csv.Error) as error:
         raise RecordError(f"{path}: damaged: {type(error).__name__}: {error}") from None
 
 
-def _planned(config: TrainConfig | SweepConfig, folder: Path, data: Any) -> dict[int, Trial]:
+def planned_trials(config: TrainConfig | SweepConfig, folder: Path, data: Any) -> dict[int, Trial]:
     """Returns the trials of a run by number, as determined by its records."""
-    sweep = config if isinstance(config, SweepConfig) else SweepConfig(config, axes=(), seeds=1)
+    sweep = as_sweep(config)
     single = sweep.search not in SAMPLERS  # the first stage has them all
     stages = replayed(sweep, [] if single else read_metrics(folder / "metrics.jsonl"), Counts.recorded(data))
     return {trial.number: trial for stage in stages for trial in stage.trials}
