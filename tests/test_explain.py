@@ -173,8 +173,9 @@ def test_the_command_writes_a_page_and_its_pictures(tmp_path: Path) -> None:
     done = script("explain", cwd=tmp_path)
     *lines, file = done.stdout.splitlines()
     assert file == "explain-flower/index.html"
-    for number in ("28 x 28 x 6", "456 convolutional", "14,455,392 dense", "largest difference 0"):
-        assert any(number in line for line in lines)
+    shown = re.findall(r"^```text\n(.*?)^```", (ROOT / "docs" / "look.md").read_text(), re.DOTALL | re.MULTILINE)[-1]
+    assert lines[1:] == shown.splitlines()[1:-1]
+    assert float(lines[0].split()[-1]) < 1e-6
     path = tmp_path / file
     assert path.stat().st_size < 3_000_000
     page = Tags(path.read_text())
