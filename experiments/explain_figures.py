@@ -46,7 +46,8 @@ def gray(values: Gray, most: float = 1.0) -> Colors:
 def signed(values: Gray, limit: float | None = None) -> Colors:
     """Returns colors from blue (-limit) over white (0) to red; the default limit is the largest magnitude."""
     limit = max(float(np.abs(values).max()) if limit is None else limit, ROUNDING)
-    return _SIGNED(0.5 + 0.42 * values / limit)[..., :3]  # the ends of the color map are nearly black
+    colors = _SIGNED(0.5 + 0.42 * values / limit)[..., :3]  # the ends of the color map are nearly black
+    return np.minimum(colors / _SIGNED(0.5)[:3], 1)  # and its middle is not quite white
 
 
 def tinted(values: Gray, channel: int) -> Colors:

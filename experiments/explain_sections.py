@@ -177,9 +177,8 @@ def animation(slide: Sliding) -> bytes:
     images = [Image.fromarray(frame) for frame in frames]
     colors = Image.fromarray(np.concatenate(frames[:: len(frames) // 4])).quantize(255)
     palette = np.array(colors.getpalette()).reshape(-1, 3)
-    colors.putpalette(
-        np.where(palette.min(1, keepdims=True) > 249, 255, palette).ravel().tolist()
-    )  # the ground is white
+    palette[palette.min(1) > 240] = 255  # the ground stays white
+    colors.putpalette(palette.ravel().tolist())
     first, *rest = (image.quantize(palette=colors, dither=Image.Dither.NONE) for image in images)
     pauses = [8 * MILLISECONDS] * 4 + [MILLISECONDS] * (len(images) - 5) + [16 * MILLISECONDS]
     buffer = io.BytesIO()
