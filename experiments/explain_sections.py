@@ -134,7 +134,7 @@ def sliding(subject: Subject) -> Chapter:
     places = sorted({(0, 0), (0, 1), (row, column), (side - 1, side - 1)})
     patch, products = slide.at(row, column)
     strongest = (
-        f"The strongest response, {products.sum():.0f}, is in row {row + 1}, column {column + 1}: "
+        f"The strongest response, {figures.number(products.sum())}, is in row {row + 1}, column {column + 1}: "
         f"the patch is {text_of(patch)}, the products are {text_of(products)}."
     )
     what = (
@@ -158,7 +158,7 @@ def sliding(subject: Subject) -> Chapter:
         ),
         Shown(
             figures.steps(slide, places),
-            "Four steps",
+            "A few steps",
             f"Red is positive and blue is negative. {strongest}",
             f"{len(places)} positions of the filter, each with patch, filter, products, sum and map. {strongest}",
         ),
@@ -250,7 +250,8 @@ def volumes(subject: Subject) -> Chapter:
             f"parameters; with three groups each filter is connected to one channel, with {grouped}.",
         ),
     ]
-    return Chapter(Section("A filter spans all channels", text, shown))
+    line = f"{' x '.join(map(str, subject.image.shape))} with {FILTERS} filters of {WINDOW} x {WINDOW} x 3: {shape}"
+    return Chapter(Section("A filter spans all channels", text, shown), [line])
 
 
 def convolution(groups: int = 1) -> tuple[nnx.Conv, tuple[int, ...]]:
@@ -505,7 +506,8 @@ def filters(subject: Subject, found: Learned) -> Chapter:
     shown = Shown(
         figures.filters(parts),
         "Filters made by hand, and learned filters",
-        "Each filter with its map of your image, which is scaled to mean 0 and standard deviation 1 first.",
+        "Each filter with its map of the image, which is scaled to mean 0 and standard deviation 1 first."
+        + (" Learned filters have three channels and are shown in color; zero is gray." if channels == 3 else ""),
         "Sobel and Prewitt filters with their maps of the image, in which edges stand out; below, learned filters with "
         f"theirs. {said}",
     )
@@ -528,7 +530,6 @@ def parameters() -> Chapter:
     """Compares the numbers of parameters and of multiplications."""
     full, local, shared = layer_costs()
     sparse = full.multiplications / local.multiplications
-    shape = f"{SIDE} x {SIDE} x 3 with {FILTERS} filters of {WINDOW} x {WINDOW} x 3"
     output = convolution()[1]
     text = (
         f"All three layers turn {SIDE} x {SIDE} x 3 numbers into {' x '.join(map(str, output))}. A dense layer has a "
@@ -551,7 +552,6 @@ def parameters() -> Chapter:
         f"Connections of the three kinds of layers, and bars: {numbers}.",
     )
     lines = [
-        f"{shape}: {' x '.join(map(str, output))}",
         f"parameters: {shared.parameters:,} convolutional, {local.parameters:,} locally connected, "
         f"{full.parameters:,} dense",
         f"multiplications: {shared.multiplications:,}, {local.multiplications:,}, {full.multiplications:,}",

@@ -174,8 +174,8 @@ def test_the_command_writes_a_page_and_its_pictures(tmp_path: Path) -> None:
     *lines, file = done.stdout.splitlines()
     assert file == "explain-flower/index.html"
     shown = re.findall(r"^```text\n(.*?)^```", (ROOT / "docs" / "look.md").read_text(), re.DOTALL | re.MULTILINE)[-1]
-    assert lines[1:] == shown.splitlines()[1:-1]
-    assert float(lines[0].split()[-1]) < 1e-6
+    assert [line for line in lines if "shift" not in line] == [s for s in shown.splitlines()[:-1] if "shift" not in s]
+    assert float(lines[1].split()[-1]) < 1e-6
     path = tmp_path / file
     assert path.stat().st_size < 3_000_000
     page = Tags(path.read_text())
