@@ -456,24 +456,26 @@ PLACE = """name => {
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["curves", "dots"])
 def test_a_chart_says_its_values(name: str, swept: Path, opened: Callable[..., Any]) -> None:
+    from playwright.sync_api import expect
+
     page = opened(swept / "report.html")
     chart = page.locator(f"#{name}")
     chart.scroll_into_view_if_needed()
-    tip = page.locator(f"#{name} g[aria-label=tip]")
-    x, y = page.evaluate(PLACE, name)
-    page.mouse.move(x, y)
-    page.wait_for_function("name => document.querySelector(`#${name} g[aria-label=tip]`).textContent", arg=name)
-    for told in (tip, page.locator(f"#{name} + output")):
-        assert re.search(r"validation accuracy \(%\) [\d.]+", told.text_content())
+    tip, reading = page.locator(f"#{name} g[aria-label=tip]"), page.locator(f"#{name} + output")
+    chart.locator("svg").last.wait_for()
+    page.mouse.move(*page.evaluate(PLACE, name))
+    value = re.compile(r"validation accuracy \(%\) [\d.]+")
+    expect(tip).to_have_text(value)
+    expect(reading).to_have_text(value)
     page.mouse.move(0, 0)
+    expect(reading).to_have_text("")
     chart.focus()
     page.keyboard.press("ArrowRight")
-    page.wait_for_function("name => document.querySelector(`#${name} g[aria-label=tip]`).textContent", arg=name)
-    shown = page.locator(f"#{name} + output").text_content()
-    assert re.search(r"validation accuracy \(%\) [\d.]+, .*seed \d", shown)
-    assert re.search(r"validation accuracy \(%\) [\d.]+", tip.text_content())
+    expect(tip).to_have_text(value)
+    expect(reading).to_have_text(re.compile(value.pattern + r", .*seed \d"))
+    first = reading.text_content()
     page.keyboard.press("End")
-    assert page.locator(f"#{name} + output").text_content() != shown
+    expect(reading).not_to_have_text(first)
 
 
 @pytest.mark.slow
