@@ -15,7 +15,7 @@ from conftest import ROOT, script
 from PIL import Image
 
 from cnnjax import load, look
-from cnnjax.commands import arguments, diff, merge, predict, prepare
+from cnnjax.commands import arguments, diff, merge, predict, prepare, report
 from cnnjax.commands.parser import parse_words
 from cnnjax.descriptions import describe
 from cnnjax.presets import load_preset
@@ -34,6 +34,7 @@ FORMS = {
     "diff": diff.Arguments,
     "prepare": prepare.Arguments,
     "predict": predict.Arguments,
+    "report": report.Arguments,
 }
 SHARD = "$SLURM_ARRAY_TASK_ID/$SLURM_ARRAY_TASK_COUNT"
 COMMAND = re.compile(

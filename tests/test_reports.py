@@ -335,6 +335,7 @@ def browser() -> Iterator[Any]:
     path = os.environ.get("CNNJAX_BROWSER", next(filter(None, map(shutil.which, names)), None))
     if path is None:
         pytest.skip("no browser: install chromium, or name one in CNNJAX_BROWSER")
+    assert path, "CNNJAX_BROWSER is empty: .ci/run found no browser and could not install one"
     flags = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
     with sync_playwright() as playwright:
         found = playwright.chromium.launch(executable_path=path, args=flags)
