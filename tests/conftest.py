@@ -58,17 +58,18 @@ def small(digits: Dataset) -> Dataset:
 ROOT = Path(__file__).parents[1]
 
 
-def needs(name: str) -> Any:
-    """Returns a module, or the path of a program; where neither is installed, the test is skipped.
+def needs(*names: str) -> Any:
+    """Returns the first of some modules or programs that is installed: the module, or the path of the program.
 
-    With `CNNJAX_CI=1`, as `.ci/run` sets it, the test fails instead.
+    If none is, the test is skipped. With `CNNJAX_CI=1`, as `.ci/run` sets it, the test fails instead.
     """
-    try:
-        return importlib.import_module(name)
-    except ModuleNotFoundError:
-        if program := shutil.which(name):
-            return program
-    return (pytest.fail if os.environ.get("CNNJAX_CI") else pytest.skip)(f"{name} is not installed")
+    for name in names:
+        try:
+            return importlib.import_module(name)
+        except ModuleNotFoundError:
+            if program := shutil.which(name):
+                return program
+    (pytest.fail if os.environ.get("CNNJAX_CI") else pytest.skip)(f"{' or '.join(names)} is not installed")
 
 
 @functools.cache

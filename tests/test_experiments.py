@@ -61,6 +61,7 @@ def test_every_preset_trains(preset: str, tfds_dir: Path, tmp_path: Path) -> Non
         "plan.json",
         "metrics.jsonl",
         "summary.json",
+        "report.html",
         "figures",
         "command",
         "log.txt",

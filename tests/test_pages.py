@@ -15,7 +15,7 @@ from conftest import ROOT, script
 from PIL import Image
 
 from cnnjax import load, look
-from cnnjax.commands import arguments, diff, merge, predict, prepare, surface
+from cnnjax.commands import arguments, diff, merge, predict, prepare, report, surface
 from cnnjax.commands.parser import parse_words
 from cnnjax.descriptions import describe
 from cnnjax.presets import load_preset
@@ -35,6 +35,7 @@ FORMS = {
     "prepare": prepare.Arguments,
     "predict": predict.Arguments,
     "surface": surface.Arguments,
+    "report": report.Arguments,
 }
 SHARD = "$SLURM_ARRAY_TASK_ID/$SLURM_ARRAY_TASK_COUNT"
 COMMAND = re.compile(

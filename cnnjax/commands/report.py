@@ -15,13 +15,13 @@ from cnnjax.commands.parser import parse_words
 from cnnjax.commands.shell import Typed
 from cnnjax.config import TrainConfig
 from cnnjax.data import DataError, Dataset
-from cnnjax.presets import Preset, load_preset
+from cnnjax.presets import load_preset
 from cnnjax.runs import (
     Calls,
+    RecordError,
     configuration_of,
     describe_data,
     load_run,
-    plain,
     read_record,
     recorded,
     waiting,
@@ -51,12 +51,12 @@ def main(arguments: Arguments) -> None:
     with usage(arguments.debug):
         if not (folder / "config.json").is_file():
             raise ValueError(f"{folder}: is not a run folder")
-        preset = load_preset(str(folder), arguments.preset)
-    swept = recorded(folder, preset.classes)
-    data, missing = _data(arguments, preset)
+        classes = load_preset(str(arguments.preset)).classes if arguments.preset else ()
+    swept = recorded(folder, classes)
+    data, missing = _data(arguments)
     if missing:
         print(f"warning: {missing}", file=sys.stderr)
-    single = isinstance(configuration_of(folder, preset.classes), TrainConfig)
+    single = isinstance(configuration_of(folder, classes), TrainConfig)
     summary = read_record(folder / "summary.json") if (folder / "summary.json").is_file() else {}
     command = folder / "command"
     typed = command.read_text(encoding="utf-8", errors="surrogateescape").splitlines() if command.is_file() else []
@@ -66,7 +66,7 @@ def main(arguments: Arguments) -> None:
             swept,
             single,
             Typed.recorded(typed[-1]) if typed else Calls(),
-            partial(load_run, folder, classes=preset.classes),
+            partial(load_run, folder, classes=classes),
             data,
             summary.get("seconds"),
             missing,
@@ -74,15 +74,16 @@ def main(arguments: Arguments) -> None:
     )
 
 
-def _data(arguments: Arguments, preset: Preset) -> tuple[Dataset | None, str]:
+def _data(arguments: Arguments) -> tuple[Dataset | None, str]:
     """Returns the data of the run, or why its mistakes cannot be shown."""
     left_out = "the report does not show mistakes on the validation split"
     try:
+        preset = load_preset(str(arguments.run), arguments.preset)
         with waiting(f"loading {preset.train.data}"):
-            data = preset.dataset(preset.train.data, arguments.data_dir)
-    except DataError as error:
+            data = preset.dataset(data_dir=arguments.data_dir)
+    except (DataError, RecordError) as error:
         return None, f"{left_out}: {error}"
-    if plain(describe_data(data))["sha256"] != read_record(arguments.run / "data.json")["sha256"]:
+    if describe_data(data)["sha256"] != read_record(arguments.run / "data.json")["sha256"]:
         return None, f"{left_out}: {data.name} is not the data that the run was trained on"
     return data, ""
 

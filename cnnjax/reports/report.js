@@ -107,7 +107,7 @@
     const style = { background: "transparent", fontSize: "12px", overflow: "visible" };
     const size = { width, height, marginLeft: 56, marginRight: 20, marginBottom: 40, marginTop: 32, style };
     const made = make(size, [dot, tip]);
-    const chart = made.tagName === "svg" ? made : made.querySelector("svg:last-of-type");
+    const chart = made.tagName === "svg" ? made : made.querySelector(":scope > svg:last-of-type");
     made.setAttribute("aria-hidden", "true"); // the element has a name, and `output` says what the tip shows
     holder.replaceChildren(made);
     output.textContent = "";
@@ -255,16 +255,20 @@
       rows.forEach((row) => (row.hidden = !there.has(trials[number(row)])));
       points.forEach((row) => (row.hidden = !ranks.has(number(row))));
       find("count").textContent = `${ranks.size} of ${points.length} points, ${visible.length} of ${trials.length} trials`;
+    }
+
+    function changed() {
+      apply();
       again();
     }
-    search.addEventListener("input", apply);
-    for (const [, select] of chosen) select.addEventListener("change", apply);
+    search.addEventListener("input", changed);
+    for (const [, select] of chosen) select.addEventListener("change", changed);
     find("reset").addEventListener("click", () => {
       search.value = "";
       for (const [, select] of chosen) select.value = "";
-      apply();
+      changed();
     });
-    apply();
+    apply(); // the charts are drawn once their widths are known
   }
 
   start();

@@ -263,32 +263,26 @@ _KNOWN = {
 
 
 def _pictures(folder: Path) -> tuple[list[Shown], list[tuple[str, str]]]:
-    """Returns the pictures in `figures/`, and links to those for which a page has no room."""
-    pictures, links, size = list[Shown](), list[tuple[str, str]](), 0
+    """Returns the pictures in `figures/`, and links to those that are damaged or for which a page has no room."""
+    pictures, links, room, known = list[Shown](), list[tuple[str, str]](), BYTES, [*_KNOWN]
     files = [path for path in (folder / "figures").glob("*") if path.suffix in (".png", ".gif")]
-    known = [*_KNOWN]
     for path in sorted(files, key=lambda path: (known.index(path.stem) if path.stem in known else 99, path.name)):
         name = path.stem.replace("-", " ").replace("_", " ").capitalize()
         title, words = _KNOWN.get(path.stem, (name, f"The picture figures/{path.name}."))
-        if size + path.stat().st_size > BYTES:
+        content = path.read_bytes()
+        if len(content) <= room and content.startswith((b"\x89PNG", b"GIF8")):
+            room -= len(content)
+            pictures.append(Shown(content, title, words, words))
+        else:
             links.append((title, f"figures/{path.name}"))
-            continue
-        size += path.stat().st_size
-        pictures.append(Shown(path.read_bytes(), title, words, words))
     return pictures, links
 
 
 def _links(folder: Path) -> Iterator[tuple[str, str]]:
-    """Yields the other pages of a run and its winner."""
-    for name, title in (
-        ("figures/look.html", "What the network has learned"),
-        ("look.html", "What the network learned"),
-    ):
-        for place in (folder, folder / "winner"):
-            if (place / name).is_file():
-                yield title, (place / name).relative_to(folder).as_posix()
-    if (folder / "winner" / "report.html").is_file():
-        yield "Report of the winner's first trial", "winner/report.html"
+    """Yields the pages that `look` has written."""
+    for name in ("figures/look.html", "winner/figures/look.html"):
+        if (folder / name).is_file():
+            yield "What the network has learned", name
 
 
 def _mistakes(swept: Swept, network: Network, data: Dataset) -> tuple[reports.Mistakes | None, str]:
