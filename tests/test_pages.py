@@ -16,6 +16,7 @@ from PIL import Image
 
 from cnnjax import load, look
 from cnnjax.commands import arguments, diff, merge, predict, prepare
+from cnnjax.commands import look as look_command
 from cnnjax.commands.parser import parse_words
 from cnnjax.descriptions import describe
 from cnnjax.presets import load_preset
@@ -34,6 +35,7 @@ FORMS = {
     "diff": diff.Arguments,
     "prepare": prepare.Arguments,
     "predict": predict.Arguments,
+    "look": look_command.Arguments,
 }
 SHARD = "$SLURM_ARRAY_TASK_ID/$SLURM_ARRAY_TASK_COUNT"
 COMMAND = re.compile(
@@ -103,8 +105,9 @@ def test_every_option_of_a_page_exists(capsys: pytest.CaptureFixture[str]) -> No
     every = ["digits", "--optimizer", "sgd", "adamw", "--augment", "flip,shift", "--help"]
     with pytest.raises(SystemExit):
         arguments.parse("", every, several=True)
-    with pytest.raises(SystemExit):
-        parse_words(predict.Arguments, "", ["--help"])
+    for form in (predict.Arguments, look_command.Arguments):
+        with pytest.raises(SystemExit):
+            parse_words(form, "", ["--help"])
     known = set(re.findall(r"--[\w.-]+", capsys.readouterr().out))
     for page in PAGES:
         for span in code(page):
