@@ -15,7 +15,10 @@ import warnings
 from pathlib import Path
 
 MODULES = (
-    *(f"cnnjax.commands.{command}" for command in ("predict", "prepare", "surface", "sweep", "train")),
+    *(
+        f"cnnjax.commands.{command}"
+        for command in ("chapters", "look", "predict", "prepare", "surface", "sweep", "train")
+    ),
     *("matplotlib.backends.backend_agg", "matplotlib.figure", "orbax.checkpoint"),
     *("sklearn.datasets", "sklearn.model_selection"),
 )

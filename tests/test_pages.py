@@ -15,7 +15,12 @@ from conftest import ROOT, script
 from PIL import Image
 
 from cnnjax import load, look
+<<<<<<< HEAD
 from cnnjax.commands import arguments, diff, merge, predict, prepare, report, surface
+=======
+from cnnjax.commands import arguments, diff, merge, predict, prepare
+from cnnjax.commands import look as look_command
+>>>>>>> 1e50e1df2e947736a2f0fb541bf50da7bd8671a4
 from cnnjax.commands.parser import parse_words
 from cnnjax.descriptions import describe
 from cnnjax.presets import load_preset
@@ -34,8 +39,12 @@ FORMS = {
     "diff": diff.Arguments,
     "prepare": prepare.Arguments,
     "predict": predict.Arguments,
+<<<<<<< HEAD
     "surface": surface.Arguments,
     "report": report.Arguments,
+=======
+    "look": look_command.Arguments,
+>>>>>>> 1e50e1df2e947736a2f0fb541bf50da7bd8671a4
 }
 SHARD = "$SLURM_ARRAY_TASK_ID/$SLURM_ARRAY_TASK_COUNT"
 COMMAND = re.compile(
@@ -106,8 +115,9 @@ def test_every_option_of_a_page_exists(capsys: pytest.CaptureFixture[str]) -> No
     every = ["digits", "--optimizer", "sgd", "adamw", "--augment", "flip,shift", "--help"]
     with pytest.raises(SystemExit):
         arguments.parse("", every, several=True)
-    with pytest.raises(SystemExit):
-        parse_words(predict.Arguments, "", ["--help"])
+    for form in (predict.Arguments, look_command.Arguments):
+        with pytest.raises(SystemExit):
+            parse_words(form, "", ["--help"])
     known = set(re.findall(r"--[\w.-]+", capsys.readouterr().out))
     for page in PAGES:
         for span in code(page):

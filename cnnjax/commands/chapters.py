@@ -35,6 +35,8 @@ class Chapter(NamedTuple):
 
     title: str
     pictures: Sequence[Drawn] = ()
+    text: str = ""
+    """Above the pictures."""
     lines: Sequence[str] = ()
     """What the command prints."""
     facts: Any = None
@@ -79,9 +81,12 @@ def filters(subject: Subject) -> Chapter:
     values = ", ".join(f"{layer} {a:.3f} -> {b:.3f}" for layer, (a, b) in found.items())
     line = f"spectral smoothness of filters, before -> after training (white noise: {noise:g}): {values}"
     facts = {layer: {"before": a, "after": b} for layer, (a, b) in found.items()}
-    return Chapter(
-        "Filters", [Drawn("filters", figure, "First-layer filters", text, alt)], [line], {"smoothness": facts}
-    )
+    drawing = Drawn("filters", figure, "First-layer filters", text, alt)
+    return Chapter("Filters", [drawing], _sentence(line), [line], {"smoothness": facts})
+
+
+def _sentence(line: str) -> str:
+    return f"{line[:1].upper()}{line[1:]}." if line else ""
 
 
 def feature_maps(subject: Subject) -> Chapter:
@@ -157,7 +162,8 @@ def of_units(subject: Subject) -> Chapter:
         omitted.append(("inputs that maximize the outputs", "the output of the network is not that of a layer"))
     line, facts = _reached(subject, found)
     dead = _dead(subject)
-    return Chapter("Units", [*pictures, *dead], [line] if line else [], {"reached": facts}, omitted)
+    lines = [line] if line else []
+    return Chapter("Units", [*pictures, *dead], _sentence(line), lines, {"reached": facts}, omitted)
 
 
 def _reached(subject: Subject, found: dict[str, checks.Searched]) -> tuple[str, dict[str, Any]]:
@@ -296,11 +302,12 @@ def attributions(subject: Subject) -> Chapter:
     )
     alt = f"{rows} validation examples in rows, with attributions by {', '.join(used)}."
     lacking = [("Grad-CAM", NO_MAPS, "Grad-CAM"), ("occlusion", "the inputs have no spatial dimension", "occlusion")]
-    checked, line, facts = _randomization(subject, found, used)
+    checked, lines, facts = _randomization(subject, found, used)
     return Chapter(
         "Attributions",
         [Drawn("attributions", figure, "Attributions", text, alt), checked],
-        line,
+        "",
+        lines,
         {"randomization": facts},
         [(name, reason) for name, reason, method in lacking if method not in used],
     )
@@ -325,13 +332,12 @@ def _randomization(
         f"correlation is still above {checks.CRITERION:g} with all layers random: it then shows the input rather than "
         "what was learned."
     )
-    last = {name: values[-1] for name, values in result.correlations.items()}
-    values = ", ".join(f"{name} {value:.2f}" for name, value in last.items())
+    values = ", ".join(f"{name} {_written(numbers[-1])}" for name, numbers in result.correlations.items())
     lines = ["rank correlation with the attribution of the trained network, by the layer down to which all are random:"]
     width = max(map(len, result.correlations))
     lines += [f"  {' ' * width}  {'  '.join(result.layers)}"]
     for name, numbers in result.correlations.items():
-        cells = [f"{number:.2f}".rjust(len(layer)) for number, layer in zip(numbers, result.layers, strict=True)]
+        cells = [_written(number).rjust(len(layer)) for number, layer in zip(numbers, result.layers, strict=True)]
         lines.append(f"  {name.ljust(width)}  {'  '.join(cells)}")
     lines.append(f"methods that fail the check (above {checks.CRITERION:g} with all layers random): {failed}")
     facts = {**result._asdict(), "criterion": checks.CRITERION, "examples": examples}
@@ -340,6 +346,10 @@ def _randomization(
         lines,
         facts,
     )
+
+
+def _written(correlation: float) -> str:
+    return "undefined" if math.isnan(correlation) else f"{correlation:.2f}"
 
 
 # ------------------------------------------------------------------------- examples

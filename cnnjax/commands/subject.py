@@ -15,7 +15,7 @@ from cnnjax.data.dataset import cut
 from cnnjax.networks import Variables
 from cnnjax.options import choose, text
 from cnnjax.runs import Trained
-from cnnjax.training import init, make_task
+from cnnjax.training import begin, make_task
 
 BATCH = 250
 LAYERS, UNITS, ATTRIBUTED = 6, 8, 16
@@ -53,8 +53,8 @@ class Subject:
         task = make_task(trained.config, trained.spec)
         self.network = task.functions
         self.key = jax.random.key(seed)
-        begin = jax.jit(lambda key: init(task, key))(jax.random.key(trained.config.seed))
-        self.initial = Variables(begin.params, begin.stats)
+        started = begin(task, jax.random.key(trained.config.seed))
+        self.initial = Variables(started.params, started.stats)
         self.outline = look.outline(self.network, self.variables, self.spec.standardize(self.spec.example))
         self.valid = data.valid
         found = data.valid
