@@ -69,7 +69,8 @@ def needs(*names: str) -> Any:
         except ModuleNotFoundError:
             if program := shutil.which(name):
                 return program
-    (pytest.fail if os.environ.get("CNNJAX_CI") else pytest.skip)(f"{' or '.join(names)} is not installed")
+    missing = pytest.fail if os.environ.get("CNNJAX_CI") else pytest.skip
+    return missing(f"{' or '.join(names)} is not installed")
 
 
 @functools.cache

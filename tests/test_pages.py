@@ -15,12 +15,8 @@ from conftest import ROOT, script
 from PIL import Image
 
 from cnnjax import load, look
-<<<<<<< HEAD
 from cnnjax.commands import arguments, diff, merge, predict, prepare, report, surface
-=======
-from cnnjax.commands import arguments, diff, merge, predict, prepare
 from cnnjax.commands import look as look_command
->>>>>>> 1e50e1df2e947736a2f0fb541bf50da7bd8671a4
 from cnnjax.commands.parser import parse_words
 from cnnjax.descriptions import describe
 from cnnjax.presets import load_preset
@@ -39,12 +35,9 @@ FORMS = {
     "diff": diff.Arguments,
     "prepare": prepare.Arguments,
     "predict": predict.Arguments,
-<<<<<<< HEAD
     "surface": surface.Arguments,
     "report": report.Arguments,
-=======
     "look": look_command.Arguments,
->>>>>>> 1e50e1df2e947736a2f0fb541bf50da7bd8671a4
 }
 SHARD = "$SLURM_ARRAY_TASK_ID/$SLURM_ARRAY_TASK_COUNT"
 COMMAND = re.compile(
