@@ -84,7 +84,9 @@
     const shade = (t) => d3.interpolateViridis(dark() ? 0.3 + 0.7 * t : 0.85 * t);
     const title = { label: label(name), legend: true };
     if (numeric(different) && different.length > LIGHT.length) {
-      return [{ ...title, type: wide(different) ? "log" : "linear", interpolate: () => shade, ticks: 4 }, (value) => value];
+      const type = wide(different) ? "log" : "linear";
+      const ticks = type === "log" ? logTicks(different[0], different.at(-1)).filter((_, i, all) => i % Math.ceil(all.length / 4) === 0) : 4;
+      return [{ ...title, type, interpolate: shade, ticks, tickFormat: written }, (value) => value];
     }
     const ordered = numeric(different) && different.length > 2;
     const range = ordered ? different.map((_, i) => shade(i / (different.length - 1))) : colors();
@@ -149,7 +151,7 @@
 
   function epochs(width) { // the horizontal axis, with whole epochs
     const ticks = d3.ticks(data.epochs[0], data.epochs.at(-1), width / 80).filter(Number.isInteger);
-    return { label: "epoch", labelArrow: "none", labelAnchor: "center", ticks };
+    return { label: "epoch", labelArrow: "none", labelAnchor: "center", ticks, tickFormat: "d" };
   }
 
   function curves(holder) {
