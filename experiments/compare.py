@@ -28,8 +28,7 @@ from scipy.stats import t as student  # type: ignore[import-untyped]
 import cnnjax
 from cnnjax import Accuracy, Dataset, MLPConfig, Preset, Spec, Split, SweepConfig, TrainConfig, load_preset
 from cnnjax.commands import shell, terminal
-from cnnjax.commands.command_line import use_cores
-from cnnjax.commands.command_line import use_compilation_cache
+from cnnjax.commands.command_line import use_compilation_cache, use_cores
 from cnnjax.commands.errors import fail, reported, usage
 from cnnjax.commands.parser import parse_words
 from cnnjax.data.dataset import cut
@@ -289,7 +288,9 @@ def measured(
     states: dict[int, TrainState] = {}
     passes = max(1, contender.config.epochs // epochs)
     for config, seeds, part in draws(data, size, rows, contender.config, passes, arguments.seeds):
-        swept = cnnjax.sweep(SweepConfig(config, axes, seeds=seeds), part, pack="shapes")
+        short = seeds == 1 and jax.default_backend() == "cpu"  # choosing by measurement would not pay
+        lanes = f"1:{min(jax.device_count(), len(arguments.rates) or 1)}" if short else "auto"
+        swept = cnnjax.sweep(SweepConfig(config, axes, seeds=seeds), part, pack="shapes", lanes=lanes)
         found = swept.states.of(result.trial.number for result in swept.results)
         for result in swept.results:
             trial = result.trial
