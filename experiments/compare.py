@@ -28,13 +28,12 @@ from scipy.stats import t as student  # type: ignore[import-untyped]
 import cnnjax
 from cnnjax import Accuracy, Dataset, MLPConfig, Preset, Spec, Split, SweepConfig, TrainConfig, load_preset
 from cnnjax.commands import shell, terminal
-from cnnjax.commands.command_line import use_cores
-from cnnjax.commands.command_line import use_compilation_cache
+from cnnjax.commands.command_line import use_compilation_cache, use_cores
 from cnnjax.commands.errors import fail, reported, usage
 from cnnjax.commands.parser import parse_words
 from cnnjax.data.dataset import cut
 from cnnjax.descriptions import describe
-from cnnjax.options import has, kinds, options, with_values
+from cnnjax.options import has, kinds
 from cnnjax.pictures.drawing import STYLES, headline, legend, paper, series
 from cnnjax.pictures.scale import Quantity, Scale
 from cnnjax.planning.timing import step_seconds
@@ -48,13 +47,12 @@ from cnnjax.sweeps import (
     Result,
     Trial,
     compile_program,
-    digits,
     measure_test_of,
     rank,
     shown,
     summarize,
 )
-from cnnjax.training import Lanes, TrainState, make_task
+from cnnjax.training import Lanes, TrainState, make_task, validate
 
 SIZES = (100, 1000)
 RATES = (0.3, 1, 3)  # times that of the preset
@@ -107,7 +105,7 @@ class Contender(NamedTuple):
 
     name: str
     config: TrainConfig
-    count: Count
+    needs: Count
     seconds: float
     """Seconds of a training step, measured side by side with the other networks."""
 
@@ -183,7 +181,7 @@ def contenders(train: TrainConfig, data: Dataset, seconds: Sequence[float] = ())
       data: the data set.
       seconds: the seconds of a step of the first three networks; by default they are measured.
     """
-    common = {name: getattr(train.network, name, None) for name in kinds(MLPConfig) if name != "hidden"}
+    common: dict[str, Any] = {name: getattr(train.network, name, None) for name in kinds(MLPConfig) if name != "hidden"}
     common = {name: value for name, value in common.items() if value is not None}
 
     def perceptron(hidden: int) -> TrainConfig:
@@ -289,7 +287,9 @@ def measured(
     states: dict[int, TrainState] = {}
     passes = max(1, contender.config.epochs // epochs)
     for config, seeds, part in draws(data, size, rows, contender.config, passes, arguments.seeds):
-        swept = cnnjax.sweep(SweepConfig(config, axes, seeds=seeds), part, pack="shapes")
+        short = seeds == 1 and jax.default_backend() == "cpu"  # choosing by measurement would not pay
+        lanes = f"1:{min(jax.device_count(), len(arguments.rates) or 1)}" if short else "auto"
+        swept = cnnjax.sweep(SweepConfig(config, axes, seeds=seeds), part, pack="shapes", lanes=lanes)
         found = swept.states.of(result.trial.number for result in swept.results)
         for result in swept.results:
             trial = result.trial
@@ -372,7 +372,8 @@ class Compared(NamedTuple):
 
 def interval(found: Gap) -> str:
     """Formats a gap in percentage points, such as `1.50 [0.90, 2.10]`."""
-    return f"{100 * found.mean:.2f} [{100 * found.low:.2f}, {100 * found.high:.2f}]"
+    mean, low, high = (round(100 * value, 2) + 0.0 for value in found)  # no negative zero
+    return f"{mean:.2f} [{low:.2f}, {high:.2f}]"
 
 
 def verdict(compared: Compared, name: str) -> str:
@@ -382,7 +383,7 @@ def verdict(compared: Compared, name: str) -> str:
     better = "more accurate" if found.low > 0 else "less accurate" if found.high < 0 else "not clearly more accurate"
     seeds = len(compared.tested(size, name, 0))
     sentence = (
-        f"With {size:,} training examples and equal {name}, the network with convolution is {better}: the gap is "
+        f"With {size:,} training examples and equal {name.replace('time', 'training time')}, the network with convolution is {better}: the gap is "
         f"{interval(found)} percentage points (95 % interval, paired over {seeds} seeds)"
     )
     if not far:
@@ -479,6 +480,7 @@ def prepared(arguments: Arguments, preset: Preset, data: Dataset) -> tuple[Argum
         raise ValueError(f"epochs: {arguments.epochs}: must be at least 1")
     if arguments.seeds < 2:
         raise ValueError(f"seeds: {arguments.seeds}: must be at least 2, because one seed has no interval")
+    validate(make_task(train, data.spec), data)
     if not count(train, data.spec).convolutions:
         raise ValueError(
             f"network: {train.network.kind()}: has no convolution: use a preset of a network with one, such as digits"
@@ -532,10 +534,10 @@ def opened(arguments: Arguments, preset: Preset, settings: Mapping[str, Any]) ->
         raise ValueError("resume: give the --name of the comparison to continue")
     folder = arguments.runs_dir.expanduser() / name
     path = folder / "compare.json"
-    if folder.exists() and not (arguments.resume and path.is_file()):
+    if folder.exists() and not (arguments.resume and (path.is_file() or not any(folder.iterdir()))):
         raise ValueError(f"name: {folder} exists: choose another --name, or continue a comparison with --resume")
     if not path.is_file():
-        folder.mkdir(parents=True)
+        folder.mkdir(parents=True, exist_ok=True)
         return folder, {"settings": settings, "seconds": [], "cells": {}}
     record = json.loads(path.read_text())
     if changed := list(differences(record["settings"], settings)):
@@ -547,7 +549,7 @@ def described(network: Contender, first: Contender) -> str:
     """Formats what a network needs, and how well it matches the first."""
 
     def match(name: str) -> str:
-        own, other = (getattr(each.count, name) for each in (network, first))
+        own, other = (getattr(each.needs, name) for each in (network, first))
         equal = network is not first and network.name.replace("-", "_") == name
         return f"{own:,}" + (f" ({own / other - 1:+.1%})" if equal else "")
 
@@ -562,34 +564,42 @@ def described(network: Contender, first: Contender) -> str:
 
 def main(arguments: Arguments) -> None:
     """Trains and tests all networks, prints the table, and writes the results."""
-    with usage(arguments.debug):
-        preset = load_preset(arguments.preset)
-        with waiting(f"loading {preset.train.data}"):
-            data = preset.dataset(data_dir=arguments.data_dir)
-        arguments, train, sizes = prepared(arguments, preset, data)
-        settings: dict[str, Any] = {"preset": preset.name, "config": describe(train), "data": describe_data(data)}
-        settings |= {"code": preset.facts(train), "sizes": sizes, "shifts": list(arguments.shifts)}
-        settings |= {"seeds": arguments.seeds, "rates": list(arguments.rates)}
-        folder, record = opened(arguments, preset, json.loads(json.dumps(plain(settings))))
+    preset = load_preset(arguments.preset)
+    with waiting(f"loading {preset.train.data}"):
+        data = preset.dataset(data_dir=arguments.data_dir)
+    arguments, train, sizes = prepared(arguments, preset, data)
+    settings: dict[str, Any] = {"preset": preset.name, "config": describe(train), "data": describe_data(data)}
+    settings |= {"code": preset.facts(train), "sizes": sizes, "shifts": list(arguments.shifts)}
+    settings |= {"seeds": arguments.seeds, "rates": list(arguments.rates)}
+    folder, record = opened(arguments, preset, json.loads(json.dumps(plain(settings))))
+    try:
         with waiting("measuring the time of training steps"):
             networks = contenders(train, data, record["seconds"])
-    record["seconds"] = [network.seconds for network in networks[:3]]
-    print(f"{describe_inputs(data.name, data.spec)}, {len(data.train.labels):,} training examples")
-    print(f"{'network':<26}{'hidden':<8}{'parameters':<18}{'multiply-adds':<20}{'ms per step':<13}epochs")
-    for network in networks:
-        print(described(network, networks[0]))
-    compared = Compared(networks, sizes, arguments.shifts, record["cells"])
-    whole = len(data.train.labels)
-    rows = max(math.ceil(whole / 4), train.batch_size, *(size for size in sizes if size < whole))
+        compared = Compared(networks, sizes, arguments.shifts, record["cells"])
+        record["seconds"] = [network.seconds for network in networks[:3]]
+        print(f"{describe_inputs(data.name, data.spec)}, {len(data.train.labels):,} training examples")
+        print(f"{'network':<26}{'hidden':<8}{'parameters':<18}{'multiply-adds':<20}{'ms per step':<13}epochs")
+        for network in networks:
+            print(described(network, networks[0]))
+        finish(folder, compared, record, data, arguments)
+    except KeyboardInterrupt:
+        print(f"interrupted: {folder}: continue with: {shell.continuing(folder)}", file=sys.stderr)
+        raise SystemExit(130) from None
+    written(folder, compared, record, data.name)
+
+
+def finish(folder: Path, compared: Compared, record: dict[str, Any], data: Dataset, arguments: Arguments) -> None:
+    """Trains and tests the networks that are not in the record yet, and prints a line for each."""
     print(f"\n{header(compared)}", flush=True)
-    for size, network in itertools.product(sizes, networks):
-        cells = record["cells"].setdefault(str(size), {})
+    first, whole = compared.networks[0].config, len(data.train.labels)
+    rows = max(math.ceil(whole / 4), first.batch_size, *(size for size in compared.sizes if size < whole))
+    for size, network in itertools.product(compared.sizes, compared.networks):
+        cells = compared.cells.setdefault(str(size), {})
         if network.name not in cells:
             with waiting(f"training {network.label} on {size:,} examples", visible=sys.stderr.isatty()):
-                cells[network.name] = measured(network, data, size, rows, train.epochs, arguments)
+                cells[network.name] = measured(network, data, size, rows, first.epochs, arguments)
             save(folder / "compare.json", readable(plain(record)) + "\n")
         print(line(compared, size, network.name), flush=True)
-    written(folder, compared, record, data.name)
 
 
 def written(folder: Path, compared: Compared, record: dict[str, Any], name: str) -> None:
@@ -598,10 +608,11 @@ def written(folder: Path, compared: Compared, record: dict[str, Any], name: str)
     print()
     for sentence in sentences:
         print(sentence)
-    if ends := list(at_ends(compared, record["settings"]["rates"])):
-        print(f"The chosen rate is at an end of the grid for {', '.join(ends)}: more --rates may do better.")
+    if ends := at_ends(compared, record["settings"]["rates"]):
+        cases = len(compared.sizes) * len(compared.networks)
+        print(f"In {ends} of {cases} cases the chosen rate is at an end of the grid: other --rates may do better.")
     record["networks"] = [
-        {"name": each.name, "network": str(each.config.network), **each.count._asdict(), "epochs": each.config.epochs}
+        {"name": each.name, "network": str(each.config.network), **each.needs._asdict(), "epochs": each.config.epochs}
         for each in compared.networks
     ]
     record |= {"gaps": list(compared.gaps()), "verdict": sentences}
@@ -613,15 +624,15 @@ def written(folder: Path, compared: Compared, record: dict[str, Any], name: str)
         writer.writerows(rows)
     figure = picture(compared, f"{name}: with and without convolution", sentences[0])
     figure.savefig(folder / "compare.png")
+    shown = Shown(figure, "Accuracy and gaps", "The table of these values is in compare.csv.", " ".join(sentences))
+    write(folder / "compare.html", f"{name}: with and without convolution", "\n\n".join(sentences), [Section("Results", "", [shown])])
     print(folder / "compare.png")
 
 
-def at_ends(compared: Compared, rates: Sequence[float]) -> Iterator[str]:
-    """Yields the networks and sizes whose rate is the smallest or largest of the grid."""
-    for size, network in itertools.product(compared.sizes, compared.networks):
-        rate = compared.cells[str(size)][network.name]["rate"]
-        if len(rates) > 1 and rate in (min(rates), max(rates)):
-            yield f"{network.label} ({size:,} examples: {rate:g})"
+def at_ends(compared: Compared, rates: Sequence[float]) -> int:
+    """Returns how many of the chosen rates are the smallest or largest of the grid."""
+    chosen = [cell["rate"] for cells in compared.cells.values() for cell in cells.values()]
+    return sum(len(rates) > 1 and rate in (min(rates), max(rates)) for rate in chosen)
 
 
 def command() -> None:
@@ -631,7 +642,7 @@ def command() -> None:
     use_cores()
     if arguments.compilation_cache:
         use_compilation_cache()
-    with reported(arguments.debug):
+    with reported(arguments.debug), usage(arguments.debug):
         main(arguments)
 
 
