@@ -9,6 +9,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
+import jax
 import numpy as np
 
 from cnnjax.config import Range, SweepConfig
@@ -80,10 +81,13 @@ def _whole(row: Mapping[str, Any]) -> bool:
     counts = [row.get(name, "") for name in ("trial", "epoch", "step")]
     losses = [row.get(name, "") for name in ("train_loss", "valid_loss")]
     rest = [value for name, value in row.items() if name.startswith(("train_", "valid_"))]
+    averages = [value for name, value in row.items() if name.startswith("ema_valid_")]
+    best = row.get("best_epoch")
     return (
         all(type(count) is int for count in counts)
-        and len(rest) == 4
-        and all(mean is None or type(mean) in (int, float) for mean in losses + rest)
+        and (len(rest), len(averages)) in ((4, 0), (4, 2))
+        and (best is None or type(best) is int)
+        and all(mean is None or type(mean) in (int, float) for mean in losses + rest + averages)
     )
 
 
@@ -136,7 +140,7 @@ def epoch_rows(program: Program, progress: Progress) -> list[Row]:
     """Returns the lines of `metrics.jsonl` for an epoch, one per trial of a program; NaN if it has diverged."""
     train = np.asarray(progress.train.metric)[program.rows].tolist()
     name = program.config.metric.name
-    return [
+    rows = [
         {
             "trial": result.trial.number,
             "epoch": progress.epoch,
@@ -148,6 +152,13 @@ def epoch_rows(program: Program, progress: Progress) -> list[Row]:
         }
         for result, value in zip(results(program, progress), train, strict=True)
     ]
+    if progress.average is None:
+        return rows
+    with np.errstate(invalid="ignore"):  # a diverged trial has no examples
+        sums = jax.tree.map(lambda array: np.asarray(array)[program.rows].astype(float), progress.average)
+        averages = zip(sums.loss.tolist(), sums.metric.tolist(), strict=True)
+    names = "ema_valid_loss", f"ema_valid_{name}"
+    return [{**row, **dict(zip(names, pair, strict=True))} for row, pair in zip(rows, averages, strict=True)]
 
 
 class Counts(NamedTuple):
@@ -176,7 +187,7 @@ def result_of(trial: Trial, row: Mapping[str, Any], counts: Counts) -> Result:
     if has_diverged(row):
         status, epochs = "diverged", step // (counts.train // trial.config.batch_size)
     else:
-        status = "complete" if epochs == trial.config.epochs else "stopped"
+        status = "complete" if ended(row, trial) else "stopped"
     above = metric.above_chance(score, counts.classes, counts.valid)
     return Result(trial, status, step, epochs, train_loss, valid_loss, score, above)
 
@@ -193,6 +204,17 @@ def has_diverged(row: Mapping[str, Any] | None) -> bool:
     return row is not None and row["valid_loss"] is None
 
 
+def has_waited(row: Mapping[str, Any] | None, trial: Trial) -> bool:
+    """Returns whether a trial has stopped early because it ran out of patience, from its last line."""
+    patience, best = trial.config.patience, row.get("best_epoch") if row else None
+    return row is not None and patience is not None and best is not None and row["epoch"] - best >= patience
+
+
+def is_over(row: Mapping[str, Any] | None, trial: Trial) -> bool:
+    """Returns whether the state of a trial changes no more before its last epoch: it has diverged or stopped early."""
+    return has_diverged(row) or has_waited(row, trial)
+
+
 def replayed(sweep: SweepConfig, rows: Iterable[Mapping[str, Any]], counts: Counts) -> Iterator[Stage]:
     """Yields the stages of a sweep that its lines in `metrics.jsonl` determine; the last may be unfinished."""
     rows, last = list(rows), dict[int, Mapping[str, Any]]()
@@ -204,8 +226,8 @@ def replayed(sweep: SweepConfig, rows: Iterable[Mapping[str, Any]], counts: Coun
 
 
 def ended(row: Mapping[str, Any] | None, trial: Trial, until: int = 0) -> bool:
-    """Returns whether a trial has diverged or reached an epoch, by default its last one, from its last line."""
-    return row is not None and (has_diverged(row) or row["epoch"] == (until or trial.config.epochs))
+    """Returns whether a trial is over or has reached an epoch, by default its last one, from its last line."""
+    return row is not None and (is_over(row, trial) or row["epoch"] == (until or trial.config.epochs))
 
 
 def trial_rows(
@@ -215,6 +237,7 @@ def trial_rows(
     axes: Sequence[str] = (),
     rows: Iterable[Mapping[str, Any]] = (),
     parameters: Mapping[int, int] = MappingProxyType({}),
+    ema_tests: Mapping[int, tuple[float, float]] = MappingProxyType({}),
 ) -> list[dict[str, Any]]:
     """Returns the table of a sweep, with one row per trial: its values, its status and its metrics.
 
@@ -226,9 +249,11 @@ def trial_rows(
       rows: lines of `metrics.jsonl`. The last line of a trial has its training metric: the mean over the
         batches of the epoch, each evaluated with the parameters before its step.
       parameters: the number of trainable parameters by trial number.
+      ema_tests: as `tests`, for moving averages. They have columns if a trial has them.
     """
     nothing = (math.nan, math.nan)
     last = {row["trial"]: row for row in rows}
+    averaged = any(result.trial.config.ema is not None for result in results)
     return [
         {
             "trial": result.trial.number,
@@ -245,9 +270,21 @@ def trial_rows(
             f"valid_{metric.name}": result.valid_metric,
             "test_loss": tests.get(result.trial.number, nothing)[1],
             f"test_{metric.name}": tests.get(result.trial.number, nothing)[0],
+            **(_of_average(last.get(result.trial.number, {}), ema_tests, metric) if averaged else {}),
         }
         for result in results
     ]
+
+
+def _of_average(row: Mapping[str, Any], tests: Mapping[int, tuple[float, float]], metric: Metric) -> dict[str, Any]:
+    """Returns the columns of the moving average of a trial, from its last line."""
+    names = ("ema_valid_loss", f"ema_valid_{metric.name}")
+    score, loss = tests.get(row.get("trial", -1), (math.nan, math.nan))
+    return {
+        **{name: row.get(name, math.nan) for name in names},
+        "ema_test_loss": loss,
+        f"ema_test_{metric.name}": score,
+    }
 
 
 def differences(there: Any, here: Any, name: str = "", sides: tuple[str, str] = ("there", "here")) -> Iterator[str]:
