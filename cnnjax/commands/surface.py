@@ -114,7 +114,7 @@ def main(arguments: Arguments) -> None:
         trained = load_run(arguments.run, arguments.trial, preset.classes)
         program = _program(arguments, trained)
         with waiting(f"loading {trained.config.data}"):
-            data = preset.dataset(trained.config.data, arguments.data_dir)
+            data = preset.dataset(trained.config.data, arguments.data_dir, trained.config.loading)
         grid = (_random if arguments.directions == "random" else _trajectory)(arguments, trained, program, data)
     examples, total = data.valid, len(data.valid.labels)
     if arguments.examples < total:

@@ -27,6 +27,7 @@ from cnnjax.runs.events import Saved as Saved
 from cnnjax.runs.events import Within as Within
 from cnnjax.runs.extend import with_more_seeds as with_more_seeds
 from cnnjax.runs.progress import Progress as Progress
+from cnnjax.runs.progress import announce as announce
 from cnnjax.runs.progress import waiting as waiting
 from cnnjax.runs.records import FORMAT as FORMAT
 from cnnjax.runs.records import RecordError as RecordError
