@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from cnnjax.config import TrainConfig as TrainConfig
     from cnnjax.data import Batch as Batch
     from cnnjax.data import Dataset as Dataset
+    from cnnjax.data import Loading as Loading
     from cnnjax.data import Spec as Spec
     from cnnjax.data import Split as Split
     from cnnjax.data import load as load
@@ -77,7 +78,7 @@ _HOMES = {
     "cnnjax.augmentation": "Affine AlternatingFlip Augmentation ColorJitter Cutout CutMix Flip Jitter Mixup Scaling "
     "Shift TokenDropout WindowSlice",
     "cnnjax.config": "Range SweepConfig TrainConfig",
-    "cnnjax.data": "Batch Dataset Spec Split load",
+    "cnnjax.data": "Batch Dataset Loading Spec Split load",
     "cnnjax.losses": "CrossEntropy Loss SquaredError",
     "cnnjax.metrics": "Accuracy Metric",
     "cnnjax.networks": "CNN LeNet5 MLP ResNet "

@@ -91,7 +91,9 @@ def _parts_of_a_step(task: Task, example: Split) -> None:
     _called("metric", task.metric, (logits, stored), "logits, labels", one_each)
     if mixed := (batch.labels.shape, batch.labels.dtype) != (stored.shape, stored.dtype):
         _called("metric", task.metric, (logits, batch.labels), f"logits, {_MIXED}", one_each)
-    _called("loss", task.loss, (logits, batch.labels), f"logits, {_MIXED if mixed else 'labels'}", one_each)
+    weighted = _called("loss", task.loss, (task.spec,), "spec", lambda _: "", task.loss.on)
+    words = f"logits, {_MIXED if mixed else 'labels'}"
+    _called("loss", task.loss, (logits, batch.labels), words, one_each, weighted)
 
     def transformation(found: Any) -> str:
         return "" if hasattr(found, "init") and hasattr(found, "update") else "an optax.GradientTransformation"
