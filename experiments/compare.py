@@ -625,7 +625,12 @@ def written(folder: Path, compared: Compared, record: dict[str, Any], name: str)
     figure = picture(compared, f"{name}: with and without convolution", sentences[0])
     figure.savefig(folder / "compare.png")
     shown = Shown(figure, "Accuracy and gaps", "The table of these values is in compare.csv.", " ".join(sentences))
-    write(folder / "compare.html", f"{name}: with and without convolution", "\n\n".join(sentences), [Section("Results", "", [shown])])
+    write(
+        folder / "compare.html",
+        f"{name}: with and without convolution",
+        "\n\n".join(sentences),
+        [Section("Results", "", [shown])],
+    )
     print(folder / "compare.png")
 
 
