@@ -518,6 +518,7 @@ def test_a_chart_says_its_values(name: str, swept: Path, opened: Callable[..., A
 @pytest.mark.slow
 def test_axes_are_chosen(swept: Path, opened: Callable[..., Any]) -> None:
     page = opened(swept / "report.html")
+    page.locator("#dots svg").last.wait_for()
     assert page.locator("#dots g[aria-label=dot] circle").count() == 8  # four diverged
     page.select_option("#dot-x", "hidden")
     page.select_option("#dot-y", "train_loss")
