@@ -20,10 +20,16 @@ import cnnjax
 from cnnjax import SGD, Dataset, MLPConfig, SweepConfig, TrainConfig
 from cnnjax.commands import report
 from cnnjax.commands.shell import Typed
+from cnnjax.config import Range
+from cnnjax.data.cache import read_spec
 from cnnjax.reports import Section, Shown, Table, write
+from cnnjax.reports.page import as_json
 from cnnjax.reports.run import Column
-from cnnjax.runs import Event, Noted
+from cnnjax.runs import Calls, Event, Noted, Swept, result_of, write_report
+from cnnjax.runs.records import Counts
 from cnnjax.runs.report import BYTES
+from cnnjax.runs.swept import LastStates
+from cnnjax.sweeps import rank, trials
 
 NASTY = "<script>alert('&amp;')</script>"
 ONE = TrainConfig(MLPConfig(hidden=(8,)), SGD(learning_rate=0.1), data="digits", batch_size=32, epochs=3)
@@ -86,7 +92,7 @@ def nasty(digits: Dataset) -> Dataset:
 @pytest.fixture(scope="module")
 def swept(nasty: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("sweep") / "r"
-    cnnjax.sweep(SWEEP, nasty, store=folder, lanes="1:1", pack="shapes")
+    cnnjax.sweep(SWEEP, nasty, store=folder, lanes="1:1", pack="one")
     return folder
 
 
@@ -200,14 +206,14 @@ def test_the_data_of_the_run_are_missing_or_others(single: Path, tmp_path: Path,
 def test_a_run_in_progress_has_a_report_that_says_so(nasty: Dataset, tmp_path: Path) -> None:
     asked = iter([False] * 2)
     with pytest.raises(KeyboardInterrupt):
-        cnnjax.sweep(SWEEP, nasty, store=tmp_path / "r", lanes="1:1", pack="shapes", stop=lambda: next(asked, True))
+        cnnjax.sweep(SWEEP, nasty, store=tmp_path / "r", lanes="1:1", pack="one", stop=lambda: next(asked, True))
     assert not (tmp_path / "r" / "report.html").exists()
     report.main(report.Arguments(tmp_path / "r"))
     page = check_page(tmp_path / "r" / "report.html")
     assert "Not finished. This run has not finished, or is still in progress." in page.text
     assert f"cnnjax.sweep(config, store={str(tmp_path / 'r')!r}, resume=True)" in page.text
     assert not (tmp_path / "r" / "summary.json").exists()
-    cnnjax.sweep(SWEEP, nasty, store=tmp_path / "r", lanes="1:1", pack="shapes", resume=True)
+    cnnjax.sweep(SWEEP, nasty, store=tmp_path / "r", lanes="1:1", pack="one", resume=True)
     assert "Not finished" not in check_page(tmp_path / "r" / "report.html").text
 
 
@@ -230,6 +236,36 @@ def test_a_report_that_cannot_be_written_loses_no_results(single: Path, nasty: D
     before = json.loads((single / "summary.json").read_text())
     after = json.loads((folder / "summary.json").read_text())
     assert {**after, "seconds": 0} == {**before, "seconds": 0}
+
+
+def test_a_thousand_trials_of_many_epochs_stay_small(swept: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "r"
+    folder.mkdir()
+    for name in ("env.json", "data.json"):
+        shutil.copy(swept / name, folder)
+    data = json.loads((folder / "data.json").read_text())
+    axes = (("learning_rate", Range(1e-4, 1, log=True)), ("momentum", Range(0, 0.9)))
+    config = SweepConfig(replace(ONE, epochs=300), axes, points=1000, seeds=1)
+    every = trials(config)
+    names = ("train_loss", "train_accuracy", "valid_loss", "valid_accuracy")
+    values = np.random.default_rng(0).uniform(0.1, 1, (len(every), 300, len(names)))
+    rows = [
+        {
+            "trial": trial.number,
+            "epoch": epoch,
+            "step": 5 * epoch,
+            **dict(zip(names, values[i, epoch - 1].tolist(), strict=True)),
+        }
+        for i, trial in enumerate(every)
+        for epoch in range(1, 301)
+    ]
+    points = rank([result_of(trial, rows[300 * i + 299], Counts.recorded(data)) for i, trial in enumerate(every)])
+    spec = read_spec(data)
+    found = Swept(points, rows, LastStates((), lambda program: None, spec), {}, 0, config, spec)  # type: ignore[arg-type, return-value]
+    write_report(folder, found, False, Calls(), lambda trial: None)  # type: ignore[arg-type, return-value]
+    drawn = json.loads(check_page(folder / "report.html").data)
+    assert [drawn["epochs"][0], drawn["epochs"][-1]] == [1, 300]
+    assert len(drawn["rows"]) == 1000
 
 
 @pytest.mark.parametrize(
@@ -265,6 +301,12 @@ def test_values_are_written_by_the_kind_of_their_column() -> None:
     assert Column("", "", "number").write(None) == "-"
     assert Column("", "", "number").write("none") == "none"
     assert Table((), ()).rows == ()
+
+
+def test_data_cannot_end_their_element() -> None:
+    value = {"name": f"</script>{NASTY}"}
+    assert "<" not in as_json(value)
+    assert json.loads(as_json(value)) == value
 
 
 def test_a_page_of_sections_is_one_file(tmp_path: Path) -> None:
@@ -476,6 +518,7 @@ def test_a_chart_says_its_values(name: str, swept: Path, opened: Callable[..., A
 @pytest.mark.slow
 def test_axes_are_chosen(swept: Path, opened: Callable[..., Any]) -> None:
     page = opened(swept / "report.html")
+    page.locator("#dots svg").last.wait_for()
     assert page.locator("#dots g[aria-label=dot] circle").count() == 8  # four diverged
     page.select_option("#dot-x", "hidden")
     page.select_option("#dot-y", "train_loss")

@@ -76,7 +76,7 @@ def _environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    found.filters |= {"embedded": embedded, "paragraphs": _paragraphs, "json": _json}
+    found.filters |= {"embedded": embedded, "paragraphs": _paragraphs, "json": as_json}
     found.globals["file"] = _file
     return found
 
@@ -111,7 +111,7 @@ def _paragraphs(text: str) -> list[str]:
     return [part.strip() for part in text.split("\n\n") if part.strip()]
 
 
-def _json(value: Any) -> str:
+def as_json(value: Any) -> str:
     """Formats a value as JSON that cannot end the element that contains it."""
     return json.dumps(value, separators=(",", ":"), allow_nan=False).replace("<", "\\u003c")
 
