@@ -39,7 +39,10 @@ if TYPE_CHECKING:
     from cnnjax.optimizers import SGD as SGD
     from cnnjax.optimizers import Adam as Adam
     from cnnjax.optimizers import AdamW as AdamW
+    from cnnjax.optimizers import Lion as Lion
+    from cnnjax.optimizers import Muon as Muon
     from cnnjax.optimizers import Optimizer as Optimizer
+    from cnnjax.optimizers import RMSprop as RMSprop
     from cnnjax.options import config as config
     from cnnjax.options import number as number
     from cnnjax.options import part as part
@@ -53,6 +56,8 @@ if TYPE_CHECKING:
     from cnnjax.runs import sweep as sweep
     from cnnjax.schedules import Constant as Constant
     from cnnjax.schedules import Cosine as Cosine
+    from cnnjax.schedules import Linear as Linear
+    from cnnjax.schedules import OneCycle as OneCycle
     from cnnjax.schedules import Schedule as Schedule
     from cnnjax.schedules import Step as Step
     from cnnjax.training import make_task as make_task
@@ -66,11 +71,11 @@ _HOMES = {
     "cnnjax.networks": "CNN LeNet5 MLP ResNet "
     "CNNConfig LeNet5Config MLPConfig NetworkConfig ResNetConfig Dropout functional",
     "cnnjax.operations": "avg_pool conv_general_dilated max_pool",
-    "cnnjax.optimizers": "SGD Adam AdamW Optimizer",
+    "cnnjax.optimizers": "SGD Adam AdamW Lion Muon Optimizer RMSprop",
     "cnnjax.options": "config number part static",
     "cnnjax.presets": "Preset load_preset",
     "cnnjax.runs": "InMemory RunFolder fit load_run sweep",
-    "cnnjax.schedules": "Constant Cosine Schedule Step",
+    "cnnjax.schedules": "Constant Cosine Linear OneCycle Schedule Step",
     "cnnjax.training": "make_task",
 }
 __all__ = sorted(name for names in _HOMES.values() for name in names.split())

@@ -5,6 +5,7 @@ from typing import Any
 
 import jax
 import optax
+import optax.contrib
 from jax import Array
 
 from cnnjax.options import Config, config, number, part, static
@@ -89,3 +90,88 @@ class AdamW(Adam):
         decay = {"weight_decay": self.weight_decay, "mask": kernels}
         adamw = optax.adamw(rate(self, steps), self.b1, self.b2, self.eps, **decay)
         return optax.chain(*clipping(self.clip_norm), adamw)
+
+
+@config
+class Lion(Optimizer):
+    """The Lion optimizer: steps along the sign of a moving mean of gradients (Chen et al. 2023).
+
+    All parameters take steps of the same size, so the rate is lower than for Adam, by a factor of 3 to 10.
+    """
+
+    learning_rate: float = number(3e-4, "peak learning rate", least=0)
+    b1: float = number(0.9, "weight of the mean of gradients in a step", least=0, below=1)
+    b2: float = number(0.99, "decay of the mean of gradients", least=0, below=1)
+    weight_decay: float = number(1e-3, "decoupled weight decay of kernels, times the learning rate", least=0)
+    clip_norm: float | None = number(None, _CLIP, least=0)
+    schedule: Schedule = part(Cosine(), "schedule of the learning rate")
+
+    def __call__(self, steps: Any) -> optax.GradientTransformation:
+        decay = {"weight_decay": self.weight_decay, "mask": kernels}
+        return optax.chain(*clipping(self.clip_norm), optax.lion(rate(self, steps), self.b1, self.b2, **decay))
+
+
+@config
+class RMSprop(Optimizer):
+    """RMSprop: gradients divided by their root mean square (Tieleman and Hinton 2012), with momentum of the steps."""
+
+    word = "rmsprop"
+    learning_rate: float = number(0.001, "peak learning rate", least=0)
+    decay: float = number(0.9, "decay of the mean of squared gradients", least=0, below=1)
+    momentum: float = number(0.0, "decay rate of the momentum", least=0, below=1)
+    eps: float = number(1e-8, "constant added to the root mean square of gradients", least=1e-30)
+    clip_norm: float | None = number(None, _CLIP, least=0)
+    schedule: Schedule = part(Cosine(), "schedule of the learning rate")
+
+    def __call__(self, steps: Any) -> optax.GradientTransformation:
+        how = {"eps_in_sqrt": False, "momentum": self.momentum}
+        return optax.chain(*clipping(self.clip_norm), optax.rmsprop(rate(self, steps), self.decay, self.eps, **how))
+
+
+@config
+class Muon(Optimizer):
+    """The Muon optimizer: orthogonalized momentum for kernels (Jordan et al. 2024), Adam for all other parameters.
+
+    Kernels are the arrays named `kernel` of at least two dimensions, as those of convolutions and dense
+    layers. A kernel [*inputs, outputs] is one matrix: all dimensions but the last are joined. Its step,
+    an approximately orthogonal matrix, is multiplied by sqrt(max(1, outputs / inputs)). The two rates
+    follow the same schedule.
+    """
+
+    learning_rate: float = number(0.02, "peak learning rate of kernels", least=0)
+    momentum: float = number(0.95, "decay of the mean of gradients of kernels", least=0, below=1)
+    weight_decay: float = number(0.0, "decoupled weight decay of kernels, times the learning rate", least=0)
+    adam_learning_rate: float = number(0.001, "peak learning rate of all other parameters", least=0)
+    b1: float = number(0.9, "decay of Adam's mean of gradients", least=0, below=1)
+    b2: float = number(0.999, "decay of Adam's mean of squared gradients", least=0, below=1)
+    eps: float = number(1e-8, "constant added to norms and root mean squares", least=1e-30)
+    clip_norm: float | None = number(None, _CLIP, least=0)
+    nesterov: bool = static(True, "whether to use Nesterov momentum, for Adam as well")
+    iterations: int = static(5, "Newton-Schulz iterations of the orthogonalization", least=1)
+    schedule: Schedule = part(Cosine(), "schedule of both learning rates")
+
+    def __call__(self, steps: Any) -> optax.GradientTransformation:
+        muon = optax.contrib.muon(
+            rate(self, steps),
+            ns_steps=self.iterations,
+            beta=self.momentum,
+            eps=self.eps,
+            weight_decay=self.weight_decay,
+            nesterov=self.nesterov,
+            adam_b1=self.b1,
+            adam_b2=self.b2,
+            adam_learning_rate=lambda count: self.adam_learning_rate * self.schedule.factor(count, steps),
+            muon_weight_dimension_numbers=_as_matrices,
+        )
+        return optax.chain(*clipping(self.clip_norm), muon)
+
+
+def _as_matrices(params: Any) -> Any:
+    """Returns the input and output dimensions of each kernel, and None for every other parameter."""
+
+    def matrix(path: tuple[Any, ...], array: Array) -> optax.contrib.MuonDimensionNumbers | None:
+        if array.ndim < 2 or jax.tree_util.keystr(path[-1:], simple=True) != "kernel":
+            return None
+        return optax.contrib.MuonDimensionNumbers(tuple(range(array.ndim - 1)), array.ndim - 1)
+
+    return jax.tree.map_with_path(matrix, params)

@@ -3,7 +3,7 @@
 from typing import Any
 
 import jax.numpy as jnp
-from jax import Array
+from jax import Array, lax
 from jaxtyping import Float
 
 from cnnjax.options import Config, config, number
@@ -56,9 +56,45 @@ class Cosine(Schedule):
 
 
 @config
-class Step(Schedule):
-    """A step decay: 0.1 after half of the steps, 0.01 after three quarters (He et al. 2016, section 4.2)."""
+class Linear(Schedule):
+    """A linear decay from 1 to `final`."""
+
+    final: float = number(0.0, "fraction of the peak rate at the end", least=0, most=1)
 
     def shape(self, progress: Float[Array, ""]) -> Float[Array, ""]:
-        """Returns 1, 0.1 or 0.01."""
-        return jnp.where(progress < 0.5, 1.0, jnp.where(progress < 0.75, 0.1, 0.01))
+        """Returns `1 - (1 - final) * progress`."""
+        return 1 - (1 - self.final) * progress
+
+
+@config
+class OneCycle(Schedule):
+    """One cycle: a linear rise to the peak, a fall to the initial rate, and a fall to `final` (Smith 2018).
+
+    The momentum does not change. `warmup` would precede the cycle, and is not needed.
+    """
+
+    rise: float = number(0.3, "fraction of the steps after which the rate is at its peak", least=0, most=1)
+    fall: float = number(0.85, "fraction of the steps after which it is back at its initial value", least=0, most=1)
+    initial: float = number(0.04, "fraction of the peak rate at the beginning", least=0, most=1)
+    final: float = number(4e-6, "fraction of the peak rate at the end", least=0, most=1)
+
+    def shape(self, progress: Float[Array, ""]) -> Float[Array, ""]:
+        """Returns the linear interpolation of `initial`, 1, `initial` and `final` at 0, `rise`, `fall` and 1.
+
+        A `fall` before `rise` counts as `rise`.
+        """
+        ends = lax.cummax(jnp.asarray([0.0, self.rise, self.fall, 1.0]))
+        return jnp.interp(progress, ends, jnp.asarray([self.initial, 1.0, self.initial, self.final]))
+
+
+@config
+class Step(Schedule):
+    """A step decay: by default to 0.1 after half of the steps, and to 0.01 after three quarters (He et al. 2016)."""
+
+    first: float = number(0.5, "fraction of the steps after which the rate drops", least=0, most=1)
+    second: float = number(0.75, "fraction of the steps after which it drops again", least=0, most=1)
+    drop: float = number(0.1, "factor of the rate at each drop", least=0, most=1)
+
+    def shape(self, progress: Float[Array, ""]) -> Float[Array, ""]:
+        """Returns 1, `drop` or `drop ** 2`."""
+        return jnp.where(progress < self.first, 1.0, jnp.where(progress < self.second, self.drop, self.drop**2))

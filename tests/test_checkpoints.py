@@ -22,7 +22,12 @@ from cnnjax import (
     Constant,
     Cosine,
     Flip,
+    Linear,
+    Lion,
     MLPConfig,
+    Muon,
+    OneCycle,
+    RMSprop,
     Shift,
     SquaredError,
     Step,
@@ -315,6 +320,9 @@ MATRIX = {
     "squared error": replace(BASE, loss=SquaredError(label_smoothing=0.1)),
     "adam": replace(BASE, optimizer=Adam(clip_norm=1.0)),
     "adamw": replace(BASE, optimizer=AdamW()),
+    "lion": replace(BASE, optimizer=Lion(schedule=Linear())),
+    "rmsprop": replace(BASE, optimizer=RMSprop(momentum=0.5)),
+    "muon": replace(BASE, network=CNNConfig(filters=(4,)), optimizer=Muon(schedule=OneCycle())),
     "augmented": replace(BASE, augment=(Flip(), Shift())),
     "shared batch": replace(BASE, network=CNNConfig(filters=(4,), batch_norm=True), batch_size=64),
 }
@@ -347,7 +355,7 @@ def test_a_resumed_run_equals_the_uninterrupted(name: str, small: Dataset, tmp_p
         further = {step: copied(state) for step, state in going_on}
         assert len(further) >= 3
         assert all(same(state, every[step]) for step, state in further.items())
-    figure("stops of the resume matrix (11 kinds of run x 4) bit-identical to the last step", len(STOPS))
+    figure(f"stops of the resume matrix ({len(MATRIX)} kinds of run x 4) bit-identical to the last step", len(STOPS))
 
 
 def test_a_program_s_state_is_known_without_computing_it(small: Dataset) -> None:

@@ -31,12 +31,17 @@ from cnnjax import (
     CrossEntropy,
     Flip,
     LeNet5Config,
+    Linear,
+    Lion,
     Loss,
     MLPConfig,
+    Muon,
     NetworkConfig,
+    OneCycle,
     Optimizer,
     Range,
     ResNetConfig,
+    RMSprop,
     Schedule,
     Shift,
     SquaredError,
@@ -164,7 +169,7 @@ def test_the_annotation_decides() -> None:
     }
     assert kinds(RandomErase) == {"p": "number", "norm": "static", "inner": "parts"}
     value = Everything(0.5, several=(Flip(0.1),), maybe=Step(0.2), limit=0.3)
-    assert jax.tree.leaves(value) == [0.5, 0.3, 0.0, 0.2, 0.1, 0.1, 0.9, 0.0, 0.0]
+    assert jax.tree.leaves(value) == [0.5, 0.3, 0.0, 0.2, 0.5, 0.75, 0.1, 0.1, 0.1, 0.9, 0.0, 0.0]
     assert all(type(leaf) is float for leaf in jax.tree.leaves(TRAIN))
 
 
@@ -440,10 +445,14 @@ def test_a_class_has_a_word() -> None:
         SGD: "sgd",
         Adam: "adam",
         AdamW: "adamw",
+        Lion: "lion",
+        RMSprop: "rmsprop",
+        Muon: "muon",
         CrossEntropy: "cross-entropy",
         SquaredError: "squared-error",
         Cosine: "cosine",
         Step: "step",
+        OneCycle: "one-cycle",
         Constant: "constant",
         Accuracy: "accuracy",
         Flip: "flip",
@@ -592,7 +601,12 @@ class Draws:
         return self.random.choice(["relu", "tanh", "gelu", leaky, Shapes.bent])
 
     def schedule(self) -> Schedule:
-        return self.random.choice([Constant, Cosine, Step])(self.number())
+        return self.random.choice([
+            *(kind(self.number()) for kind in (Constant, Cosine)),
+            Linear(self.number(), self.number()),
+            OneCycle(*(self.number() for _ in range(5))),
+            Step(*(self.number() for _ in range(4))),
+        ])  # fmt: skip
 
     def optimizer(self) -> Optimizer:
         rest = {"schedule": self.schedule(), "clip_norm": self.maybe(self.number(0, 9))}
@@ -601,6 +615,9 @@ class Draws:
             SGD(self.number(0, 3), self.number(), self.number(), nesterov=self.random.random() < 0.5, **rest),
             Adam(**adam),
             AdamW(**adam, weight_decay=self.number()),
+            Lion(self.number(0, 3), self.number(), weight_decay=self.number(), **rest),
+            RMSprop(self.number(0, 3), self.number(), self.number(), **rest),
+            Muon(self.number(0, 3), self.number(), iterations=self.random.randint(1, 9), **rest),
         ])  # fmt: skip
 
     def network(self, depth: int = 0) -> NetworkConfig:
@@ -686,7 +703,7 @@ def test_what_was_written_is_read_with_the_same_structure(seed: int) -> None:
             sweep = draws.sweep()
             assert configuration(written(sweep), OWN) == sweep
         seen |= {type(value.network), type(value.optimizer), type(value.loss), type(value.optimizer.schedule)}
-    assert len(seen) == 5 + 3 + 3 + 3
+    assert len(seen) == 5 + 6 + 3 + 5
 
 
 def test_an_own_class_that_is_not_given_is_named() -> None:

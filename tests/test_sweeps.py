@@ -15,10 +15,16 @@ from cnnjax import (
     CNNConfig,
     CrossEntropy,
     Flip,
+    Linear,
+    Lion,
     MLPConfig,
+    Muon,
     NetworkConfig,
+    OneCycle,
     Optimizer,
+    RMSprop,
     Shift,
+    Step,
     SweepConfig,
     TrainConfig,
     training,
@@ -171,6 +177,44 @@ def test_a_lane_of_any_numbers_is_the_single_run_to_the_bit(
 ) -> None:
     """Where lanes run one after the other: parameters, statistics, optimizer and metrics."""
     [program] = plan(every_number(OPTIMIZERS[optimizer], NETWORKS[network]), lanes)
+    together = last(program, small)
+    ends = [alone(trial, small) for trial in program.trials]
+    for row, single in enumerate(ends):
+        assert bit_equal(lane(together[2:], row), single[2:]) == []
+    assert bit_equal(ends[0].state.params, ends[1].state.params)
+
+
+OTHERS: dict[str, tuple[Optimizer, dict[str, tuple[float, ...]]]] = {
+    "lion": (Lion(), {"b1": (0.9, 0.8), "b2": (0.99, 0.9), "weight_decay": (0.01, 0.0)}),
+    "rmsprop": (RMSprop(), {"decay": (0.9, 0.8), "momentum": (0.0, 0.9), "eps": (1e-8, 1e-3)}),
+    "muon": (
+        Muon(),
+        {
+            "optimizer.momentum": (0.95, 0.8),
+            "weight_decay": (0.0, 0.01),
+            "adam_learning_rate": (0.001, 0.1),
+            "eps": (1e-8, 1e-6),
+        },
+    ),
+    "linear": (SGD(schedule=Linear()), {"final": (0.0, 0.5), "warmup": (0.0, 0.2)}),
+    "one-cycle": (
+        SGD(schedule=OneCycle()),
+        {"rise": (0.3, 0.2), "fall": (0.85, 0.7), "initial": (0.04, 0.1), "final": (0.0, 0.01)},
+    ),
+    "step": (SGD(schedule=Step()), {"first": (0.5, 0.2), "second": (0.75, 0.5), "drop": (0.1, 0.5)}),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("lanes", [Lanes(1, 1), Lanes(1, 2)], ids=str)
+@pytest.mark.parametrize("name", OTHERS)
+def test_a_lane_of_any_optimizer_or_schedule_is_the_single_run_to_the_bit(
+    small: Dataset, name: str, lanes: Lanes
+) -> None:
+    optimizer, axes = OTHERS[name]
+    axes = {"learning_rate": (0.01, 0.003), **axes}
+    base = TrainConfig(CNNConfig(filters=(4,), batch_norm=True), optimizer, batch_size=32, epochs=2)
+    [program] = plan(trials(SweepConfig(base, tuple(axes.items()), 1, zipped=(tuple(axes),))), lanes)
     together = last(program, small)
     ends = [alone(trial, small) for trial in program.trials]
     for row, single in enumerate(ends):

@@ -24,11 +24,16 @@ from cnnjax import (
     Cosine,
     CrossEntropy,
     Flip,
+    Linear,
+    Lion,
     Loss,
     Metric,
     MLPConfig,
+    Muon,
     NetworkConfig,
+    OneCycle,
     Optimizer,
+    RMSprop,
     Schedule,
     Shift,
     SquaredError,
@@ -135,7 +140,20 @@ def test_unit_schedules() -> None:
     at = jnp.asarray([0.0, 0.49, 0.5, 0.75, 1.0])
     np.testing.assert_allclose(Constant().shape(at), np.ones(5))
     np.testing.assert_allclose(Step().shape(at), [1, 1, 0.1, 0.01, 0.01])
+    np.testing.assert_allclose(Step(first=0.2, second=0.5, drop=0.5).shape(at), [1, 0.5, 0.25, 0.25, 0.25])
+    np.testing.assert_allclose(Step(first=0.5, second=0.2).shape(at), [1, 1, 0.01, 0.01, 0.01], rtol=1e-6)
     np.testing.assert_allclose(Cosine().shape(at)[jnp.asarray([0, 2, 4])], [1, 0.5, 0], atol=1e-6)
+    np.testing.assert_allclose(Linear().shape(at), 1 - at)
+    np.testing.assert_allclose(Linear(final=0.2).shape(at)[jnp.asarray([0, 2, 4])], [1, 0.6, 0.2], rtol=1e-6)
+
+
+def test_one_cycle_is_optax_s_with_traced_numbers() -> None:
+    cycle = OneCycle(rise=0.2, fall=0.7, initial=0.1, final=0.001)
+    expected = optax.linear_onecycle_schedule(100, 1.0, 0.2, 0.7, div_factor=10, final_div_factor=100)
+    count = jnp.arange(100)
+    found = jax.jit(lambda cycle: jax.vmap(lambda count: cycle.factor(count, 100))(count))(cycle)
+    np.testing.assert_allclose(found, jax.vmap(expected)(count), rtol=1e-5)
+    assert np.isfinite(OneCycle(rise=1.0, fall=0.0).shape(count / 100)).all()
 
 
 def test_warmup_rises_then_the_schedule_begins() -> None:
@@ -207,8 +225,88 @@ def test_adamw_decays_kernels_only() -> None:
     close(traced(AdamW(rate, 0.8, 0.95, weight_decay=0.0), **changing), traced(Adam(rate, 0.8, 0.95), **changing))
 
 
+CHANGING = (1, -2, 0.5)
+
+
+def test_lion_by_hand_with_traced_numbers() -> None:
+    rate, b1, b2, decay = 0.1, 0.8, 0.95, 0.3
+    mean = {name: np.zeros(v.shape) for name, v in PARAMS.items()}
+    expected = dict(PARAMS)
+    for factor in CHANGING:
+        for name, g in GRADIENTS.items():
+            step = np.sign(b1 * mean[name] + (1 - b1) * factor * g) + decay * expected[name] * (name == "kernel")
+            expected[name] = expected[name] - rate * step
+            mean[name] = b2 * mean[name] + (1 - b2) * factor * g
+    close(traced(Lion(rate, b1, b2, decay, schedule=Constant()), factors=CHANGING), expected)
+
+
+def test_rmsprop_by_hand_with_traced_numbers() -> None:
+    rate, decay, momentum, eps = 0.1, 0.8, 0.5, 1e-3
+    square, trace = ({name: np.zeros(v.shape) for name, v in PARAMS.items()} for _ in range(2))
+    expected = dict(PARAMS)
+    for factor in CHANGING:
+        for name, g in GRADIENTS.items():
+            square[name] = decay * square[name] + (1 - decay) * (factor * g) ** 2
+            trace[name] = momentum * trace[name] + rate * factor * g / (np.sqrt(square[name]) + eps)
+            expected[name] = expected[name] - trace[name]
+    close(traced(RMSprop(rate, decay, momentum, eps, schedule=Constant()), factors=CHANGING), expected, rtol=1e-5)
+
+
+def orthogonalized(matrix: np.ndarray, iterations: int) -> np.ndarray:
+    """Newton-Schulz iterations on the singular values, which is what they do to a matrix."""
+    u, s, v = np.linalg.svd(matrix, full_matrices=False)
+    s = s / np.sqrt(np.sum(s**2))
+    for _ in range(iterations):
+        s = 3.4445 * s - 4.7750 * s**3 + 2.0315 * s**5
+    return (u * s) @ v
+
+
+@pytest.mark.parametrize("nesterov", [False, True])
+@pytest.mark.parametrize("shape", [(4, 3), (2, 3, 2, 20)], ids=["dense", "convolution"])
+def test_muon_by_hand_with_traced_numbers(shape: tuple[int, ...], nesterov: bool) -> None:
+    """A kernel is a matrix of inputs and outputs; biases, scales and arrays of other names are Adam's."""
+    rng = np.random.default_rng(0)
+    shapes = {"kernel": shape, "bias": (3,), "embedding": (4, 3)}
+    params = {name: jnp.asarray(rng.normal(size=shape), jnp.float32) for name, shape in shapes.items()}
+    gradients = [{name: rng.normal(size=shape) for name, shape in shapes.items()} for _ in CHANGING]
+    optimizer = Muon(0.1, 0.8, 0.3, 0.02, 0.7, 0.9, 1e-6, nesterov=nesterov, iterations=3, schedule=Constant())
+
+    @jax.jit
+    def found(optimizer: Muon) -> Any:
+        now, transformation = params, optimizer(3)
+        state = transformation.init(params)
+        for gradient in gradients:
+            updates, state = transformation.update(jax.tree.map(jnp.float32, gradient), state, now)
+            now = optax.apply_updates(now, updates)
+        return now
+
+    expected = {name: np.asarray(value, np.float64) for name, value in params.items()}
+    mean, square = ({name: np.zeros(shape) for name, shape in shapes.items()} for _ in range(2))
+    for t, gradient in enumerate(gradients, 1):
+        for name, g in gradient.items():
+            b = 0.8 if name == "kernel" else 0.7
+            mean[name] = b * mean[name] + (1 - b) * g
+            ahead = b * mean[name] / (1 - b ** (t + 1)) + (1 - b) * g / (1 - b**t)
+            direction = ahead if nesterov else mean[name] / (1 - b**t)
+            if name == "kernel":
+                matrix = direction.reshape(-1, shape[-1])
+                scale = np.sqrt(max(1, matrix.shape[1] / matrix.shape[0]))
+                step = scale * orthogonalized(matrix, 3).reshape(shape) + 0.3 * expected[name]
+                expected[name] = expected[name] - 0.1 * step
+            else:
+                square[name] = 0.9 * square[name] + 0.1 * g**2
+                expected[name] = expected[name] - 0.02 * direction / (np.sqrt(square[name] / (1 - 0.9**t)) + 1e-6)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), found(optimizer), expected)
+
+
 @pytest.mark.parametrize(
-    "optimizer", [SGD(0.1, schedule=Constant()), Adam(0.1, eps=0.1, schedule=Constant()), AdamW(0.1, eps=0.1)]
+    "optimizer",
+    [
+        SGD(0.1, schedule=Constant()),
+        Adam(0.1, eps=0.1, schedule=Constant()),
+        AdamW(0.1, eps=0.1),
+        RMSprop(0.1, eps=0.1),
+    ],
 )
 def test_gradients_are_clipped_by_their_global_norm(optimizer: Optimizer) -> None:
     """The norm of all arrays together is sqrt(0.5^2 + 0.5^2 + 1) = sqrt(1.5)."""

@@ -21,12 +21,12 @@ from jaxtyping import PyTree
 from cnnjax.data import Spec
 from cnnjax.networks import CNN, MLP, LeNet5, NetworkConfig, ResNet, cnn, resnet
 from cnnjax.networks.layers import ZERO_AT_ZERO, Activation, Pool
-from cnnjax.optimizers import SGD, Adam, AdamW, Optimizer
+from cnnjax.optimizers import SGD, Adam, AdamW, Lion, Optimizer, RMSprop
 
 # Exactly these classes, not their subclasses: tests/test_embedding.py shows that each keeps padding at zero.
 LAYERS = (nnx.Conv, nnx.Linear, nnx.LinearGeneral, nnx.BatchNorm, nnx.List, Activation, Pool)
 NETWORKS = (CNN, LeNet5, MLP, ResNet, cnn.Block, resnet.ResidualBlock)
-OPTIMIZERS = (SGD, Adam, AdamW)
+OPTIMIZERS = (SGD, Adam, AdamW, Lion, RMSprop)
 
 
 def obstacle(network: NetworkConfig, optimizer: Optimizer, spec: Spec | None) -> str:
