@@ -10,7 +10,20 @@ import jax
 import numpy as np
 import pytest
 
-from cnnjax import MLP, SGD, CNNConfig, CrossEntropy, MLPConfig, NetworkConfig, SweepConfig, TrainConfig, config
+import cnnjax
+from cnnjax import (
+    MLP,
+    SGD,
+    Adam,
+    CNNConfig,
+    CrossEntropy,
+    InMemory,
+    MLPConfig,
+    NetworkConfig,
+    SweepConfig,
+    TrainConfig,
+    config,
+)
 from cnnjax.data import Dataset, Spec, Split
 from cnnjax.devices import free_memory
 from cnnjax.planning import (
@@ -29,7 +42,7 @@ from cnnjax.planning import (
     works,
 )
 from cnnjax.planning.plan_file import WrittenPlan
-from cnnjax.sweeps import Program, Stage, Trial, batch_split, compile_program, plan, trials
+from cnnjax.sweeps import Program, Stage, Trial, batch_split, compile_program, plan, search, trials
 from cnnjax.training import Lanes, Task, as_arrays, begin, can_share, init, make_task, separable, single, step, train
 
 BASE = TrainConfig(MLPConfig(hidden=(8,)), batch_size=32, epochs=1)
@@ -94,6 +107,46 @@ def test_a_micro_batch_that_cannot_be_is_refused(small: Dataset, config: TrainCo
 )
 def test_micro_batches_divide_the_batch(small: Dataset, micro_batch: int, expected: bool) -> None:
     assert works(Program(seeds(1), Lanes(), micro_batch), small.spec) is expected
+
+
+def test_a_run_in_micro_batches_ends_as_one_in_whole_batches(small: Dataset) -> None:
+    """Statistics of the optimizer included; the plan has them, so that a resumed run does not choose again."""
+    base, store = replace(BASE, optimizer=Adam()), InMemory()
+    whole = cnnjax.sweep(SweepConfig(base, (), 1), small, micro_batch=0)
+    parts = cnnjax.sweep(SweepConfig(base, (), 1), small, micro_batch=8, store=store)
+    assert [program["micro_batch"] for program in store.read_json("plan.json")["programs"]] == [8]
+    for a, b in zip(*(jax.tree.leaves(swept.states[0]) for swept in (whole, parts)), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-5)
+    again = cnnjax.sweep(SweepConfig(base, (), 1), small, micro_batch=8, store=store, resume=True)
+    assert again.rows == parts.rows
+
+
+def test_micro_batches_that_are_asked_for_are_all_that_is_tried(small: Dataset) -> None:
+    [program] = planned(
+        SweepConfig(BASE, (), 2), next(search(SweepConfig(BASE, (), 2))), small, Execution(micro_batch=16)
+    )
+    assert {other.micro_batch for other in alternatives(program, small, micro_batches=False)} == {16}
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"micro_batch": 24}, "micro_batch: 24: must divide the part of batch_size 32 on each device, and the network"),
+        (
+            {"micro_batch": 32, "lanes": "1:1:2"},
+            "micro_batch: 32: must divide the part of batch_size 32 on each device",
+        ),
+        ({"micro_batch": -1}, "micro_batch: -1: must be at least 0"),
+        ({"micro_batch": 8.0}, "micro_batch: 8.0: must be an integer"),
+    ],
+)
+def test_micro_batches_that_cannot_be_are_refused_before_a_run(options: dict, message: str, small: Dataset) -> None:
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}"):
+        cnnjax.fit(BASE, small, **options)
+    with pytest.raises(ValueError, match="must have no batch_norm or dropout"):
+        cnnjax.fit(NORMED, small, micro_batch=16)
+    with pytest.raises(ValueError, match=r"^micro_batch: 8: conflicts with plan_from plan\.json"):
+        Execution(micro_batch=8, plan_from=Path("plan.json")).check()
 
 
 @config

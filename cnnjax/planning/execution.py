@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -12,8 +12,8 @@ from cnnjax.options import choose, has, update
 from cnnjax.planning.packing import Packing, pack_of
 from cnnjax.planning.plan_file import WrittenPlan, parse_lanes, programs_in
 from cnnjax.planning.ways import in_cache, works
-from cnnjax.sweeps import PACKS, Program, Stage, columns, programs_of, search, task_of
-from cnnjax.training import make_task, validate
+from cnnjax.sweeps import PACKS, Program, Stage, Trial, columns, programs_of, search, task_of
+from cnnjax.training import Lanes, make_task, validate
 
 
 @dataclass(frozen=True)
@@ -34,6 +34,8 @@ class Execution:
     """number of checkpoints with the best validation metric kept in addition"""
     memory: float | None = None
     """memory limit for training on all devices in GiB; by default most of the free memory"""
+    micro_batch: int | None = None
+    """examples per gradient computation, whose gradients are summed for a step (0: all); by default the fastest"""
 
     def __post_init__(self) -> None:
         if isinstance(self.plan_from, str):
@@ -43,9 +45,9 @@ class Execution:
 
     def check(self) -> None:
         """Raises ValueError if a value has the wrong type or is out of range."""
-        for name in ("save_seconds", "memory", "keep_latest", "keep_best"):
-            value, whole = getattr(self, name), name.startswith("keep")
-            if value is None and name == "memory":
+        for name in ("save_seconds", "memory", "keep_latest", "keep_best", "micro_batch"):
+            value, whole = getattr(self, name), name.startswith(("keep", "micro"))
+            if value is None and name in ("memory", "micro_batch"):
                 continue
             if isinstance(value, bool) or not isinstance(value, int if whole else int | float):
                 raise ValueError(f"{name}: {value!r}: must be {'an integer' if whole else 'a number'}")
@@ -58,12 +60,13 @@ class Execution:
             raise ValueError(f"memory: {self.memory}: must be above 0 and finite")
         if not 0 <= self.save_seconds < math.inf:
             raise ValueError(f"save_seconds: {self.save_seconds}: must be at least 0 and finite")
-        if self.keep_latest < 1:
-            raise ValueError(f"keep_latest: {self.keep_latest}: must be at least 1")
-        if self.keep_best < 0:
-            raise ValueError(f"keep_best: {self.keep_best}: must be at least 0")
-        if self.plan_from and self.lanes != "auto":
-            raise ValueError(f"lanes: {self.lanes}: conflicts with plan_from {self.plan_from}: give only one of them")
+        for name, least in (("keep_latest", 1), ("keep_best", 0), ("micro_batch", 0)):
+            if (value := getattr(self, name)) is not None and value < least:
+                raise ValueError(f"{name}: {value}: must be at least {least}")
+        for name, given in (("lanes", self.lanes != "auto"), ("micro_batch", self.micro_batch is not None)):
+            if self.plan_from and given:
+                value = getattr(self, name)
+                raise ValueError(f"{name}: {value}: conflicts with plan_from {self.plan_from}: give only one of them")
 
 
 def choose_packing(stage: Stage, data: Dataset, execution: Execution) -> Packing:
@@ -104,18 +107,33 @@ def planned(
             found = tuple(program._replace(lanes=program.lanes.on(devices)) for program in found)
         for program in found:
             program.lanes.check()
-            if program.micro_batch and not works(program, data.spec):
-                raise ValueError(
-                    f"plan: {source.name}: micro_batch: {program.micro_batch}: must divide the part of batch_size "
-                    f"{program.config.batch_size} on each device, and the network must have no batch_norm or dropout"
-                )
+            _check_micro_batch(program, data, f"plan: {source.name}: ")
         return found
     lanes = None if execution.lanes == "auto" else parse_lanes(execution.lanes)
     if lanes:
         lanes.check()
     pack = pack or ("shapes" if execution.pack == "auto" else execution.pack)
     programs = programs_of(stage, trained, lanes, pack, spec=data.spec, strict=execution.pack != "auto")
+    if execution.micro_batch is not None and not stage.after:
+        return tuple(_in_parts(program, data, execution.micro_batch, lanes is None) for program in programs)
     return programs if lanes or stage.after else tuple(in_cache(program, data.spec) for program in programs)
+
+
+def _in_parts(program: Program, data: Dataset, micro_batch: int, any_lanes: bool) -> Program:
+    """Returns a program with micro-batches; with `any_lanes`, no devices share a batch if that leaves parts of them."""
+    program = program._replace(micro_batch=micro_batch)
+    if any_lanes and not works(program, data.spec):
+        program = program._replace(lanes=replace(program.lanes, split=1))
+    _check_micro_batch(program, data)
+    return program
+
+
+def _check_micro_batch(program: Program, data: Dataset, where: str = "") -> None:
+    if program.micro_batch and not works(program, data.spec):
+        raise ValueError(
+            f"{where}micro_batch: {program.micro_batch}: must divide the part of batch_size "
+            f"{program.config.batch_size} on each device, and the network must have no batch_norm or dropout"
+        )
 
 
 def check_sweep(sweep: SweepConfig, data: Dataset, execution: Execution, source: WrittenPlan | None = None) -> None:
@@ -123,12 +141,12 @@ def check_sweep(sweep: SweepConfig, data: Dataset, execution: Execution, source:
     execution.check()
     programs = planned(sweep, next(search(sweep)), data, execution, source)
     if sweep.search in SAMPLERS:  # the first stage may not contain every value
-        _check_values(sweep, data)
+        _check_values(sweep, data, execution.micro_batch or 0)
     for program in programs:
         validate(task_of(program, data.spec), data)
 
 
-def _check_values(sweep: SweepConfig, data: Dataset) -> None:
+def _check_values(sweep: SweepConfig, data: Dataset, micro_batch: int) -> None:
     for names, rows in columns(sweep):
         paths = [sweep.paths[name] for name in names]
         run = next(run for run in alternatives(sweep.base, sweep.axes) if all(has(run, path) for path in paths))
@@ -137,3 +155,4 @@ def _check_values(sweep: SweepConfig, data: Dataset) -> None:
             for path, value in zip(paths, row, strict=True):
                 trial = update(trial, path, value)
             validate(make_task(trial, data.spec), data)
+            _check_micro_batch(Program((Trial(0, 0, (), trial),), Lanes(), micro_batch), data)

@@ -79,6 +79,7 @@ def tune(
     data: Dataset,
     compiling: Sequence[Future[Any]] = (),
     available: Callable[[int], int] = lambda devices: sys.maxsize,
+    micro_batches: bool = True,
 ) -> tuple[tuple[Program, ...], list[Trialled]]:
     """Times alternatives to execute the largest program, and applies the fastest to all programs.
 
@@ -90,6 +91,7 @@ def tune(
       data: the data set.
       compiling: compilations in other threads, which are waited for before anything is timed.
       available: available(n) is the memory in bytes that a program on n devices may use on each.
+      micro_batches: whether other micro-batches are among the alternatives.
 
     Returns:
       The programs to run, and the timings, the default first.
@@ -104,7 +106,7 @@ def tune(
     seconds = step_seconds([run])
     lane_steps = sum(len(program.trials) * program.config.epochs for program in programs) * run.steps
     if agreed(lane_steps / lanes * seconds[0] > _PAYS * compile_s):
-        for way in alternatives(largest, data):
+        for way in alternatives(largest, data, micro_batches):
             other = _compiled(way, data)
             if other[0].memory <= available(way.lanes.all_devices):
                 ways.append(way)

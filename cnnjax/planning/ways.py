@@ -43,12 +43,12 @@ def in_cache(program: Program, spec: Spec) -> Program:
     return program._replace(micro_batch=size)
 
 
-def alternatives(program: Program, data: Dataset) -> Iterator[Program]:
-    """Yields alternatives to a program: other micro-batches, fewer devices, more parallel lanes."""
+def alternatives(program: Program, data: Dataset, micro_batches: bool = True) -> Iterator[Program]:
+    """Yields alternatives to a program: other micro-batches if they may change, fewer devices, more parallel lanes."""
     count, size, lanes = len(program.trials), program.config.batch_size, program.lanes
     part = size // lanes.split
     micro = [m for m in (0, *_MICRO_BATCHES) if m < part and part % (m or part) == 0 and m != program.micro_batch]
-    if micro and separable(task_of(program, data.spec)):
+    if micro_batches and micro and separable(task_of(program, data.spec)):
         yield from (program._replace(micro_batch=m) for m in micro)
     if lanes.devices > 1:
         yield program._replace(lanes=replace(lanes, devices=1))

@@ -35,7 +35,7 @@ _Execution = TypeVar("_Execution", bound=Execution)
 def as_resumed(execution: _Execution, store: Store | Path) -> _Execution:
     """Removes the settings that the plan of a resumed run determines; `store` may be the path of its folder."""
     plan = (store / "plan.json").is_file() if isinstance(store, Path) else store.read_json("plan.json")
-    return replace(execution, plan_from=None, lanes="auto") if plan else execution
+    return replace(execution, plan_from=None, lanes="auto", micro_batch=None) if plan else execution
 
 
 def events(

@@ -202,7 +202,8 @@ class _Runner:
                 largest = largest_of(programs)
                 compiling = {program: start(program) for program in programs[:ahead] if program is not largest}
                 yield Compiling(1, len(programs))
-                programs, timed = tune(programs, self.data, tuple(compiling.values()), available)
+                others = self.execution.micro_batch is None
+                programs, timed = tune(programs, self.data, tuple(compiling.values()), available, others)
                 self.notes["timed"] = describe_timed(timed)
             self._write_plan(programs)
             yield Planned(stage, tuple(programs))
