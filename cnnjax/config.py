@@ -21,6 +21,7 @@ from cnnjax.options import (
     config,
     flat_names,
     has,
+    number,
     options,
     part,
     resolve,
@@ -52,6 +53,7 @@ class TrainConfig(Config):
     batch_size: int = static(64, "examples per step", least=1)
     epochs: int = static(10, "passes over the training split", least=1)
     seed: int = static(0, "seed of initialization, batch order and noise", least=0, below=2**32)
+    ema: float | None = number(None, "decay of a moving average of the parameters, also evaluated", least=0, below=1)
 
 
 @dataclass(frozen=True)

@@ -193,7 +193,11 @@ OF_ADAM = {
 }
 OF_OTHERS = {
     Lion: {"b1": (0.9, 0.0, 0.8), "b2": (0.99, 0.9, 0.5), "weight_decay": (1e-2, 0.0, 1.0)},
-    RMSprop: {"decay": (0.9, 0.0, 0.99), "eps": (1e-8, 1e-3, 1e-5)},
+    RMSprop: {  # its first steps are larger than Adam's, by 1 / sqrt(1 - decay)
+        "learning_rate": (0.003, 0.001, 0.0003),
+        "decay": (0.9, 0.0, 0.99),
+        "eps": (1e-8, 1e-3, 1e-5),
+    },
 }
 SCHEDULES = (Constant, Cosine, Step)
 

@@ -279,7 +279,13 @@ def _names(word: str) -> tuple[str, ...]:
     return tuple(name.strip().replace("-", "_") for name in word.split(","))
 
 
-_GROUPS = {"network": "network", "optimizer": "optimizer", "loss": "loss", "metric": "loss"}  # else data
+_GROUPS = {
+    "network": "network",
+    "optimizer": "optimizer",
+    "ema": "optimizer",
+    "loss": "loss",
+    "metric": "loss",
+}  # else data
 
 
 def _group(path: Path_) -> str:

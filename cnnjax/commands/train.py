@@ -28,6 +28,8 @@ def main(config: TrainConfig, options: Options, preset: Preset) -> None:
         unit, name = " %" if metric.percent else "", metric.kind().replace("-", " ")
         examples = folder.read_json("data.json")["examples"]["test"]
         print(f"test {name} {digits(tested, metric)}{unit}, loss {loss:.4f} ({examples} examples)")
+        for averaged, loss in swept.ema_tests.values():
+            print(f"with averaged parameters: test {name} {digits(averaged, metric)}{unit}, loss {loss:.4f}")
     print(f"{swept.parameters:,} parameters; {times(folder)}")
     print(folder.path)
     exit_if_all_diverged(folder)

@@ -71,10 +71,13 @@ def findings(swept: Swept, folder: Path, commands: Commands) -> Iterator[Finding
     """
     config, metric, compared = swept.config, swept.metric, swept.compared
     if swept.tests:
-        tested = summarize([score for score, _ in swept.tests.values()])
+        tested, averaged = (
+            summarize([score for score, _ in tests.values()]) for tests in (swept.tests, swept.ema_tests)
+        )
         over = f" over {tested.n} seeds" if tested.n > 1 else ""
         words = metric.kind().replace("-", " ")
-        yield Finding(f"The best point has a test {words} of {shown(tested, metric)}{over}.")
+        too = f"; with averaged parameters, {shown(averaged, metric)}" if swept.ema_tests else ""
+        yield Finding(f"The best point has a test {words} of {shown(tested, metric)}{over}{too}.")
     if config.more_seeds:
         yield Finding("Points have different seeds: ranks and gaps are adjusted for seed effects.")
     if level := [each.point for each in compared if each.verdict in ("equal", "undecided")]:

@@ -9,6 +9,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
+import jax
 import numpy as np
 
 from cnnjax.config import Range, SweepConfig
@@ -80,10 +81,11 @@ def _whole(row: Mapping[str, Any]) -> bool:
     counts = [row.get(name, "") for name in ("trial", "epoch", "step")]
     losses = [row.get(name, "") for name in ("train_loss", "valid_loss")]
     rest = [value for name, value in row.items() if name.startswith(("train_", "valid_"))]
+    averages = [value for name, value in row.items() if name.startswith("ema_valid_")]
     return (
         all(type(count) is int for count in counts)
-        and len(rest) == 4
-        and all(mean is None or type(mean) in (int, float) for mean in losses + rest)
+        and (len(rest), len(averages)) in ((4, 0), (4, 2))
+        and all(mean is None or type(mean) in (int, float) for mean in losses + rest + averages)
     )
 
 
@@ -136,7 +138,7 @@ def epoch_rows(program: Program, progress: Progress) -> list[Row]:
     """Returns the lines of `metrics.jsonl` for an epoch, one per trial of a program; NaN if it has diverged."""
     train = np.asarray(progress.train.metric)[program.rows].tolist()
     name = program.config.metric.name
-    return [
+    rows = [
         {
             "trial": result.trial.number,
             "epoch": progress.epoch,
@@ -148,6 +150,13 @@ def epoch_rows(program: Program, progress: Progress) -> list[Row]:
         }
         for result, value in zip(results(program, progress), train, strict=True)
     ]
+    if progress.average is None:
+        return rows
+    with np.errstate(invalid="ignore"):  # a diverged trial has no examples
+        sums = jax.tree.map(lambda array: np.asarray(array)[program.rows].astype(float), progress.average)
+        averages = zip(sums.loss.tolist(), sums.metric.tolist(), strict=True)
+    names = "ema_valid_loss", f"ema_valid_{name}"
+    return [{**row, **dict(zip(names, pair, strict=True))} for row, pair in zip(rows, averages, strict=True)]
 
 
 class Counts(NamedTuple):
@@ -215,6 +224,7 @@ def trial_rows(
     axes: Sequence[str] = (),
     rows: Iterable[Mapping[str, Any]] = (),
     parameters: Mapping[int, int] = MappingProxyType({}),
+    ema_tests: Mapping[int, tuple[float, float]] = MappingProxyType({}),
 ) -> list[dict[str, Any]]:
     """Returns the table of a sweep, with one row per trial: its values, its status and its metrics.
 
@@ -226,9 +236,11 @@ def trial_rows(
       rows: lines of `metrics.jsonl`. The last line of a trial has its training metric: the mean over the
         batches of the epoch, each evaluated with the parameters before its step.
       parameters: the number of trainable parameters by trial number.
+      ema_tests: as `tests`, for moving averages. They have columns if a trial has them.
     """
     nothing = (math.nan, math.nan)
     last = {row["trial"]: row for row in rows}
+    averaged = any(result.trial.config.ema is not None for result in results)
     return [
         {
             "trial": result.trial.number,
@@ -245,9 +257,21 @@ def trial_rows(
             f"valid_{metric.name}": result.valid_metric,
             "test_loss": tests.get(result.trial.number, nothing)[1],
             f"test_{metric.name}": tests.get(result.trial.number, nothing)[0],
+            **(_of_average(last.get(result.trial.number, {}), ema_tests, metric) if averaged else {}),
         }
         for result in results
     ]
+
+
+def _of_average(row: Mapping[str, Any], tests: Mapping[int, tuple[float, float]], metric: Metric) -> dict[str, Any]:
+    """Returns the columns of the moving average of a trial, from its last line."""
+    names = ("ema_valid_loss", f"ema_valid_{metric.name}")
+    score, loss = tests.get(row.get("trial", -1), (math.nan, math.nan))
+    return {
+        **{name: row.get(name, math.nan) for name in names},
+        "ema_test_loss": loss,
+        f"ema_test_{metric.name}": score,
+    }
 
 
 def differences(there: Any, here: Any, name: str = "", sides: tuple[str, str] = ("there", "here")) -> Iterator[str]:

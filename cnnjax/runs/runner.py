@@ -325,9 +325,13 @@ class _Runner:
         best, states = points[0].results, self._last_states()
         tested = () if self.sweep.shard else best  # the winner of a shard may not be that of the sweep
         complete = [result.trial for result in tested if result.status == "complete"]
-        tests = measure_test_of(complete, states.of(trial.number for trial in complete), self.data)
+        last = states.of(trial.number for trial in complete)
+        tests = measure_test_of(complete, last, self.data)
+        averaged = [trial for trial in complete if trial.config.ema is not None]
+        ema_tests = measure_test_of(averaged, {n: state.averaged for n, state in last.items()}, self.data)
         alone = count_parameters(state_of(Program((best[0].trial,), Lanes()), self.data.spec))
-        return Swept(points, self.rows, states, tests, alone, self.sweep, self.data.spec, self.store.name)
+        where = self.store.name
+        return Swept(points, self.rows, states, tests, alone, self.sweep, self.data.spec, where, ema_tests)
 
 
 def _why(program: Program, run: Run, chunks: Sequence[Program]) -> str:

@@ -73,6 +73,7 @@ def _of_one(swept: Swept) -> dict[str, Any]:
         "test_loss": loss,
         f"valid_{swept.metric.name}": result.valid_metric,
         "valid_loss": result.valid_loss,
+        **{name: values[0] for name, values in _of_average(swept).items()},
         "parameters": swept.parameters,
     }
 
@@ -89,6 +90,7 @@ def _of_sweep(swept: Swept) -> dict[str, Any]:
             "valid_loss": winner.valid_loss._asdict(),
             f"test_{name}": score._asdict(),
             "test_loss": loss._asdict(),
+            **{name: summarize(values)._asdict() for name, values in _of_average(swept).items()},
             "parameters": swept.parameters,
             "edges": [edge._asdict() for edge in edges(swept.config, winner)],
         },
@@ -98,6 +100,14 @@ def _of_sweep(swept: Swept) -> dict[str, Any]:
         "effects": {field: {value: mean._asdict() for value, mean in values.items()} for field, values in means},
         "shares": variance_shares(swept.points),
     }
+
+
+def _of_average(swept: Swept) -> dict[str, list[float]]:
+    """Returns the metrics of the moving averages of the best point, one value per seed; empty if it has none."""
+    if not swept.ema_tests:
+        return {}
+    table = [row for row in swept.table() if row["trial"] in swept.ema_tests]
+    return {name: [row[name] for row in table] for name in table[0] if name.startswith("ema_")}
 
 
 def _draw(folder: RunFolder, config: TrainConfig | SweepConfig, swept: Swept) -> None:

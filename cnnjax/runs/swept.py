@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import jax
@@ -68,6 +69,8 @@ class Swept(NamedTuple):
     spec: Spec
     where: str = ""
     """The run folder, or `memory`."""
+    ema_tests: Mapping[int, tuple[float, float]] = MappingProxyType({})
+    """As `tests`, with the moving averages of parameters; empty if the winner has none."""
 
     @property
     def metric(self) -> Metric:
@@ -103,7 +106,7 @@ class Swept(NamedTuple):
             if network not in sizes:
                 sizes[network] = count_parameters(state_of(Program((trial,), Lanes()), self.spec))
             parameters[trial.number] = sizes[network]
-        return trial_rows(self.results, self.tests, self.metric, self.axes, self.rows, parameters)
+        return trial_rows(self.results, self.tests, self.metric, self.axes, self.rows, parameters, self.ema_tests)
 
     def __repr__(self) -> str:
         best, tested = self.winner, summarize([score for score, _ in self.tests.values()])
@@ -120,17 +123,18 @@ class Swept(NamedTuple):
         return printed("Swept", facts)
 
     def curves(self, quantity: str = "valid_loss") -> Float[np.ndarray, "trials epochs"]:
-        """Returns a quantity of `rows` over epochs, for trials as in `results`; NaN after a trial ended or diverged.
+        """Returns a quantity of `rows` over epochs, for trials as in `results`; NaN where a trial has none.
 
         Raises:
           KeyError: if `rows` do not have the quantity.
         """
-        if quantity not in self.rows[0]:
-            raise KeyError(f"{quantity}: use one of {', '.join(name for name in self.rows[0] if name != 'trial')}")
+        known = dict.fromkeys(name for row in self.rows for name in row if name != "trial")
+        if quantity not in known:
+            raise KeyError(f"{quantity}: use one of {', '.join(known)}")
         places = {result.trial.number: place for place, result in enumerate(self.results)}
         values = np.full((len(places), max(row["epoch"] for row in self.rows)), np.nan)
         for row in self.rows:
-            values[places[row["trial"]], row["epoch"] - 1] = row[quantity]
+            values[places[row["trial"]], row["epoch"] - 1] = row.get(quantity, np.nan)
         return values
 
     def trained(self, trial: int | None = None) -> Trained:
@@ -147,6 +151,10 @@ class Swept(NamedTuple):
             raise ValueError(f"trial: {trial}: must be a trial of this sweep, {min(by_number)} to {max(by_number)}")
         found = by_number[trial]
         rows = [row for row in self.rows if row["trial"] == trial]
-        return trained(found.trial.config, self.spec, self.states[trial], rows)._replace(
+        network = trained(found.trial.config, self.spec, self.states[trial], rows)._replace(
             result=found, test=self.tests.get(trial), where=self.where
         )
+        if network.averaged is None:
+            return network
+        averaged = network.averaged._replace(test=self.ema_tests.get(trial), where=self.where)
+        return network._replace(averaged=averaged)

@@ -42,6 +42,8 @@ class Trained(NamedTuple):
     """Metric and loss on the test split, from `fit` or `sweep`."""
     where: str = ""
     """The run folder, or `memory`."""
+    averaged: "Trained | None" = None
+    """The same network with the moving averages of its parameters and statistics; None without `TrainConfig.ema`."""
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -55,19 +57,25 @@ class Trained(NamedTuple):
         return jax.nn.softmax(self.logits(inputs))
 
     def __repr__(self) -> str:
+        metric = self.config.metric
+        facts = {
+            "network": str(self.config.network),
+            "parameters": f"{sum(leaf.size for leaf in jax.tree.leaves(self.variables.params)):,}",
+            "data": describe_inputs(self.config.data, self.spec),
+            metric.name: self._measured(),
+            "averaged": self.averaged._measured() if self.averaged else "",
+            "where": self.where,
+        }
+        return printed("Trained", facts)
+
+    def _measured(self) -> str:
+        """Formats the metric on the validation and the test split; empty if neither is known."""
         metric, last = self.config.metric, self.rows[-1] if self.rows else {}
         known = {"valid": last.get(f"valid_{metric.name}"), "test": self.test[0] if self.test else None}
         epochs = last.get("epoch", 0)
         unit = " %" if metric.percent else ""
         values = [f"{split} {digits(value, metric)}{unit}" for split, value in known.items() if value is not None]
-        facts = {
-            "network": str(self.config.network),
-            "parameters": f"{sum(leaf.size for leaf in jax.tree.leaves(self.variables.params)):,}",
-            "data": describe_inputs(self.config.data, self.spec),
-            metric.name: ", ".join(values) + f" after {epochs} epoch{'s' if epochs != 1 else ''}" if values else "",
-            "where": self.where,
-        }
-        return printed("Trained", facts)
+        return ", ".join(values) + f" after {epochs} epoch{'s' if epochs != 1 else ''}" if values else ""
 
 
 def trained(config: TrainConfig, spec: Spec, state: TrainState, rows: Sequence[Row] = ()) -> Trained:
@@ -96,7 +104,12 @@ def trained(config: TrainConfig, spec: Spec, state: TrainState, rows: Sequence[R
             )
         return compute(as_arrays(task), variables, images)
 
-    return Trained(variables, logits, spec, config, rows)
+    found = Trained(variables, logits, spec, config, rows)
+    if state.average is None:
+        return found
+    named = [{name.removeprefix("ema_"): row[name] for name in row if name.startswith("ema_")} for row in rows]
+    of_average = [{**row, **values} for row, values in zip(rows, named, strict=True)]
+    return found._replace(averaged=trained(config, spec, state.averaged._replace(average=None), of_average))
 
 
 def load_run(folder: str | Path, trial: int | None = None, classes: Iterable[Any] = ()) -> Trained:

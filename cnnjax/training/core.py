@@ -6,7 +6,7 @@ A run is a fold of `step` over batches that depend only on the key of the run. U
 
 from dataclasses import dataclass
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -32,7 +32,7 @@ DIVERGED_LOSS = 1e6
 
 @partial(
     jax.tree_util.register_dataclass,
-    data_fields=["network", "optimizer", "loss", "metric", "augment", "spec"],
+    data_fields=["network", "optimizer", "loss", "metric", "augment", "spec", "ema"],
     meta_fields=["batch_size", "micro_batch", "split"],
 )
 @dataclass(frozen=True)
@@ -59,6 +59,8 @@ class Task:
 
     It changes results only by rounding if the network is `per_example`.
     """
+    ema: Any = None
+    """The decay of `TrainState.average`, a number; None for no average."""
 
     @property
     def functions(self) -> Network:
@@ -100,6 +102,13 @@ class TrainState(NamedTuple):
     epoch_metrics: Metrics
     """Sums over the batches of the current epoch, each evaluated with the parameters before its step."""
     diverged: Bool[Array, ""]
+    average: Variables | None = None
+    """Moving averages of parameters and statistics after each step; None without `Task.ema`."""
+
+    @property
+    def averaged(self) -> "TrainState":
+        """The state with its averages in place of parameters and statistics; itself if it has none."""
+        return self if self.average is None else self._replace(**self.average._asdict())
 
 
 def _measure(task: Task, losses: Array, logits: Array, labels: Array, mask: Array | None = None) -> Metrics:
@@ -150,7 +159,8 @@ def init(task: Task, key: Key[Array, ""]) -> TrainState:
     example = task.spec.standardize(task.spec.example)
     params, stats = task.functions.init(jax.random.fold_in(key, _INIT), example)
     optimizer = task.optimizer(0).init(params)
-    return TrainState(jnp.zeros((), jnp.int32), params, stats, optimizer, _nothing(), jnp.zeros((), bool))
+    average = None if task.ema is None else jax.tree.map(jnp.copy, Variables(params, stats))
+    return TrainState(jnp.zeros((), jnp.int32), params, stats, optimizer, _nothing(), jnp.zeros((), bool), average)
 
 
 def augmented(task: Task, key: Key[Array, ""], batch: Split) -> Split:
@@ -188,9 +198,21 @@ def step(
     params = optax.apply_updates(state.params, updates)
     diverged = state.diverged | ~(loss <= DIVERGED_LOSS)  # also true for NaN
     epoch_metrics = jax.tree.map(jnp.add, state.epoch_metrics, metrics)
-    after = TrainState(state.step + 1, params, stats, optimizer, epoch_metrics, diverged)
+    average = None if state.average is None else _averaged(task, state, Variables(params, stats))
+    after = TrainState(state.step + 1, params, stats, optimizer, epoch_metrics, diverged, average)
     after = jax.tree.map(partial(jnp.where, diverged), state._replace(diverged=diverged), after)
     return after, metrics
+
+
+def _averaged(task: Task, state: TrainState, new: Variables) -> Variables:
+    """Returns the averages after a step: the mean of all steps so far, weighted by powers of the decay.
+
+    This is the average with corrected bias of Kingma and Ba (2015, section 7.2): the initial values have
+    no weight.
+    """
+    count = (state.step + 1).astype(jnp.float32)
+    weight = jnp.minimum((1 - task.ema) / -jnp.expm1(count * jnp.log(task.ema)), 1)
+    return jax.tree.map(lambda old, new: ((1 - weight) * old + weight * new).astype(new.dtype), state.average, new)
 
 
 def _gradients(task: Task, key: Key[Array, ""], state: TrainState, batch: Split) -> tuple[PyTree, ...]:
@@ -344,7 +366,7 @@ def make_task(config: TrainConfig, spec: Spec, micro_batch: int = 0, split: int 
             "and a network that is per_example, as one without dropout"
         )
     parts = config.network, config.optimizer, config.loss, config.metric, config.augment
-    return Task(*parts, spec, config.batch_size, micro_batch, split)
+    return Task(*parts, spec, config.batch_size, micro_batch, split, config.ema)
 
 
 def can_share(config: TrainConfig, devices: int) -> bool:

@@ -45,6 +45,8 @@ class Progress(NamedTuple):
     """The steps so far of a run that has not diverged."""
     state: TrainState
     valid: Metrics
+    average: Metrics | None = None
+    """The validation metrics of the moving average; None if there is none."""
 
     @property
     def train(self) -> Metrics:
@@ -219,7 +221,8 @@ def train(run: Run, state: TrainState | None = None, step: int = 0) -> Iterator[
 
 def measured(run: Run, step: int, state: TrainState) -> Progress:
     """Evaluates a run at the end of an epoch, and returns its progress."""
-    return Progress(step // run.steps, step, state, run.evaluate(state))
+    average = None if state.average is None else run.evaluate(state.averaged)
+    return Progress(step // run.steps, step, state, run.evaluate(state), average)
 
 
 def fit_task(
