@@ -53,6 +53,7 @@ class TrainConfig(Config):
     batch_size: int = static(64, "examples per step", least=1)
     epochs: int = static(10, "passes over the training split", least=1)
     seed: int = static(0, "seed of initialization, batch order and noise", least=0, below=2**32)
+    patience: int | None = static(None, "epochs without a better validation metric after which training stops", least=1)
     ema: float | None = number(None, "decay of a moving average of the parameters, also evaluated", least=0, below=1)
 
 
@@ -157,6 +158,8 @@ class SweepConfig:
         self._check_zipped()
         if self.search == "halving" and ("epochs",) in paths:
             raise ValueError("epochs: cannot be swept with halving: use --search all")
+        if self.search == "halving" and (self.base.patience is not None or ("patience",) in paths):
+            raise ValueError("patience: cannot be combined with halving, which stops points itself: use --search all")
         if not self.points and self.search in SAMPLERS:
             raise ValueError(f"points: {self.points}: give the number of points that {self.search} may try, such as 64")
         if self.shard is not None and self.search != "all":

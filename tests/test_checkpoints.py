@@ -324,6 +324,7 @@ MATRIX = {
     "rmsprop": replace(BASE, optimizer=RMSprop(momentum=0.5)),
     "muon": replace(BASE, network=CNNConfig(filters=(4,)), optimizer=Muon(schedule=OneCycle())),
     "augmented": replace(BASE, augment=(Flip(), Shift())),
+    "moving average": replace(BASE, network=CNNConfig(filters=(4,), batch_norm=True), ema=0.9),
     "shared batch": replace(BASE, network=CNNConfig(filters=(4,), batch_norm=True), batch_size=64),
 }
 STOPS = (1, 5, 7, 13)  # of epochs of 5 steps: in the first, at an end, in the middle, in the third
@@ -356,6 +357,21 @@ def test_a_resumed_run_equals_the_uninterrupted(name: str, small: Dataset, tmp_p
         assert len(further) >= 3
         assert all(same(state, every[step]) for step, state in further.items())
     figure(f"stops of the resume matrix ({len(MATRIX)} kinds of run x 4) bit-identical to the last step", len(STOPS))
+
+
+def test_a_state_without_an_average_has_the_arrays_that_it_always_had(small: Dataset, tmp_path: Path) -> None:
+    """So that checkpoints of runs before there were averages are read, and others are refused by name."""
+    without, averaged = (
+        state_of(Program(trials(SweepConfig(replace(BASE, ema=ema), (), 1)), Lanes()), small.spec)
+        for ema in (None, 0.9)
+    )
+    with Checkpoints(tmp_path / "c", "c") as store:
+        store.save(1, jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), without))
+    names = json.loads((tmp_path / "c" / "1" / "manifest.json").read_text())["arrays"]
+    assert {name.split(".")[0] for name in names} == {"step", "params", "optimizer", "epoch_metrics", "diverged"}
+    assert store.restore(without) is not None
+    with pytest.raises(CheckpointError, match=r"array average\.params\..* is missing in the checkpoint"):
+        store.restore(averaged)
 
 
 def test_a_program_s_state_is_known_without_computing_it(small: Dataset) -> None:

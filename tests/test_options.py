@@ -659,6 +659,8 @@ class Draws:
             "data": self.random.choice(["digits", "mnist:3.0.1", 'ünï \u2028 \\ "x"']),
             "batch_size": self.random.randint(1, 999),
             "epochs": self.random.randint(1, 2**31 - 1),
+            "ema": self.maybe(self.number()),
+            "patience": self.maybe(self.random.randint(1, 99)),
             "seed": self.random.choice([0, 2**32 - 1]),
         }
         return TrainConfig(self.network(), self.optimizer(), self.loss(), **rest)

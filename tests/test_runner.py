@@ -23,6 +23,7 @@ from test_faults import size, until, what_remains
 
 import cnnjax
 from cnnjax import SGD, Adam, InMemory, MLPConfig, SweepConfig, TrainConfig
+from cnnjax.commands.sweep import table
 from cnnjax.data import Dataset
 from cnnjax.planning import Execution
 from cnnjax.runs import (
@@ -47,6 +48,12 @@ ONE = TrainConfig(MLPConfig(hidden=(4,)), SGD(learning_rate=0.1), batch_size=32,
 AXES = (("learning_rate", (0.03, 0.1, 1e30)), ("hidden", ((3,), (4,))))
 SWEEP = SweepConfig(ONE, AXES, seeds=2)
 HALVING = replace(SWEEP, base=replace(ONE, epochs=4), search="halving", factor=2)
+PATIENT = replace(  # lanes that stop early in different epochs, some that do not, and some that diverge
+    SWEEP,
+    base=replace(ONE, epochs=8, ema=0.9),
+    axes=(("learning_rate", (0.03, 0.3, 1e30)), ("patience", (None, 1, 2)), ("ema", (None, 0.9))),
+    seeds=1,
+)
 HOW = {"lanes": "1:1", "pack": "shapes"}
 
 
@@ -130,7 +137,7 @@ def test_a_single_run_is_written_for_tensorboard(small: Dataset, tmp_path: Path)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("config", [SWEEP, HALVING], ids=["all", "halving"])
+@pytest.mark.parametrize("config", [SWEEP, HALVING, PATIENT], ids=["all", "halving", "patient"])
 def test_wherever_a_run_is_dropped_it_ends_the_same(config: SweepConfig, small: Dataset) -> None:
     """Its events are no longer asked for, as after an exception in a notebook, and it is resumed from memory."""
     *before, finished = happening(config, small, InMemory())
@@ -433,6 +440,115 @@ def test_a_fit_that_diverged_has_the_network_before(small: Dataset) -> None:
     assert trained.rows[-1]["valid_loss"] is None
 
 
+# ------------------------------------------------------------------------- early stopping and moving averages
+
+
+def patient_rows(rows: Sequence[dict[str, Any]], patience: int | None) -> list[dict[str, Any]]:
+    """The lines of a trial up to the epoch in which it runs out of patience, by the definition."""
+    for count in range(1, len(rows) + 1):
+        scores = [row["valid_accuracy"] for row in rows[:count]]
+        if None in scores or (patience is not None and count - 1 - scores.index(max(scores)) >= patience):
+            return list(rows[:count])
+    return list(rows)
+
+
+@pytest.mark.parametrize("lanes", ["1:1", pytest.param("0:2", marks=pytest.mark.slow)])
+def test_a_trial_without_patience_is_cut_where_it_stops_improving(lanes: str, small: Dataset, tmp_path: Path) -> None:
+    """Bit for bit: lanes that have stopped change no others, and keep the state in which they stopped."""
+    swept = cnnjax.sweep(PATIENT, small, store=tmp_path / "r", lanes=lanes, pack="shapes")
+    plain = replace(PATIENT, axes=(PATIENT.axes[0], ("ema", (None, 0.9))))
+    whole = cnnjax.sweep(plain, small, lanes=lanes, pack="shapes")
+    counts = set()
+    for result in swept.results:
+        values = dict(result.trial.values)
+        [other] = [r.trial for r in whole.results if all(values[name] == value for name, value in r.trial.values)]
+        every = [row for row in whole.rows if row["trial"] == other.number]
+        rows = [row for row in swept.rows if row["trial"] == result.trial.number]
+        expected = patient_rows(every, values["patience"])
+        for row, known in zip(rows, expected, strict=True):
+            assert {**row, "trial": 0, "best_epoch": 0} == {**known, "trial": 0, "best_epoch": 0}
+        assert result.status == ("diverged" if values["learning_rate"] == 1e30 else "complete")
+        assert result.early is (result.status == "complete" and len(rows) < 8)
+        assert swept.states[result.trial.number].step == result.step
+        if not result.early:
+            assert jax.tree.all(
+                jax.tree.map(np.array_equal, swept.states[result.trial.number], whole.states[other.number])
+            )
+        counts.add(len(rows))
+    assert len(counts) > 3
+    loaded = cnnjax.load_run(tmp_path / "r")
+    assert np.array_equal(loaded.logits(small.test.inputs), swept.trained().logits(small.test.inputs))
+    assert "stopped early after" in table(swept, swept.compared)
+
+
+def test_a_program_ends_when_all_of_its_trials_have_stopped(small: Dataset, tmp_path: Path) -> None:
+    patient = replace(ONE, epochs=50, patience=1)
+    store = RunFolder(tmp_path / "r")
+    *_, saved, finished = happening(patient, small, store)
+    store.close()
+    assert saved.ended
+    assert saved.step == finished.swept.results[0].step < 50 * 5
+    swept = finished.swept
+    assert len(swept.rows) == swept.results[0].epochs
+    assert swept.rows[-1]["best_epoch"] == len(swept.rows) - 1
+    further = cnnjax.fit(
+        replace(patient, patience=None), small, store=store.path, resume=True, allow_changes=True, **HOW
+    )
+    assert same_params(further.variables.params, cnnjax.fit(replace(ONE, epochs=50), small, **HOW).variables.params)
+
+
+def same_params(one: Any, other: Any) -> bool:
+    return jax.tree.all(jax.tree.map(np.array_equal, one, other))
+
+
+def test_a_trial_that_stopped_early_cannot_go_on_behind_the_others(small: Dataset) -> None:
+    config, store = replace(PATIENT, axes=(("patience", (1, None)),)), InMemory()
+    cnnjax.sweep(config, small, store=store, **HOW)
+    other = replace(config, axes=(("patience", (50, None)),))
+    with pytest.raises(ValueError, match=r"resume: memory has other trials"):
+        cnnjax.sweep(other, small, store=store, resume=True, allow_changes=True, **HOW)
+    config, store = replace(SWEEP, base=replace(ONE, epochs=8, patience=1)), InMemory()
+    cnnjax.sweep(config, small, store=store, **HOW)
+    other = replace(config, base=replace(config.base, patience=None))
+    with pytest.raises(ValueError, match=r"^patience: None: trial \d+ has stopped early, while other trials of its"):
+        cnnjax.sweep(other, small, store=store, resume=True, allow_changes=True, **HOW)
+
+
+def test_patience_and_halving_are_refused_together() -> None:
+    for changes in ({"base": replace(HALVING.base, patience=2)}, {"axes": (("patience", (None, 2)),)}):
+        with pytest.raises(ValueError, match="patience: cannot be combined with halving"):
+            replace(HALVING, **changes)
+
+
+def test_averages_are_in_every_table(small: Dataset, tmp_path: Path) -> None:
+    config = replace(SWEEP, axes=(("ema", (None, 0.0, 0.9)),), seeds=1)
+    swept = cnnjax.sweep(config, small, store=tmp_path / "r", **HOW)
+    none, zero, some = (swept.trained(number) for number in range(3))
+    assert none.averaged is None
+    assert "ema_valid_loss" not in none.rows[0]
+    for row in zero.rows:  # a decay of zero is the last step
+        assert (row["ema_valid_loss"], row["ema_valid_accuracy"]) == (row["valid_loss"], row["valid_accuracy"])
+    averaged = cnnjax.load_run(tmp_path / "r", trial=2).averaged
+    assert averaged is not None
+    assert averaged.averaged is None
+    logits = averaged.logits(small.valid.inputs)
+    accuracy = float((logits.argmax(-1) == small.valid.labels).mean())
+    assert averaged.rows[-1]["valid_accuracy"] == some.rows[-1]["ema_valid_accuracy"] == pytest.approx(accuracy)
+    assert not np.array_equal(logits, some.logits(small.valid.inputs))
+    curves = swept.curves("ema_valid_loss")
+    assert np.isnan(curves[0]).all()
+    assert np.isfinite(curves[1:]).all()
+    assert [row["ema_valid_loss"] for row in swept.table()][1:] == curves[1:, -1].tolist()
+    assert "averaged" in table(swept, swept.compared).splitlines()[0]
+    alone = cnnjax.fit(replace(ONE, ema=0.9), small, store=tmp_path / "one", **HOW)
+    assert alone.averaged is not None
+    assert alone.averaged.test is not None
+    summary = json.loads((tmp_path / "one" / "summary.json").read_text())
+    assert (summary["ema_test_accuracy"], summary["ema_test_loss"]) == alone.averaged.test
+    assert summary["ema_valid_loss"] == alone.rows[-1]["ema_valid_loss"]
+    assert "averaged" in str(alone)
+
+
 # ------------------------------------------------------------------------- shards
 
 
@@ -445,16 +561,18 @@ def shards(config: SweepConfig, count: int, data: Dataset, folder: Path) -> Sequ
 
 
 @pytest.mark.slow
-def test_shards_joined_are_the_whole_sweep(small: Dataset, tmp_path: Path) -> None:
-    whole = cnnjax.sweep(SWEEP, small, store=tmp_path / "whole", **HOW)
-    paths = shards(SWEEP, 4, small, tmp_path)
-    joined = cnnjax.sweep(SWEEP, small, store=tmp_path / "joined", extend=paths, **HOW)
+@pytest.mark.parametrize("config", [SWEEP, PATIENT], ids=["all", "patient"])
+def test_shards_joined_are_the_whole_sweep(config: SweepConfig, small: Dataset, tmp_path: Path) -> None:
+    whole = cnnjax.sweep(config, small, store=tmp_path / "whole", **HOW)
+    paths = shards(config, 4, small, tmp_path)
+    joined = cnnjax.sweep(config, small, store=tmp_path / "joined", extend=paths, **HOW)
     assert [(tmp_path / name / "trials.csv").read_text() for name in ("joined",)] == [
         (tmp_path / "whole" / "trials.csv").read_text()
     ]
-    assert [jax.tree.leaves(joined.states[n].params)[0].tolist() for n in range(12)] == [
-        jax.tree.leaves(whole.states[n].params)[0].tolist() for n in range(12)
+    assert [jax.tree.leaves(joined.states[n].params)[0].tolist() for n in joined.states] == [
+        jax.tree.leaves(whole.states[n].params)[0].tolist() for n in whole.states
     ]
+    assert same(cnnjax.sweep(config, small, store=tmp_path / "joined", resume=True, **HOW), joined)
     assert diff(tmp_path / "whole", tmp_path / "joined")["results"] == []
 
 

@@ -212,8 +212,8 @@ def test_a_lane_of_any_optimizer_or_schedule_is_the_single_run_to_the_bit(
     small: Dataset, name: str, lanes: Lanes
 ) -> None:
     optimizer, axes = OTHERS[name]
-    axes = {"learning_rate": (0.01, 0.003), **axes}
-    base = TrainConfig(CNNConfig(filters=(4,), batch_norm=True), optimizer, batch_size=32, epochs=2)
+    axes = {"learning_rate": (0.01, 0.003), "ema": (0.9, 0.5), **axes}
+    base = TrainConfig(CNNConfig(filters=(4,), batch_norm=True), optimizer, batch_size=32, epochs=2, ema=0.99)
     [program] = plan(trials(SweepConfig(base, tuple(axes.items()), 1, zipped=(tuple(axes),))), lanes)
     together = last(program, small)
     ends = [alone(trial, small) for trial in program.trials]
@@ -256,6 +256,8 @@ def test_one_program_serves_all_numbers(small: Dataset, monkeypatch: pytest.Monk
         ("loss", (CrossEntropy(), CrossEntropy(0.1)), 1),
         ("nesterov", (False, True), 2),
         ("batch_size", (16, 32), 2),
+        ("ema", (None, 0.0, 0.9), 2),
+        ("patience", (None, 1, 5), 1),
     ],
 )
 def test_numbers_share_a_structure_and_none_is_another(name: str, values: tuple, programs: int) -> None:

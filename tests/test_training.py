@@ -317,6 +317,42 @@ def test_gradients_are_clipped_by_their_global_norm(optimizer: Optimizer) -> Non
     close(traced(replace(optimizer, clip_norm=2.0)), traced(optimizer))
 
 
+# ------------------------------------------------------------------------- moving averages
+
+
+@pytest.mark.parametrize("decay", [0.0, 0.6, 0.9999])
+def test_the_average_is_the_weighted_mean_of_all_steps(small: Dataset, decay: float) -> None:
+    """Parameters and running statistics, with weights decay^0, decay^1, ... from the last step back."""
+    task, state = start(replace(CONFIG, network=CNNConfig((2,), batch_norm=True), ema=decay), small)
+    every = []
+    for _ in range(4):
+        state = advance(task, KEY, STEPS, state, small.train, 1)
+        every.append(Variables(state.params, state.stats))
+    weights = float(np.float32(decay)) ** np.arange(4)[::-1]
+    expected = jax.tree.map(lambda *arrays: np.average(np.stack(arrays), 0, weights), *every)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-5, atol=1e-6), state.average, expected)
+    assert equal(state.averaged.params, state.params) is (decay == 0)
+    assert equal((state.averaged.params, state.averaged.stats), tuple(state.average))
+
+
+def test_the_average_is_evaluated_beside_the_state_and_changes_nothing(small: Dataset) -> None:
+    plain, averaged = end(CONFIG, small), end(replace(CONFIG, ema=0.9), small)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5), plain.state.params, averaged.state.params)
+    assert plain.average is None
+    assert plain.state.average is None
+    assert plain.state.averaged is plain.state
+    task = make_task(replace(CONFIG, ema=0.9), small.spec)
+    assert averaged.average is not None
+    np.testing.assert_allclose(averaged.average.loss, evaluate(task, averaged.state.averaged, small.valid).loss)
+    assert averaged.average.loss != averaged.valid.loss
+
+
+def test_a_run_without_steps_to_take_does_not_change(small: Dataset) -> None:
+    task, state = start(replace(CONFIG, ema=0.9), small)
+    after = advance(task, KEY, STEPS, state, small.train, 5)  # an epoch
+    assert equal(advance(task, KEY, STEPS, after, small.train, 0), after)
+
+
 # ------------------------------------------------------------------------- augmentations
 
 

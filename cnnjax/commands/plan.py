@@ -52,6 +52,8 @@ def reasons(sweep: SweepConfig, pack: str) -> dict[str, str]:
         if option.kind == "number":
             off = not isinstance(values, Range) and len({value is None for value in values}) > 1
             words[name] = "lanes: a number" + (", with a separate program for none" if off else "")
+        elif option.path == ("patience",):
+            words[name] = "lanes: each stops by itself"
         elif option.path[0] == "network" and option.path[-1] in widths:
             words[name] = "lanes: widths, padded with zeros to the widest network of a program"
         else:

@@ -42,15 +42,32 @@ def report(swept: Swept, folder: RunFolder) -> None:
 def table(swept: Swept, compared: Sequence[Compared]) -> str:
     """Formats the points, best first, as aligned columns: mean and standard deviation over seeds."""
     metric = swept.metric
-    rows = [["rank", *swept.axes, f"valid {_words(metric)}", "behind the best", "seeds"]]
+    averaged = any(result.trial.config.ema is not None for result in swept.results)
+    extra = ["averaged"] if averaged else []
+    rows = [["rank", *swept.axes, f"valid {_words(metric)}", *extra, "behind the best", "seeds"]]
+    last = {row["trial"]: row for row in swept.rows}
     for rank, each in enumerate(compared, 1):
         point = each.point
-        healthy = sum(result.status != "diverged" for result in point.results)
-        ended = max(result.epochs for result in point.results)
-        seeds = f"{healthy}/{len(point.results)}" + (f", stopped after {ended} epochs" if _stopped(point) else "")
         values = [text(point.values[axis]) if axis in point.values else "-" for axis in swept.axes]
-        rows.append([str(rank), *values, shown(point.valid_metric, metric), _behind(each, metric), seeds])
+        averages = [last[result.trial.number].get(f"ema_valid_{metric.name}") for result in point.results]
+        known = summarize([value for value in averages if value is not None])
+        extra = [shown(known, metric)] if averaged else []
+        rows.append(
+            [str(rank), *values, shown(point.valid_metric, metric), *extra, _behind(each, metric), _seeds(point)]
+        )
     return aligned(rows)
+
+
+def _seeds(point: Ranked) -> str:
+    """Formats how many seeds did not diverge, and after how many epochs seeds were stopped."""
+    healthy = sum(result.status != "diverged" for result in point.results)
+    ended = max(result.epochs for result in point.results)
+    early = sorted(result.epochs for result in point.results if result.early)
+    words = f"{healthy}/{len(point.results)}" + (f", stopped after {ended} epochs" if _stopped(point) else "")
+    if not early:
+        return words
+    epochs = str(early[0]) if early[0] == early[-1] else f"{early[0]} to {early[-1]}"
+    return f"{words}, {len(early)} stopped early after {epochs} epochs"
 
 
 def _words(metric: Metric) -> str:

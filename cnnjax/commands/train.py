@@ -19,6 +19,11 @@ def main(config: TrainConfig, options: Options, preset: Preset) -> None:
         return
     swept, folder = carried_out(config, options, preset)
     [result], metric = swept.results, swept.metric
+    if result.early:
+        epochs = f"{config.patience} epoch" + "s" * (config.patience != 1)
+        print(
+            f"stopped after {result.epochs} of {config.epochs} epochs: no better validation {metric.name} in {epochs}"
+        )
     if 0 not in swept.tests:
         rate = getattr(config.optimizer, "learning_rate", None)
         lower = "a lower --learning-rate" + ("" if rate is None else f" than {rate:g}")

@@ -6,6 +6,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from cnnjax.config import SweepConfig
 from cnnjax.data import Dataset
 from cnnjax.descriptions import describe
@@ -196,7 +198,7 @@ def _taken(
         trials = [trial.number for trial in program.trials]
         store = checkpoints_of(source, number, trials, config, described, report=report)
         members = {t.number: t for t in program.trials if t.config in wanted and ended(last.get(t.number), t)}
-        state = last_state(store, program, data) if members else None
+        state = last_state(store, program, data, last) if members else None
         if state is None:
             continue
         for theirs, alone in states_of(program, state, list(members.values()), data.spec).items():
@@ -217,6 +219,12 @@ def _refuse_changes(source: Path, store: Store, allow_changes: bool) -> None:
 
 
 def save_end(store: Store, number: int, program: Program, state: TrainState, data: Dataset) -> None:
-    """Saves the last state of a program that another run has trained."""
+    """Saves the last state of a program that another run has trained.
+
+    It is the state of its last epoch, or of the epoch in which the last of its trials stopped early.
+    """
+    step = int(np.max(state.step))
+    if np.any(state.diverged):
+        step = program.config.epochs * length_of(program, data)
     with closing(store.states(number, [trial.number for trial in program.trials])) as states:
-        states.save(program.config.epochs * length_of(program, data), state)
+        states.save(step, state)

@@ -96,7 +96,10 @@ class Progress:
                     self._before = self._done
             case Within() | Epoch():
                 self._trained(event)
-            case Saved(ended=True):
+            case Saved(program, step, True):
+                epochs = program.end - step // (self._examples // program.config.batch_size)
+                self._total -= epochs * len(program.trials) * self._examples  # of trials that ended early
+                self._bar.total = self._total
                 if not self._alone:
                     self._line(self.standing())
             case Noted(message):

@@ -82,9 +82,11 @@ def _whole(row: Mapping[str, Any]) -> bool:
     losses = [row.get(name, "") for name in ("train_loss", "valid_loss")]
     rest = [value for name, value in row.items() if name.startswith(("train_", "valid_"))]
     averages = [value for name, value in row.items() if name.startswith("ema_valid_")]
+    best = row.get("best_epoch")
     return (
         all(type(count) is int for count in counts)
         and (len(rest), len(averages)) in ((4, 0), (4, 2))
+        and (best is None or type(best) is int)
         and all(mean is None or type(mean) in (int, float) for mean in losses + rest + averages)
     )
 
@@ -185,7 +187,7 @@ def result_of(trial: Trial, row: Mapping[str, Any], counts: Counts) -> Result:
     if has_diverged(row):
         status, epochs = "diverged", step // (counts.train // trial.config.batch_size)
     else:
-        status = "complete" if epochs == trial.config.epochs else "stopped"
+        status = "complete" if ended(row, trial) else "stopped"
     above = metric.above_chance(score, counts.classes, counts.valid)
     return Result(trial, status, step, epochs, train_loss, valid_loss, score, above)
 
@@ -202,6 +204,17 @@ def has_diverged(row: Mapping[str, Any] | None) -> bool:
     return row is not None and row["valid_loss"] is None
 
 
+def has_waited(row: Mapping[str, Any] | None, trial: Trial) -> bool:
+    """Returns whether a trial has stopped early because it ran out of patience, from its last line."""
+    patience, best = trial.config.patience, row.get("best_epoch") if row else None
+    return row is not None and patience is not None and best is not None and row["epoch"] - best >= patience
+
+
+def is_over(row: Mapping[str, Any] | None, trial: Trial) -> bool:
+    """Returns whether the state of a trial changes no more before its last epoch: it has diverged or stopped early."""
+    return has_diverged(row) or has_waited(row, trial)
+
+
 def replayed(sweep: SweepConfig, rows: Iterable[Mapping[str, Any]], counts: Counts) -> Iterator[Stage]:
     """Yields the stages of a sweep that its lines in `metrics.jsonl` determine; the last may be unfinished."""
     rows, last = list(rows), dict[int, Mapping[str, Any]]()
@@ -213,8 +226,8 @@ def replayed(sweep: SweepConfig, rows: Iterable[Mapping[str, Any]], counts: Coun
 
 
 def ended(row: Mapping[str, Any] | None, trial: Trial, until: int = 0) -> bool:
-    """Returns whether a trial has diverged or reached an epoch, by default its last one, from its last line."""
-    return row is not None and (has_diverged(row) or row["epoch"] == (until or trial.config.epochs))
+    """Returns whether a trial is over or has reached an epoch, by default its last one, from its last line."""
+    return row is not None and (is_over(row, trial) or row["epoch"] == (until or trial.config.epochs))
 
 
 def trial_rows(

@@ -12,7 +12,7 @@ from cnnjax.config import SweepConfig, TrainConfig
 from cnnjax.data import Dataset
 from cnnjax.descriptions import UnknownClassError, configuration
 from cnnjax.runs.checkpoints import Checkpoint
-from cnnjax.runs.records import RecordError, Row, has_diverged, read_record
+from cnnjax.runs.records import RecordError, Row, has_waited, is_over, read_record
 from cnnjax.runs.store import States
 from cnnjax.sweeps import Program, state_of
 from cnnjax.training import TrainState, steps_per_epoch
@@ -23,12 +23,27 @@ def length_of(program: Program, data: Dataset) -> int:
     return steps_per_epoch(program.config.batch_size, data.train)
 
 
-def last_state(states: States, program: Program, data: Dataset) -> TrainState | None:
-    """Returns the final state of a program, or None if its most recent valid checkpoint is of an earlier step."""
+def last_state(
+    states: States, program: Program, data: Dataset, last: Mapping[int, Mapping[str, Any]]
+) -> TrainState | None:
+    """Returns the final state of a program, or None if its most recent valid checkpoint is of an earlier step.
+
+    Args:
+      states: the stored states of the program.
+      program: the program.
+      data: the data set.
+      last: the last line of each trial, by number.
+    """
     checkpoint = states.restore(state_of(program, data.spec))
     if checkpoint is None:
         return None
-    over = np.asarray(checkpoint.state.diverged)[program.rows].all()
+    diverged, steps = (np.asarray(array)[program.rows] for array in (checkpoint.state.diverged, checkpoint.state.step))
+    lines = [last.get(trial.number) for trial in program.trials]
+    waited = [
+        has_waited(line, trial) and line is not None and step == line["step"]
+        for line, trial, step in zip(lines, program.trials, steps, strict=True)
+    ]
+    over = (diverged | waited).all()
     return checkpoint.state if checkpoint.step == program.end * length_of(program, data) or over else None
 
 
@@ -55,10 +70,14 @@ def reached(
       states: states(i) returns the stored states of program i.
 
     Raises:
-      ValueError: if a program has already trained for more epochs than planned.
+      ValueError: if a program has already trained for more epochs than planned, or a trial that stopped early
+        would have to continue.
       CheckpointError: if a program has checkpoints, but none is valid.
     """
-    diverged_at = {row["trial"]: row["epoch"] for row in lines if has_diverged(row)}
+    trials = {trial.number: trial for program in programs for trial in program.trials}
+    over_at = {
+        row["trial"]: row["epoch"] for row in lines if row["trial"] in trials and is_over(row, trials[row["trial"]])
+    }
     epochs: dict[int, int] = {}
     for finished, program in enumerate(programs):
         checkpoint = states(finished).restore(state_of(program, data.spec))
@@ -69,11 +88,23 @@ def reached(
         if checkpoint.step > program.end * length:
             least = -(-checkpoint.step // length)
             raise ValueError(f"epochs: {program.end}: must be at least {least}: {checkpoint.path} is of epoch {least}")
-        epochs.update((trial.number, min(epoch, diverged_at.get(trial.number, epoch))) for trial in program.trials)
-        all_diverged = all(diverged_at.get(trial.number, math.inf) <= epoch for trial in program.trials)
-        if within or not (epoch == program.end or all_diverged):
+        _check_patience(program, checkpoint, over_at)
+        epochs.update((trial.number, min(epoch, over_at.get(trial.number, epoch))) for trial in program.trials)
+        all_over = all(over_at.get(trial.number, math.inf) <= epoch for trial in program.trials)
+        if within or not (epoch == program.end or all_over):
             return Reached(finished, checkpoint, epochs)
     return Reached(len(programs), None, epochs)
+
+
+def _check_patience(program: Program, checkpoint: Checkpoint, over_at: Mapping[int, int]) -> None:
+    """Raises ValueError if a trial stopped early, before the checkpoint, under another patience than it has now."""
+    diverged, steps = (np.asarray(array)[program.rows] for array in (checkpoint.state.diverged, checkpoint.state.step))
+    for trial, behind in zip(program.trials, (steps < checkpoint.step) & ~diverged, strict=True):
+        if behind and trial.number not in over_at:
+            raise ValueError(
+                f"patience: {trial.config.patience}: trial {trial.number} has stopped early, while other trials of its "
+                "program went on: use the patience that the run was started with"
+            )
 
 
 def lines_up_to(epochs: Mapping[int, int], lines: Iterable[Row], name: str) -> list[Row]:

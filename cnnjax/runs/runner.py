@@ -5,6 +5,7 @@ one. Lines of `metrics.jsonl` are written before the state of the same step, so 
 of its records.
 """
 
+import math
 import os
 import time
 from collections import deque
@@ -14,6 +15,7 @@ from contextlib import closing
 from functools import partial
 
 import jax
+import numpy as np
 
 from cnnjax.config import SweepConfig
 from cnnjax.data import Dataset
@@ -32,7 +34,7 @@ from cnnjax.planning import (
 )
 from cnnjax.runs.checkpoints import Checkpoint, CheckpointError
 from cnnjax.runs.events import Compiled, Compiling, Epoch, Event, Finished, Noted, Planned, Resumed, Saved, Within
-from cnnjax.runs.records import Counts, Row, epoch_rows, has_diverged, plain, result_of
+from cnnjax.runs.records import Counts, Row, epoch_rows, has_diverged, is_over, plain, result_of
 from cnnjax.runs.resume import last_state, lines_up_to, reached
 from cnnjax.runs.store import States, Store
 from cnnjax.runs.swept import LastStates, Swept
@@ -48,7 +50,7 @@ from cnnjax.sweeps import (
     stages,
     state_of,
 )
-from cnnjax.training import Lanes, Run, TrainState, count_parameters, measured, parts
+from cnnjax.training import Lanes, Run, TrainState, count_parameters, measured, parts, pausing
 
 Stop = Callable[[], bool]
 """A function that is called between dispatches; if it returns true, the run saves its state and stops."""
@@ -103,6 +105,7 @@ class _Runner:
         self.recorded = lines if lines or self.resumed else None  # None once all records are taken
         self.rows: list[Row] = []
         self.last: dict[int, Row] = {}  # the last line of each trial
+        self.best: dict[int, tuple[float, int]] = {}  # the lowest cost of each trial, and its epoch
         self.epochs: dict[int, int] = {}  # epochs trained before the run was resumed, by trial
         self.messages: list[str] = []
 
@@ -142,6 +145,18 @@ class _Runner:
     def _take(self, rows: Sequence[Row]) -> None:
         self.rows += rows
         self.last.update((row["trial"], row) for row in rows)
+        for row in rows:
+            self.best[row["trial"]] = self._best_of(row)
+
+    def _best_of(self, row: Row) -> tuple[float, int]:
+        """Returns the lowest cost of a trial up to a line, and the first epoch that has it."""
+        metric = self.sweep.base.metric
+        cost = math.inf if has_diverged(row) else metric.cost(row[f"valid_{metric.name}"])
+        return min(self.best.get(row["trial"], (math.inf, 0)), (cost, row["epoch"]))
+
+    def _over(self, program: Program) -> np.ndarray:
+        """Returns which trials of a program have diverged or stopped early."""
+        return np.array([is_over(self.last.get(trial.number), trial) for trial in program.trials])
 
     # ------------------------------------------------------------------ planning and resuming
 
@@ -255,6 +270,9 @@ class _Runner:
 
     def _trained(self, program: Program, run: Run, checkpoint: Checkpoint | None) -> Generator[Event, None, bool]:
         """Trains a program; returns false if it was stopped before its end."""
+        paused = np.zeros(len(program.trials) + program.spare, bool)
+        paused[program.rows] = self._over(program)
+        run = pausing(run, paused)
         with closing(self._states(len(self.programs), program)) as states:
             saved, metric = time.monotonic(), None
             for step, state in parts(run, *self._first(program, run, checkpoint)):
@@ -263,9 +281,10 @@ class _Runner:
                     epoch = self._recorded(program, run, step, state)
                     yield epoch
                     metric = self._best(epoch.rows)
+                    paused[program.rows] = self._over(program)
                 else:
                     yield Within(program, step, step % run.steps / run.steps)
-                ended = whole and (step == program.end * run.steps or self._all_diverged(program))
+                ended = whole and (step == program.end * run.steps or bool(paused[program.rows].all()))
                 every = self.execution.save_seconds
                 due = time.monotonic() - saved >= every and (whole or every > 0)
                 stop, due = bool(agreed(self.stop())), bool(agreed(due))
@@ -291,7 +310,11 @@ class _Runner:
     def _recorded(self, program: Program, run: Run, step: int, state: TrainState) -> Epoch:
         """Evaluates an epoch, and writes its lines."""
         every = plain(epoch_rows(program, measured(run, step, state)))
-        rows = [row for row in every if not has_diverged(self.last.get(row["trial"]))]
+        over = self._over(program)
+        rows = [row for row, done in zip(every, over, strict=True) if not done]
+        for row in rows:
+            if self.trials[row["trial"]].config.patience is not None:
+                row["best_epoch"] = self._best_of(row)[1]
         self.store.append_metrics(rows)
         self._take(rows)
         return Epoch(program, step // run.steps, rows)
@@ -299,9 +322,6 @@ class _Runner:
     def _best(self, rows: Sequence[Row]) -> float | None:
         metric = self.sweep.base.metric
         return max((-metric.cost(row[f"valid_{metric.name}"]) for row in rows if not has_diverged(row)), default=None)
-
-    def _all_diverged(self, program: Program) -> bool:
-        return all(has_diverged(self.last.get(trial.number)) for trial in program.trials)
 
     # ------------------------------------------------------------------ the outcome
 
@@ -311,7 +331,7 @@ class _Runner:
 
     def _end(self, programs: Sequence[Program], number: int) -> TrainState:
         states = self._states(number, programs[number])
-        state = last_state(states, programs[number], self.data)
+        state = last_state(states, programs[number], self.data, self.last)
         if state is None:
             raise CheckpointError(
                 f"{self.store.name}: the last checkpoint of program {number} is damaged or missing: resume the run to "

@@ -61,8 +61,8 @@ class Program(NamedTuple):
 
 
 def structure(config: TrainConfig) -> PyTreeDef:
-    """Returns the tree structure that trials share if they are lanes of one program: all but numbers and seed."""
-    return jax.tree.structure(replace(config, seed=0))
+    """Returns the tree structure that lanes of one program share: all but numbers, the seed and patience."""
+    return jax.tree.structure(replace(config, seed=0, patience=None))
 
 
 def batch_split(config: TrainConfig, devices: int) -> int:

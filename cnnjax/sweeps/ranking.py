@@ -174,7 +174,7 @@ def edges(sweep: SweepConfig, best: Ranked) -> list[Edge]:
     zipped = {name for group in sweep.zipped for name in group}
     found: list[Edge] = []
     for name, values in sweep.axes if best.complete else ():
-        if name in zipped or name not in best.values:
+        if name in zipped or name not in best.values or sweep.paths[name] == ("ema",):  # ranks do not depend on it
             continue
         value, option = best.values[name], own[sweep.paths[name]]
         if isinstance(values, Range):

@@ -119,7 +119,7 @@ def halving(sweep: SweepConfig) -> Search:
 
 
 def work(sweep: SweepConfig) -> int:
-    """Returns the total number of epochs over all trials, if none diverges."""
+    """Returns the total number of epochs over all trials, if none diverges or stops early."""
     if sweep.search in SAMPLERS:
         return sweep.points * sweep.seeds * sweep.base.epochs
     planned = trials(sweep)

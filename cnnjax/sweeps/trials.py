@@ -137,7 +137,7 @@ class Result(NamedTuple):
 
     trial: Trial
     status: str
-    """`complete`, `diverged`, or `stopped` before the last epoch."""
+    """`complete`, `diverged`, or `stopped` by halving before the last epoch; early stopping counts as complete."""
     step: int
     epochs: int
     """The number of full epochs; for a diverged trial, before it diverged."""
@@ -146,3 +146,8 @@ class Result(NamedTuple):
     valid_metric: float
     above_chance: float = math.inf
     """By how many standard errors the metric is better than guessing; infinite where that is not known."""
+
+    @property
+    def early(self) -> bool:
+        """Whether the trial ran out of patience before its last epoch."""
+        return self.status == "complete" and self.epochs < self.trial.config.epochs

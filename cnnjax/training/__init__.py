@@ -24,6 +24,7 @@ from cnnjax.training.programs import fit_task as fit_task
 from cnnjax.training.programs import measure_test as measure_test
 from cnnjax.training.programs import measured as measured
 from cnnjax.training.programs import parts as parts
+from cnnjax.training.programs import pausing as pausing
 from cnnjax.training.programs import single as single
 from cnnjax.training.programs import train as train
 from cnnjax.training.validation import validate as validate

@@ -271,7 +271,7 @@ def advance(
     n: Int[Array, ""] | int,
     order: Int[Array, " examples"] | None = None,
 ) -> TrainState:
-    """Takes at most `n` steps, up to the end of the epoch; a diverged run takes none.
+    """Takes at most `n` steps, up to the end of the epoch; a diverged run takes none, and does not change.
 
     Each epoch is a permutation of the split that depends on the key and the number of the epoch. A run
     that stops between two steps thus continues with the same batches, and reaches the same state bit
@@ -293,7 +293,7 @@ def advance(
     start = state.step % length
     if order is None:
         order = order_of(task.batch_size, len(split.labels), key, state.step)
-    begins = (start == 0) & ~state.diverged
+    begins = (start == 0) & (n > 0) & ~state.diverged
     reset = jax.tree.map(partial(jnp.where, begins), _nothing(), state.epoch_metrics)
     state = state._replace(epoch_metrics=reset)
 

@@ -10,7 +10,7 @@ import jax
 import numpy as np
 from jax import Array
 from jax.tree_util import PyTreeDef
-from jaxtyping import Key, PyTree
+from jaxtyping import Bool, Int, Key, PyTree
 
 from cnnjax import devices
 from cnnjax.data import Dataset, Split
@@ -72,11 +72,11 @@ def _advance(
     order: Array | None = None,
 ) -> TrainState:
     def one(
-        task: Task, key: Array, steps: Array, state: TrainState, order: Array | None, split: Split, n: Array
+        task: Task, key: Array, steps: Array, state: TrainState, n: Array, order: Array | None, split: Split
     ) -> TrainState:
         return advance(task, key, steps, state, split, n, order)
 
-    return lift(one, split, n)(task, key, steps, state, order)
+    return lift(one, split)(task, key, steps, state, n, order)
 
 
 @partial(jax.jit, static_argnums=(0, 1, 2))
@@ -116,8 +116,11 @@ class Run(NamedTuple):
     epochs: int
     steps: int
     """The number of steps per epoch."""
-    advance: Callable[[TrainState, int], TrainState]
-    """advance(state, n) takes at most n steps, up to the end of the epoch; it donates `state`."""
+    advance: Callable[[TrainState, Int[np.ndarray, "*runs"] | int], TrainState]
+    """advance(state, n) takes at most n steps, up to the end of the epoch; it donates `state`.
+
+    Under a lift, each run may have its own n. A run with n = 0 does not change.
+    """
     evaluate: Callable[[TrainState], Metrics]
     """Evaluates a state on the validation split."""
     place: Callable[[TrainState], TrainState]
@@ -176,16 +179,29 @@ def compile_run(
     def order(epoch: int) -> Array:
         return _order(lift, task.batch_size, len(train.labels), key, np.full_like(steps, epoch * length))
 
-    n = np.int32(length)
+    n = np.full(key.shape, length, np.int32)
     advance = _compiled(_advance, lift, task, key, steps, state, train, n, order(0))
     evaluate = _compiled(_evaluate, lift, task, state, valid)
     memory = max(_bytes(advance), _bytes(evaluate))
 
-    def advanced(state: TrainState, n: int) -> TrainState:
+    def advanced(state: TrainState, n: np.ndarray | int) -> TrainState:
         epoch = int(np.max(np.asarray(state.step))) // length
-        return place(advance(task, key, steps, state, train, np.int32(n), order(epoch)))
+        most = np.broadcast_to(np.int32(n), key.shape)
+        return place(advance(task, key, steps, state, train, most, order(epoch)))
 
     return Run(state, epochs, length, advanced, lambda state: evaluate(task, state, valid), place, memory)
+
+
+def pausing(run: Run, paused: Bool[np.ndarray, " runs"]) -> Run:
+    """Returns a run under a lift in which the paused lanes take no steps and are not evaluated, as diverged ones.
+
+    The caller may change `paused` between dispatches.
+    """
+
+    def evaluate(state: TrainState) -> Metrics:
+        return run.evaluate(state._replace(diverged=np.asarray(state.diverged) | paused))
+
+    return run._replace(advance=lambda state, n: run.advance(state, np.where(paused, 0, n)), evaluate=evaluate)
 
 
 def parts(run: Run, state: TrainState, step: int = 0, seconds: float = 1.0) -> Iterator[tuple[int, TrainState]]:
