@@ -22,7 +22,7 @@ from conftest import needs, script
 from test_faults import size, until, what_remains
 
 import cnnjax
-from cnnjax import SGD, Adam, InMemory, MLPConfig, SweepConfig, TrainConfig
+from cnnjax import SGD, Adam, CrossEntropy, InMemory, MLPConfig, SweepConfig, TrainConfig
 from cnnjax.commands.sweep import table
 from cnnjax.data import Dataset
 from cnnjax.planning import Execution
@@ -539,6 +539,8 @@ def test_averages_are_in_every_table(small: Dataset, tmp_path: Path) -> None:
     alone = cnnjax.fit(replace(ONE, ema=0.9), small, store=tmp_path / "one", **HOW)
     assert alone.averaged is not None
     assert alone.averaged.test is not None
+    losses = CrossEntropy()(alone.averaged.logits(small.test.inputs), small.test.labels)
+    assert alone.averaged.test[1] == pytest.approx(float(losses.mean()), rel=1e-5)
     summary = json.loads((tmp_path / "one" / "summary.json").read_text())
     assert (summary["ema_test_accuracy"], summary["ema_test_loss"]) == alone.averaged.test
     assert summary["ema_valid_loss"] == alone.rows[-1]["ema_valid_loss"]

@@ -154,6 +154,7 @@ def test_one_cycle_is_optax_s_with_traced_numbers() -> None:
     found = jax.jit(lambda cycle: jax.vmap(lambda count: cycle.factor(count, 100))(count))(cycle)
     np.testing.assert_allclose(found, jax.vmap(expected)(count), rtol=1e-5)
     assert np.isfinite(OneCycle(rise=1.0, fall=0.0).shape(count / 100)).all()
+    assert equal(OneCycle(rise=0.5, fall=0.2).shape(count / 100), OneCycle(rise=0.5, fall=0.5).shape(count / 100))
 
 
 def test_warmup_rises_then_the_schedule_begins() -> None:
