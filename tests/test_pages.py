@@ -105,7 +105,8 @@ def test_every_command_of_a_page_parses_and_plans(page: Path) -> None:
 
 @pytest.mark.usefixtures("_at_hand")
 def test_every_option_of_a_page_exists(capsys: pytest.CaptureFixture[str]) -> None:
-    every = ["digits", "--optimizer", "sgd", "adamw", "--augment", "flip,shift", "--help"]
+    parts = ["--optimizer", "sgd", "adamw", "rmsprop", "muon", "--schedule", "step", "linear", "one-cycle"]
+    every = ["digits", *parts, "--augment", "flip,shift", "--help"]
     with pytest.raises(SystemExit):
         arguments.parse("", every, several=True)
     for form in (predict.Arguments, look_command.Arguments):

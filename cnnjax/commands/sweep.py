@@ -15,7 +15,7 @@ from cnnjax.metrics import Metric
 from cnnjax.options import text
 from cnnjax.presets import Preset
 from cnnjax.runs import RunFolder, Swept, counted, findings
-from cnnjax.sweeps import Compared, Ranked, digits, shown
+from cnnjax.sweeps import Compared, Ranked, digits, shown, summarize
 
 
 def main(config: SweepConfig, options: Options, preset: Preset) -> None:

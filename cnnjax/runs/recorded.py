@@ -42,16 +42,18 @@ def recorded(folder: Path, classes: Iterable[Any] = ()) -> Swept:
     results = valid(metrics, lambda: [result_of(planned[number], row, counts) for number, row in sorted(last.items())])
     points = rank(results, sweep.base.metric)
     parameters = count_parameters(state_of(Program((points[0].results[0].trial,), Lanes()), spec))
-    tests = _tests(folder, isinstance(config, SweepConfig), sweep.base.metric.name)
-    return Swept(points, rows, LastStates((), _unread, spec), tests, parameters, sweep, spec, str(folder))
+    tests, averages = (
+        _tests(folder, isinstance(config, SweepConfig), sweep.base.metric.name, prefix) for prefix in ("", "ema_")
+    )
+    return Swept(points, rows, LastStates((), _unread, spec), tests, parameters, sweep, spec, str(folder), averages)
 
 
 def _unread(program: int) -> TrainState:
     raise LookupError(program)  # never called, as there are no programs
 
 
-def _tests(folder: Path, sweep: bool, metric: str) -> dict[int, tuple[float, float]]:
-    """Returns the test metric and loss of the tested trials; none before the run is complete."""
+def _tests(folder: Path, sweep: bool, metric: str, prefix: str) -> dict[int, tuple[float, float]]:
+    """Returns the test metric and loss of the tested trials, with `ema_` of their averages; none before the end."""
     summary, table = folder / "summary.json", folder / "trials.csv"
     if not summary.is_file():
         return {}
@@ -61,7 +63,8 @@ def _tests(folder: Path, sweep: bool, metric: str) -> dict[int, tuple[float, flo
         if sweep:
             with table.open(newline="") as file:
                 rows = list(csv.DictReader(file))
-        tested = [row for row in rows if row["test_loss"] not in (None, "")]
-        return {int(row["trial"]): (float(row[f"test_{metric}"]), float(row["test_loss"])) for row in tested}
+        loss, score = f"{prefix}test_loss", f"{prefix}test_{metric}"
+        tested = [row for row in rows if (row.get(loss) if prefix else row[loss]) not in (None, "")]
+        return {int(row["trial"]): (float(row[score]), float(row[loss])) for row in tested}
 
     return valid(table if sweep else summary, read)

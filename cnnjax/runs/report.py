@@ -108,9 +108,11 @@ def _counted(count: int, noun: str) -> str:
 
 def _stats(swept: Swept, single: bool, seconds: Mapping[str, float] | None) -> Iterator[Stat]:
     best, metric = swept.winner, swept.metric
-    tested = [summarize(column) for column in zip(*swept.tests.values(), strict=True)]
-    scores = {"test": tested[0]} if tested else {}
-    losses = {"test": tested[1]} if tested else {}
+    every = {"test": swept.tests, "averaged test": swept.ema_tests}
+    scores, losses = (
+        {name: summarize([pair[i] for pair in tests.values()]) for name, tests in every.items() if tests}
+        for i in (0, 1)
+    )
     for split, score in {**scores, "validation": best.valid_metric}.items():
         unit = " %" if metric.percent else ""
         yield _spread(f"{split} {_words(metric)}", score, lambda value: digits(value, metric), unit)
@@ -182,16 +184,17 @@ def _trials(swept: Swept, single: bool) -> Table:
     labels = {"train": "training", "valid": "validation", "test": "test"}
     columns: list[Column] = []
     for name in table[0]:
-        split, _, rest = name.partition("_")
+        split, _, rest = name.removeprefix("ema_").partition("_")
+        what = "averaged " if name.startswith("ema_") else ""
         values = [row[name] for row in table]
         if name in swept.axes:
             columns.append(_swept_column(name, values))
         elif split in labels and rest == metric.name and metric.percent:
-            columns.append(Column(name, f"{labels[split]} {_words(metric)} (%)", "percent"))
+            columns.append(Column(name, f"{what}{labels[split]} {_words(metric)} (%)", "percent"))
             for row in table:
                 row[name] = None if row[name] is None else 100 * row[name]
         elif split in labels:
-            columns.append(Column(name, f"{labels[split]} {rest.replace('_', ' ')}", "number"))
+            columns.append(Column(name, f"{what}{labels[split]} {rest.replace('_', ' ')}", "number"))
         else:
             columns.append(Column(name, name, "text" if name == "status" else "count"))
     kept = [column for column in columns if any(row[column.name] is not None for row in table)]
@@ -400,7 +403,9 @@ def _commands(folder: Path, swept: Swept, single: bool, commands: Commands, fini
         yield Remark("To continue it", commands.continued(folder, not single))
         return
     longer = 2 * swept.winner.results[0].trial.config.epochs
-    if single:
+    if swept.winner.results[0].early:
+        yield Remark("It stopped early: to train further, switch `patience` off.")
+    elif single:
         yield Remark("To train further", commands.further(folder, longer))
     elif (folder / "winner").is_dir():
         yield Remark("To train the winner's first trial further", commands.further(folder / "winner", longer))
