@@ -762,6 +762,8 @@ def test_every_axis_has_its_own_edge_but_those_that_are_zipped() -> None:
     assert [edge.name for edge in edges(sweep, best_of(sweep))] == ["learning_rate", "filters", "momentum"]
     sweep = SweepConfig(BASE, axes, zipped=(("learning_rate", "filters"),))
     assert [edge.name for edge in edges(sweep, best_of(sweep))] == ["momentum"]
+    sweep = SweepConfig(BASE, (("ema", (0.9, 0.99)), ("patience", (2, 4))))
+    assert [(edge.name, edge.proposed) for edge in edges(sweep, best_of(sweep))] == [("patience", (1, 2, 4))]  # not ema
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,20 @@ from pathlib import Path
 
 import pytest
 
-from cnnjax import SGD, Adam, CNNConfig, Cosine, Flip, Metric, MLPConfig, SweepConfig, TrainConfig, config, load_run
+from cnnjax import (
+    SGD,
+    Adam,
+    CNNConfig,
+    Cosine,
+    Flip,
+    Metric,
+    MLPConfig,
+    Step,
+    SweepConfig,
+    TrainConfig,
+    config,
+    load_run,
+)
 from cnnjax.data import Dataset
 from cnnjax.descriptions import configuration, describe
 from cnnjax.options import text, with_values
@@ -166,6 +179,17 @@ def test_a_configuration_is_read_as_it_was_written(tmp_path: Path) -> None:
         for i, config in enumerate((train, sweep, TrainConfig(MLPConfig(hidden=())))):
             folder.write_json(f"{i}.json", describe(config))
             assert configuration(folder.read_json(f"{i}.json")) == config
+
+
+def test_a_configuration_of_an_earlier_release_has_the_defaults_of_what_is_new() -> None:
+    train = TrainConfig(MLPConfig(), SGD(schedule=Step(warmup=0.1)))
+    described = describe(train)
+    for name in ("ema", "patience"):
+        del described[name]
+    for name in ("first", "second", "drop"):
+        del described["optimizer"]["schedule"][name]
+    assert configuration(described) == train
+    assert list(differences({**described, "optimizer": 0}, {**describe(train), "optimizer": 0})) == []
 
 
 @pytest.mark.parametrize(

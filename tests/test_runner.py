@@ -42,6 +42,7 @@ from cnnjax.runs import (
     Within,
     diff,
     events,
+    recorded,
 )
 
 ONE = TrainConfig(MLPConfig(hidden=(4,)), SGD(learning_rate=0.1), batch_size=32, epochs=3)
@@ -545,6 +546,9 @@ def test_averages_are_in_every_table(small: Dataset, tmp_path: Path) -> None:
     assert (summary["ema_test_accuracy"], summary["ema_test_loss"]) == alone.averaged.test
     assert summary["ema_valid_loss"] == alone.rows[-1]["ema_valid_loss"]
     assert "averaged" in str(alone)
+    assert recorded(tmp_path / "one").ema_tests == {0: alone.averaged.test}
+    assert swept.ema_tests.keys() == swept.tests.keys() & {1, 2}
+    assert recorded(tmp_path / "r").ema_tests == swept.ema_tests
 
 
 # ------------------------------------------------------------------------- shards
