@@ -109,8 +109,8 @@ def _counted(count: int, noun: str) -> str:
 def _stats(swept: Swept, single: bool, seconds: Mapping[str, float] | None) -> Iterator[Stat]:
     best, metric = swept.winner, swept.metric
     every = {"test": swept.tests, "averaged test": swept.ema_tests}
-    pairs = {name: [*zip(*tests.values(), strict=True)] for name, tests in every.items() if tests}
-    scores, losses = ({name: summarize(pair[i]) for name, pair in pairs.items()} for i in (0, 1))
+    columns = {name: list(zip(*tests.values(), strict=True)) for name, tests in every.items() if tests}
+    scores, losses = ({name: summarize(pair[i]) for name, pair in columns.items()} for i in (0, 1))
     for split, score in {**scores, "validation": best.valid_metric}.items():
         unit = " %" if metric.percent else ""
         yield _spread(f"{split} {_words(metric)}", score, lambda value: digits(value, metric), unit)

@@ -103,7 +103,7 @@ class TrainState(NamedTuple):
     """Sums over the batches of the current epoch, each evaluated with the parameters before its step."""
     diverged: Bool[Array, ""]
     average: Variables | None = None
-    """Moving averages of parameters and statistics after each step; None without `Task.ema`."""
+    """Moving averages of parameters and statistics, zeros before the first step; None without `Task.ema`."""
 
     @property
     def averaged(self) -> "TrainState":
@@ -159,7 +159,7 @@ def init(task: Task, key: Key[Array, ""]) -> TrainState:
     example = task.spec.standardize(task.spec.example)
     params, stats = task.functions.init(jax.random.fold_in(key, _INIT), example)
     optimizer = task.optimizer(0).init(params)
-    average = None if task.ema is None else jax.tree.map(jnp.copy, Variables(params, stats))
+    average = None if task.ema is None else jax.tree.map(jnp.zeros_like, Variables(params, stats))
     return TrainState(jnp.zeros((), jnp.int32), params, stats, optimizer, _nothing(), jnp.zeros((), bool), average)
 
 
@@ -224,8 +224,7 @@ def step(
 def _averaged(task: Task, state: TrainState, new: Variables) -> Variables:
     """Returns the averages after a step: the mean of all steps so far, weighted by powers of the decay.
 
-    This is the average with corrected bias of Kingma and Ba (2015, section 7.2): the initial values have
-    no weight.
+    This is the average with corrected bias of Kingma and Ba (2015, section 7.2).
     """
     count = (state.step + 1).astype(jnp.float32)
     weight = jnp.minimum((1 - task.ema) / -jnp.expm1(count * jnp.log(task.ema)), 1)
