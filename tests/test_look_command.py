@@ -202,6 +202,7 @@ def test_a_network_of_one_s_own_is_drawn(tmp_path: Path) -> None:
         ({"layer": ("blocks.0.convolution.0",)}, 2, "did you mean 'blocks.0.convolutions.0'?"),
         ({"unit": (4,)}, 2, "unit: 4: must be from 0 to 3 in layer 'blocks.0.convolutions.0': give the layer with --layer"),
         ({"layer": ("dense.0",), "unit": (2, 10)}, 2, "unit: 10: must be from 0 to 9 in layer 'dense.0'"),
+        ({"unit": (-1,)}, 2, "unit: -1: must be from 0 to 3"),
         ({"examples": 0}, 2, "examples: 0: must be at least 1"),
     ],
 )  # fmt: skip
