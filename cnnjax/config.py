@@ -17,6 +17,7 @@ from cnnjax.options import (
     as_tuples,
     check,
     check_range,
+    check_type,
     choose,
     config,
     flat_names,
@@ -171,11 +172,8 @@ class SweepConfig:
             if not named or isinstance(axis[1], str) or not isinstance(axis[1], Iterable | Range):
                 raise ValueError(f"axes: {axis!r}: {pairs}")
         for name in ("seeds", "points", "batch_points", "factor"):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int):
-                raise ValueError(f"{name}: {value!r}: must be an integer")
-        if not isinstance(self.search, str):
-            raise ValueError(f"search: {self.search!r}: must be a string, such as 'all'")
+            check_type(name, getattr(self, name), int)
+        check_type("search", self.search, str, ", such as 'all'")
         if not (self.shard is None or isinstance(self.shard, str)):
             raise ValueError(f"shard: {self.shard!r}: give a part and the number of parts, such as '2/8'")
         groups = self.zipped if isinstance(self.zipped, list | tuple) else [None]

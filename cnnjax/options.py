@@ -16,6 +16,7 @@ import sys
 import types
 import typing
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, ClassVar, Literal, NamedTuple, TypeVar, dataclass_transform
 
 import jax
@@ -331,10 +332,17 @@ def _check_number(option: "Option", name: str) -> None:
     value: Any = option.value
     if value is None and type(None) in members(option.hint):
         return
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        none = " or None" if type(None) in members(option.hint) else ""
-        raise ValueError(f"{name}: {value!r}: must be a number{none}")
+    check_type(name, value, float, " or None" if type(None) in members(option.hint) else "")
     _check_range(name, value, option.metadata, float)
+
+
+_KINDS: Mapping[type, str] = MappingProxyType({int: "an integer", float: "a number", str: "a string"})
+
+
+def check_type(name: str, value: Any, kind: type, rest: str = "") -> None:
+    """Raises ValueError if a value is not an integer, a number or a string; a bool is none of them."""
+    if isinstance(value, bool) or not isinstance(value, (int, float) if kind is float else kind):
+        raise ValueError(f"{name}: {value!r}: must be {_KINDS[kind]}{rest}")
 
 
 def _check_range(name: str, value: Any, metadata: Mapping[str, Any], kind: type) -> None:

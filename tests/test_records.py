@@ -294,6 +294,25 @@ LINE = {
 }
 
 
+def test_a_closed_folder_is_read_but_not_written(tmp_path: Path) -> None:
+    with RunFolder.within(tmp_path, "r") as folder:
+        folder.write_json("a.json", {"b": 1})
+    before = {path: path.read_bytes() for path in folder.path.rglob("*") if path.is_file()}
+    assert folder.read_json("a.json") == {"b": 1}
+    assert folder.metrics() == []
+    for write in (
+        lambda: folder.write_json("a.json", {}, again=True),
+        lambda: folder.write_csv("a.csv", [{"b": 1}]),
+        lambda: folder.append("command", "a"),
+        lambda: folder.append_metrics([LINE]),
+        lambda: folder.cut_metrics(0),
+        lambda: folder.drop_states(0, 0),
+    ):
+        with pytest.raises(ValueError, match=r"r: closed: open it with RunFolder\(path, resume=True\) to write"):
+            write()
+    assert before == {path: path.read_bytes() for path in folder.path.rglob("*") if path.is_file()}
+
+
 def test_a_folder_is_gone_on_with_only_where_asked(tmp_path: Path) -> None:
     with RunFolder.within(tmp_path, "r", resume=True) as folder:
         folder.append_metrics([LINE])

@@ -8,7 +8,7 @@ from typing import Literal
 
 from cnnjax.config import SAMPLERS, Range, SweepConfig, alternatives
 from cnnjax.data import Dataset
-from cnnjax.options import choose, has, update
+from cnnjax.options import check_type, choose, has, update
 from cnnjax.planning.packing import Packing, pack_of
 from cnnjax.planning.plan_file import WrittenPlan, parse_lanes, programs_in
 from cnnjax.planning.ways import in_cache, works
@@ -43,16 +43,13 @@ class Execution:
 
     def check(self) -> None:
         """Raises ValueError if a value has the wrong type or is out of range."""
-        for name in ("save_seconds", "memory", "keep_latest", "keep_best"):
-            value, whole = getattr(self, name), name.startswith("keep")
-            if value is None and name == "memory":
-                continue
-            if isinstance(value, bool) or not isinstance(value, int if whole else int | float):
-                raise ValueError(f"{name}: {value!r}: must be {'an integer' if whole else 'a number'}")
-        if not isinstance(self.lanes, str):
-            raise ValueError(f"lanes: {self.lanes!r}: must be a string, such as 'auto' or '1:2'")
-        if not isinstance(self.pack, str):
-            raise ValueError(f"pack: {self.pack!r}: must be a string, such as 'one'")
+        check_type("lanes", self.lanes, str, ", such as 'auto' or '1:2'")
+        check_type("pack", self.pack, str, ", such as 'one'")
+        check_type("save_seconds", self.save_seconds, float)
+        if self.memory is not None:
+            check_type("memory", self.memory, float)
+        for name in ("keep_latest", "keep_best"):
+            check_type(name, getattr(self, name), int)
         choose("pack", self.pack, {**PACKS, "auto": None})
         if self.memory is not None and not 0 < self.memory * 2**30 < math.inf:
             raise ValueError(f"memory: {self.memory}: must be above 0 and finite")

@@ -155,10 +155,12 @@ class RunFolder:
       FileExistsError: if the folder exists and `resume` is false.
       BlockingIOError: if another process uses the folder.
       OSError: if the folder cannot be created.
+      ValueError: from each method that writes, if the folder is closed.
     """
 
     def __init__(self, path: str | Path, *, resume: bool = False):
         self.path = Path(path).expanduser()
+        self._closed = False
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self._new = not self.path.exists()
@@ -255,7 +257,12 @@ class RunFolder:
         writer.writerows(rows)
         self._write(name, file.getvalue(), again)
 
+    def _check_open(self) -> None:
+        if self._closed:
+            raise ValueError(f"run folder {self.path}: closed: open it with RunFolder(path, resume=True) to write")
+
     def _write(self, name: str, content: str, again: bool) -> None:
+        self._check_open()
         path, unfinished = self.path / name, self.path / f".{name}"
         if not again and path.exists():
             raise FileExistsError(f"{path} exists")
@@ -267,11 +274,13 @@ class RunFolder:
 
     def append(self, name: str, line: str) -> None:
         """Appends a line to a text file."""
+        self._check_open()
         with (self.path / name).open("a", encoding="utf-8", errors="surrogateescape") as file:
             file.write(line + "\n")
 
     def append_metrics(self, rows: Iterable[Mapping[str, Any]]) -> None:
         """Appends lines to `metrics.jsonl`."""
+        self._check_open()
         lines = "".join(json.dumps(plain(row)) + "\n" for row in rows)
         try:
             # Opened each time, so that a removed folder is noticed.
@@ -292,6 +301,7 @@ class RunFolder:
 
     def cut_metrics(self, lines: int) -> None:
         """Truncates `metrics.jsonl` after `lines` lines."""
+        self._check_open()
         with self._metrics.open("rb") as file:
             length = sum(len(line) for line in itertools.islice(file, lines))
         if length < self._metrics.stat().st_size:
@@ -305,12 +315,14 @@ class RunFolder:
 
     def drop_states(self, program: int, step: int) -> None:
         """Removes the checkpoints of a program after a step, and all checkpoints of later programs."""
+        self._check_open()
         for path in (self.path / "checkpoints").glob("*"):
             if path.name.isdecimal() and int(path.name) >= program:
                 Checkpoints(path, "").drop_after(step if int(path.name) == program else -1)
 
     def close(self) -> None:
-        """Releases the lock of the folder."""
+        """Releases the lock of the folder, which can no longer be written through this object."""
+        self._closed = True
         self._lock.__exit__(None, None, None)
 
     def __enter__(self) -> "RunFolder":
