@@ -2,7 +2,7 @@
 
 import os
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import reduce
 from pathlib import Path
@@ -34,8 +34,9 @@ class Reading:
     """
 
     fit: Fit = "auto"
-    trim: float | None = None
-    """Crops an image whose border has a single color to its content, with this margin as a share of the side."""
+    trim: Literal["auto"] | float | None = "auto"
+    """Crops an image whose border has a single color to its content, with this margin as a share of the side. `auto`
+    uses the margin of the training images if they are drawings, unless the image has about that margin."""
     background: Background = "white"
     """The color behind transparent pixels."""
     invert: bool = False
@@ -49,7 +50,7 @@ class Reading:
             raise ValueError(
                 f"inputs are {list(spec.shape)}: images need [height, width, channels] with 1 (gray) or 3 (RGB)"
             )
-        if self.trim is not None and not 0 <= self.trim < 0.5:
+        if not (self.trim is None or self.trim == "auto" or 0 <= self.trim < 0.5):
             raise ValueError(f"trim: {self.trim}: must be at least 0 and below 0.5")
         if self.range is None and not spec.low:
             raise ValueError("range: the run does not record the range of its inputs: give --range LOW HIGH")
@@ -94,7 +95,7 @@ def read_image(path: Path, spec: Spec, how: Reading = DEFAULT) -> Num[np.ndarray
             with Image.open(path) as image:
                 if image.width * image.height > LARGEST:
                     raise Image.DecompressionBombError
-                pixels = _fitted(_upright(image, MODES[spec.shape[-1]], how.background), spec.shape, how)
+                pixels = _fitted(_upright(image, MODES[spec.shape[-1]], how.background), spec, how)
     except Image.DecompressionBombError:
         raise DataError(f"{path}: has more than {LARGEST // 10**6} megapixels: reduce its size first") from None
     except UnidentifiedImageError:
@@ -140,19 +141,17 @@ def _upright(image: Any, mode: str, background: Background) -> Any:
     return image.convert("RGB").convert(mode)  # through RGB, because not every mode converts to gray
 
 
-def _fitted(image: Any, shape: tuple[int, ...], how: Reading) -> UInt8[np.ndarray, "height width channels"]:
+def _fitted(image: Any, spec: Spec, how: Reading) -> UInt8[np.ndarray, "height width channels"]:
     """Returns the pixels of an image in the size of the inputs."""
     from PIL import Image, ImageOps
 
-    height, width, channels = shape
+    height, width, channels = spec.shape
     border = _border(np.asarray(image).reshape(image.height, image.width, channels))
     paper = np.median(border, 0).astype(np.uint8)
     plain = bool(np.mean(np.abs(border - paper.astype(float)).max(1) < 26) > 0.9)
     filling = tuple(paper.tolist()) if channels > 1 else int(paper[0])
-    if plain and how.trim is not None:
-        image = image.crop(_drawn(image, filling))
-        margin = round(max(image.size) * how.trim / (1 - 2 * how.trim))
-        image = ImageOps.expand(image, margin, filling)
+    if plain:
+        image = _trimmed(image, filling, spec, how)
     # HAMMING is between BOX, which is exact for integer ratios only, and the smoother BILINEAR.
     shrinks = image.width * image.height > width * height
     resampling = Image.Resampling.HAMMING if shrinks else Image.Resampling.BICUBIC
@@ -163,7 +162,29 @@ def _fitted(image: Any, shape: tuple[int, ...], how: Reading) -> UInt8[np.ndarra
         image = ImageOps.fit(image, (width, height), resampling)
     else:
         image = image.resize((width, height), resampling)
-    return np.asarray(image).reshape(shape)
+    return np.asarray(image).reshape(spec.shape)
+
+
+def _trimmed(image: Any, filling: Any, spec: Spec, how: Reading) -> Any:
+    """Returns a drawing with the margin that `how.trim` asks for."""
+    from PIL import ImageOps
+
+    trim = spec.margin if how.trim == "auto" else how.trim
+    if trim is None:
+        return image
+    drawn = image.crop(box := _drawn(image, filling))
+    if how.trim == "auto" and _like_training(box, image.size, trim, max(spec.shape[:2])):
+        return image
+    return ImageOps.expand(drawn, round(max(drawn.size) * trim / (1 - 2 * trim)), filling)
+
+
+def _like_training(box: Sequence[int], size: Sequence[int], margin: float, side: int) -> bool:
+    """Returns whether content is as large as in training images, and about in the middle, along its longer side.
+
+    Training images are often centered by mass, so half a margin of displacement is usual.
+    """
+    ends = max(((box[i] / size[i], 1 - box[i + 2] / size[i]) for i in (0, 1)), key=lambda ends: -sum(ends))
+    return abs(sum(ends) / 2 - margin) * side < 1 and abs(ends[0] - ends[1]) / 2 * side < 1 + margin * side / 2
 
 
 def _border(image: np.ndarray) -> np.ndarray:

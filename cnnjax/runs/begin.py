@@ -12,7 +12,7 @@ from cnnjax.data import Dataset
 from cnnjax.descriptions import describe
 from cnnjax.planning import parse_lanes
 from cnnjax.runs.environment import changes, environment
-from cnnjax.runs.records import describe_data, differences, plain
+from cnnjax.runs.records import data_differences, describe_data, differences, plain
 from cnnjax.runs.store import RunFolder, Store
 
 _POINTS = {field.name for field in dataclasses.fields(SweepConfig)} - {"base", "equal_within"}
@@ -61,7 +61,8 @@ def begin(
             store.write_json(f"{name}.json", here)
             continue
         here = json.loads(json.dumps(plain(here)))
-        found = list((changes if name == "env" else differences)(there, here))
+        compare = {"env": changes, "data": data_differences}.get(name, differences)
+        found = list(compare(there, here))
         if name == "config":
             found += orders(there, here)
         if name == "config" and found and any(_ordered(there, field) != _ordered(here, field) for field in _POINTS):

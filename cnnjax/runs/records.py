@@ -267,6 +267,15 @@ def differences(there: Any, here: Any, name: str = "", sides: tuple[str, str] = 
         yield f"{name} {_short(there)} {sides[0]}, {_short(here)} {sides[1]}"
 
 
+def data_differences(there: Mapping[str, Any], here: Mapping[str, Any]) -> Iterator[str]:
+    """Yields the differences between two descriptions of data, in the fields that both have.
+
+    Earlier versions record fewer facts, all of which follow from the arrays, whose digest is compared.
+    """
+    both = [key for key in there if key in here]
+    yield from differences({key: there[key] for key in both}, {key: here[key] for key in both})
+
+
 def _short(value: Any) -> str:
     words = text(tuple(value)) if isinstance(value, list) else str(value) or "''"
     return words if len(words) <= 40 else words[:12] + "..."
