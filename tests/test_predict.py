@@ -173,7 +173,7 @@ def test_other_proportions_are_cropped_padded_or_stretched(trained: Trained, ten
     read: dict[tuple[str, str], np.ndarray] = {}
     for name, picture in (("wide", wide), ("drawing", drawing)):
         path = written(gray(picture), tmp_path / f"{name}.png")
-        read |= {(name, fit): read_image(path, spec, Reading(fit=fit)) for fit in get_args(Fit)}
+        read |= {(name, fit): read_image(path, spec, Reading(fit=fit, trim=None)) for fit in get_args(Fit)}
     np.testing.assert_array_equal(read["wide", "crop"], digit)
     assert (read["drawing", "pad"][[0, 1, 6, 7]] == 4).all()
     assert (read["drawing", "pad"][2:6] != 4).any()
@@ -228,6 +228,37 @@ def test_a_record_without_the_range_needs_it_named(run: Path, tmp_path: Path) ->
         read_image(tmp_path / "a.png", spec)
     with pytest.raises(ValueError, match="low: 2, high: 1 numbers"):
         read_spec({**record, "low": [0, 0]})
+    assert record["margin"] == 0
+    assert read_spec({name: value for name, value in record.items() if name != "margin"}).margin is None
+    with pytest.raises(ValueError, match=r"margin: 0\.5"):
+        read_spec({**record, "margin": 0.5})
+
+
+def test_drawings_get_the_margin_of_the_training_images(digits: Dataset, tmp_path: Path) -> None:
+    """In any size, and anywhere; a photograph stays as it is, and so does a drawing with about that margin."""
+    rng = np.random.default_rng(0)
+    labels = np.arange(50) % 5
+    framed = np.full((50, 28, 28, 3), 250, np.uint8)
+    framed[:, 4:24, 7:20] = rng.integers(0, 120, (50, 20, 13, 3))
+    photographs = rng.integers(0, 256, (50, 28, 28, 3), np.uint8)
+    drawings, photos = (Dataset.of("d", "abcde", Split(each, labels)).spec for each in (framed, photographs))
+    assert (drawings.margin, photos.margin, digits.spec.margin) == (0.143, None, 0.0)
+    assert Dataset.of("d", "abcde", Split(framed[..., 0, 0], labels)).spec.margin is None
+    for color, paper in (("black", "white"), ("#ffe040", "#064020")):
+        for side, corner in ((300, (10, 10)), (500, (60, 250)), (90, (5, 5))):
+            length = 200 if side > 100 else 80
+            image = Image.new("RGB", (side, side), paper)
+            image.paste(color, (*corner, corner[0] + length // 2, corner[1] + length))
+            path = written(image, tmp_path / "a.png")
+            read = read_image(path, drawings)
+            inked = np.abs(read.astype(int) - read[0, 0]).max(-1) > 100
+            assert np.flatnonzero(inked.any(1)).tolist() == list(range(4, 24))
+            assert np.flatnonzero(inked.any(0)).tolist() == list(range(9, 19))
+            for spec, how in ((photos, Reading()), (drawings, Reading(trim=None))):
+                np.testing.assert_array_equal(read_image(path, spec, how), read_image(path, photos, Reading(trim=None)))
+    for number in range(3):
+        path = written(Image.fromarray(framed[number]), tmp_path / "b.png")
+        np.testing.assert_array_equal(read_image(path, drawings), framed[number])
 
 
 def test_inverted_digits_look_so_and_others_do_not(digits: Dataset) -> None:

@@ -35,6 +35,7 @@ from cnnjax.runs import (
     read_record,
     trial_rows,
 )
+from cnnjax.runs.begin import begin
 from cnnjax.runs.environment import environment
 from cnnjax.runs.records import readable
 from cnnjax.sweeps import Result, trials
@@ -316,6 +317,18 @@ LINE = {
     "valid_loss": 0.6,
     "valid_accuracy": 0.8,
 }
+
+
+def test_a_run_that_recorded_less_of_its_data_is_resumed(small: Dataset, tmp_path: Path) -> None:
+    one = TrainConfig(MLPConfig((4,)), data="small")
+    with RunFolder.within(tmp_path, "r") as folder:
+        begin(folder, one, small)
+        earlier = {name: value for name, value in folder.read_json("data.json").items() if name != "margin"}
+        folder.write_json("data.json", earlier, again=True)
+        assert begin(folder, one, small).replaced == {}
+        folder.write_json("data.json", {**earlier, "sha256": "0"}, again=True)
+        with pytest.raises(ValueError, match="sha256 0 there"):
+            begin(folder, one, small)
 
 
 def test_a_closed_folder_is_read_but_not_written(tmp_path: Path) -> None:

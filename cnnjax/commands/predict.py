@@ -11,7 +11,7 @@ from dataclasses import dataclass, fields
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
 import numpy as np
 import tyro
@@ -60,8 +60,9 @@ class Arguments:
     """how to fit images with other proportions: crop the longer side, pad the shorter side with the color of the
     border, or stretch; auto pads images with a border of a single color, such as drawings, and crops any other; by
     default as the training images, or auto if they were not fitted"""
-    trim: float | None = Reading.trim
-    """crop a drawing to its content, with this margin as a share of the side: 0 as in digits, 0.14 as in MNIST"""
+    trim: Literal["auto"] | float | None = Reading.trim
+    """crop a drawing to its content, with this margin as a share of the side; auto uses the margin of the training
+    images if they are drawings, and none does not crop"""
     background: Background = Reading.background
     """color behind transparent pixels"""
     invert: bool = Reading.invert
@@ -134,7 +135,8 @@ def _described(spec: Spec, how: Reading) -> str:
     """Describes how images are converted."""
     low, high = value_range(spec, how)
     colors = "gray" if spec.shape[-1] == 1 else "RGB"
-    trimmed = "" if how.trim is None else f", trim {how.trim:g}"
+    trim = spec.margin if how.trim == "auto" else how.trim
+    trimmed = "" if trim is None else f", trim {trim:g}"
     inverted = ", inverted" if how.invert else ""
     return f"images in {colors}, {low.min():g} to {high.max():g}, fit {how.fit}{trimmed}{inverted}"
 

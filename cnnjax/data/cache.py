@@ -17,7 +17,7 @@ from cnnjax.data.dataset import Dataset, Spec, Split
 from cnnjax.options import from_json
 
 SPLITS = ("train", "valid", "test")
-LAYOUT = 6  # version of the cache folders and of the rules that choose splits; a new version ignores old folders
+LAYOUT = 7  # version of the cache folders and of the rules that choose splits; a new version ignores old folders
 
 
 def default_directory() -> Path:
@@ -91,12 +91,15 @@ def read_spec(described: Mapping[str, Any]) -> Spec:
     low, high = (tuple(map(float, described.get(name, ()))) for name in ("low", "high"))
     if len(low) != len(high) or len(low) not in (0, len(mean)):
         raise ValueError(f"low: {len(low)}, high: {len(high)} numbers, mean: {len(mean)}")
+    margin = described.get("margin")
+    if margin is not None and not 0 <= (margin := float(margin)) < 0.5:
+        raise ValueError(f"margin: {margin}")
     classes = tuple(map(str, described["classes"]))
     counted = described.get("counts")
     counts = None if counted is None else np.asarray(list(map(float, counted)), np.float32)
     if counts is not None and len(counts) != len(classes):
         raise ValueError(f"counts: {len(counts)} numbers, classes: {len(classes)}")
-    return Spec(shape, dtypes[0].name, classes, label_shape, dtypes[1].name, mean, std, low, high, counts)
+    return Spec(shape, dtypes[0].name, classes, label_shape, dtypes[1].name, mean, std, low, high, margin, counts)
 
 
 def _save(folder: Path, dataset: Dataset) -> None:

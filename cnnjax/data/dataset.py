@@ -30,7 +30,7 @@ class Split(NamedTuple):
 @partial(
     jax.tree_util.register_dataclass,
     data_fields=["mean", "std", "counts"],
-    meta_fields=["shape", "dtype", "classes", "label_shape", "label_dtype", "low", "high"],
+    meta_fields=["shape", "dtype", "classes", "label_shape", "label_dtype", "low", "high", "margin"],
 )
 @dataclass(frozen=True, eq=False)
 class Spec:
@@ -52,6 +52,9 @@ class Spec:
     """The smallest value of each channel in the training examples, for image files; empty if not recorded."""
     high: tuple[float, ...] = ()
     """The largest value of each channel."""
+    margin: float | None = None
+    """The median margin around the content of the training examples, as a share of the side; None unless they are
+    drawings."""
     counts: Float[Any, " classes"] | None = None
     """The number of training examples of each class; None if the labels are not classes, or not recorded."""
 
@@ -105,6 +108,26 @@ def _extremes(inputs: np.ndarray) -> Iterator[tuple[float, ...]]:
     """Yields the smallest and the largest value of each channel."""
     for extreme in (np.min, np.max):  # over the examples first, which is many times faster
         yield tuple(extreme(extreme(inputs, 0).reshape(-1, inputs.shape[-1]), 0).astype(float).tolist())
+
+
+def _usual_margin(inputs: np.ndarray, most: int = 1000) -> float | None:
+    """Returns the `Spec.margin` of some of the inputs.
+
+    They are drawings if two thirds of the pixels at their borders have nearly the same color.
+    """
+    if inputs.ndim != 4:
+        return None
+    some = np.asarray(inputs[:: -(-len(inputs) // most)], np.float32)
+    border = np.concatenate([some[:, 0], some[:, -1], some[:, :, 0], some[:, :, -1]], 1).reshape(-1, some.shape[-1])
+    paper = np.median(border, 0)
+    if (np.abs(border - paper).max(-1) < 0.1 * np.ptp(some)).mean() < 2 / 3:
+        return None
+    ink = np.abs(some - paper).max(-1)
+    drawn = ink >= ink.max((1, 2), keepdims=True) / 4  # as in `images`
+    shares = [
+        (line.shape[1] - line.argmax(1) - line[:, ::-1].argmax(1)) / line.shape[1] for line in map(drawn.any, (1, 2))
+    ]
+    return round(float(np.median(1 - np.maximum(*shares))) / 2, 3)
 
 
 class Dataset(NamedTuple):
@@ -177,7 +200,7 @@ class Dataset(NamedTuple):
         kind = inputs.shape[1:], inputs.dtype.name, tuple(map(str, classes)), labels.shape[1:], labels.dtype.name
         counts = class_counts(parts[0].labels, len(classes)) if classes else None
         low, high = _extremes(inputs)
-        spec = Spec(*kind, *statistics(parts[0]), low, high, counts)
+        spec = Spec(*kind, *statistics(parts[0]), low, high, _usual_margin(inputs), counts)
         return cls(name, spec, *parts, cut=tuple(split for split in ("valid", "test") if split not in splits))
 
     def check(self) -> None:

@@ -35,8 +35,9 @@ class Reading:
     """
 
     fit: Fit = "auto"
-    trim: float | None = None
-    """Crops an image whose border has a single color to its content, with this margin as a share of the side."""
+    trim: Literal["auto"] | float | None = "auto"
+    """Crops an image whose border has a single color to its content, with this margin as a share of the side. `auto`
+    uses the margin of the training images if they are drawings, unless the image has about that margin."""
     background: Background = "white"
     """The color behind transparent pixels."""
     invert: bool = False
@@ -50,7 +51,7 @@ class Reading:
             raise ValueError(
                 f"inputs are {list(spec.shape)}: images need [height, width, channels] with 1 (gray) or 3 (RGB)"
             )
-        if self.trim is not None and not 0 <= self.trim < 0.5:
+        if not (self.trim is None or self.trim == "auto" or 0 <= self.trim < 0.5):
             raise ValueError(f"trim: {self.trim}: must be at least 0 and below 0.5")
         if self.range is None and not spec.low:
             raise ValueError("range: the run does not record the range of its inputs: give --range LOW HIGH")
@@ -89,18 +90,25 @@ def read_image(path: Path, spec: Spec, how: Reading = DEFAULT) -> Num[np.ndarray
     how.check(spec)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of invalid metadata, and of the size, which is checked below
-        pixels = read_pixels(path, spec.shape, how)
+        pixels = read_pixels(path, spec.shape, how, spec.margin)
     low, high = value_range(spec, how)
     found = low + (255 - pixels if how.invert else pixels) / np.float32(255) * (high - low)
     return (found if np.dtype(spec.dtype).kind == "f" else np.round(found)).astype(spec.dtype)
 
 
 def read_pixels(
-    path: Path, shape: tuple[int, ...], how: Reading = DEFAULT
+    path: Path, shape: tuple[int, ...], how: Reading = DEFAULT, margin: float | None = None
 ) -> UInt8[np.ndarray, "height width channels"]:
-    """Reads the pixels of an image file in a shape; Pillow may warn. Arguments and DataError as in `read_image`."""
+    """Reads the pixels of an image file in a shape; Pillow may warn. DataError as in `read_image`.
+
+    Args:
+      path: the file.
+      shape: the shape of the result.
+      how: the conversion.
+      margin: the margin that drawings get with `how.trim` set to `auto`; by default their own.
+    """
     with _opened(path) as image:
-        return _fitted(_upright(image, MODES[shape[-1]], how.background), shape, how)
+        return _fitted(_upright(image, MODES[shape[-1]], how.background), shape, how, margin)
 
 
 def fit_pixels(
@@ -182,7 +190,9 @@ def _upright(image: Any, mode: str, background: Background) -> Any:
     return image.convert("RGB").convert(mode)  # through RGB, because not every mode converts to gray
 
 
-def _fitted(image: Any, shape: tuple[int, ...], how: Reading) -> UInt8[np.ndarray, "height width channels"]:
+def _fitted(
+    image: Any, shape: tuple[int, ...], how: Reading, margin: float | None = None
+) -> UInt8[np.ndarray, "height width channels"]:
     """Returns the pixels of an image in the size of the inputs."""
     from PIL import Image, ImageOps
 
@@ -191,10 +201,9 @@ def _fitted(image: Any, shape: tuple[int, ...], how: Reading) -> UInt8[np.ndarra
     paper = np.median(border, 0).astype(np.uint8)
     plain = bool(np.mean(np.abs(border - paper.astype(float)).max(1) < 26) > 0.9)
     filling = tuple(paper.tolist()) if channels > 1 else int(paper[0])
-    if plain and how.trim is not None:
-        image = image.crop(_drawn(image, filling))
-        margin = round(max(image.size) * how.trim / (1 - 2 * how.trim))
-        image = ImageOps.expand(image, margin, filling)
+    trim = margin if how.trim == "auto" else how.trim
+    if plain and trim is not None:
+        image = _trimmed(image, filling, shape, trim, keeps=how.trim == "auto")
     # HAMMING is between BOX, which is exact for integer ratios only, and the smoother BILINEAR.
     shrinks = image.width * image.height > width * height
     resampling = Image.Resampling.HAMMING if shrinks else Image.Resampling.BICUBIC
@@ -206,6 +215,25 @@ def _fitted(image: Any, shape: tuple[int, ...], how: Reading) -> UInt8[np.ndarra
     else:
         image = image.resize((width, height), resampling)
     return np.asarray(image).reshape(shape)
+
+
+def _trimmed(image: Any, filling: Any, shape: tuple[int, ...], margin: float, keeps: bool) -> Any:
+    """Returns a drawing with a margin, or unchanged if it `keeps` one that is usual in training images."""
+    from PIL import ImageOps
+
+    drawn = image.crop(box := _drawn(image, filling))
+    if keeps and _like_training(box, image.size, margin, max(shape[:2])):
+        return image
+    return ImageOps.expand(drawn, round(max(drawn.size) * margin / (1 - 2 * margin)), filling)
+
+
+def _like_training(box: Sequence[int], size: Sequence[int], margin: float, side: int) -> bool:
+    """Returns whether content is as large as in training images, and about in the middle, along its longer side.
+
+    Training images are often centered by mass, so half a margin of displacement is usual.
+    """
+    ends = max(((box[i] / size[i], 1 - box[i + 2] / size[i]) for i in (0, 1)), key=lambda ends: -sum(ends))
+    return abs(sum(ends) / 2 - margin) * side < 1 and abs(ends[0] - ends[1]) / 2 * side < 1 + margin * side / 2
 
 
 def _border(image: np.ndarray) -> np.ndarray:

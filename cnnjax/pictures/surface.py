@@ -50,7 +50,7 @@ def loss_surface(
       paths: paths to draw, each in a panel of its own, with a dot at the end of each epoch and a star at the
         last point. Without paths, a star marks the center.
     """
-    figure, [axes] = paper(max(1, len(paths)), width=5.2, height=4.7, sharex=True, sharey=True)
+    figure, [axes] = paper(max(1, len(paths)), width=5.2, height=4.2, sharex=True, sharey=True)
     for axis, path in zip(axes, paths or [Descent("", np.zeros((1, 2)))], strict=True):
         shades = _contours(axis, x, y, loss)
         axis.set(xlabel=labels[0], xlim=(x[0], x[-1]), ylim=(y[0], y[-1]), aspect="equal")

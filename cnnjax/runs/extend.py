@@ -15,16 +15,7 @@ from cnnjax.options import text
 from cnnjax.planning import programs_in, read_plan
 from cnnjax.runs.begin import orders
 from cnnjax.runs.environment import changes
-from cnnjax.runs.records import (
-    Counts,
-    Row,
-    data_differences,
-    differences,
-    ended,
-    read_metrics,
-    read_record,
-    result_of,
-)
+from cnnjax.runs.records import Counts, Row, data_differences, differences, ended, read_metrics, read_record, result_of
 from cnnjax.runs.resume import configuration_of, last_state, length_of
 from cnnjax.runs.store import Store, checkpoints_of
 from cnnjax.sweeps import Program, Trial, assembled, compare, plan, rank, search, states_of
