@@ -7,12 +7,23 @@ from importlib import metadata, util
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from cnnjax.augmentation import Affine as Affine
+    from cnnjax.augmentation import AlternatingFlip as AlternatingFlip
     from cnnjax.augmentation import Augmentation as Augmentation
+    from cnnjax.augmentation import ColorJitter as ColorJitter
+    from cnnjax.augmentation import CutMix as CutMix
+    from cnnjax.augmentation import Cutout as Cutout
     from cnnjax.augmentation import Flip as Flip
+    from cnnjax.augmentation import Jitter as Jitter
+    from cnnjax.augmentation import Mixup as Mixup
+    from cnnjax.augmentation import Scaling as Scaling
     from cnnjax.augmentation import Shift as Shift
+    from cnnjax.augmentation import TokenDropout as TokenDropout
+    from cnnjax.augmentation import WindowSlice as WindowSlice
     from cnnjax.config import Range as Range
     from cnnjax.config import SweepConfig as SweepConfig
     from cnnjax.config import TrainConfig as TrainConfig
+    from cnnjax.data import Batch as Batch
     from cnnjax.data import Dataset as Dataset
     from cnnjax.data import Spec as Spec
     from cnnjax.data import Split as Split
@@ -58,9 +69,10 @@ if TYPE_CHECKING:
     from cnnjax.training import make_task as make_task
 
 _HOMES = {
-    "cnnjax.augmentation": "Augmentation Flip Shift",
+    "cnnjax.augmentation": "Affine AlternatingFlip Augmentation ColorJitter Cutout CutMix Flip Jitter Mixup Scaling "
+    "Shift TokenDropout WindowSlice",
     "cnnjax.config": "Range SweepConfig TrainConfig",
-    "cnnjax.data": "Dataset Spec Split load",
+    "cnnjax.data": "Batch Dataset Spec Split load",
     "cnnjax.losses": "CrossEntropy Loss SquaredError",
     "cnnjax.metrics": "Accuracy Metric",
     "cnnjax.networks": "CNN LeNet5 MLP ResNet "

@@ -669,7 +669,7 @@ class Rate(Optimizer):
         ),
         (
             {"augment": (Inputs(),)},
-            "augmentation Inputs: called with (key, batch): returned [32, 8, 8, 1], expected a Split, as "
+            "augmentation Inputs: called with (key, batch): returned [32, 8, 8, 1], expected a Batch, as "
             "batch._replace(inputs=...)",
         ),
         (

@@ -4,6 +4,9 @@ from importlib.metadata import version
 from pathlib import Path
 
 from cnnjax.data import cache, digits, tfds
+from cnnjax.data.dataset import PADDING as PADDING
+from cnnjax.data.dataset import UNKNOWN as UNKNOWN
+from cnnjax.data.dataset import Batch as Batch
 from cnnjax.data.dataset import DataError as DataError
 from cnnjax.data.dataset import Dataset as Dataset
 from cnnjax.data.dataset import Spec as Spec

@@ -10,7 +10,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
-from jaxtyping import Float, Num
+from jaxtyping import Float, Int, Key, Num
+
+PADDING, UNKNOWN = 0, 1
+"""The tokens that fill a text up to its length, and that stand for words outside of the vocabulary."""
 
 
 class DataError(Exception):
@@ -63,6 +66,22 @@ class Spec:
     def standardize(self, inputs: Num[Any, "batch *shape"]) -> Float[Array, "batch *shape"]:
         """Standardizes stored inputs with the mean and standard deviation of the training split."""
         return (inputs.astype(jnp.float32) - self.mean) / self.std
+
+
+class Batch(NamedTuple):
+    """The examples of a training step, as augmentations get them."""
+
+    inputs: Num[Array, "batch *shape"]
+    """Standardized."""
+    labels: Num[Array, "batch *label"]
+    rows: Int[Array, " batch"]
+    """The indices of the examples in the training split."""
+    epoch: Int[Array, ""]
+    """The number of the epoch, from 0."""
+    key: Key[Array, ""]
+    """A key that depends on the seed alone, and is thus the same in each step."""
+    spec: Spec
+    """The specification of the data set, such as its classes."""
 
 
 def statistics(split: Split) -> tuple[np.ndarray, np.ndarray]:

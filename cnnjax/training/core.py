@@ -6,7 +6,7 @@ A run is a fold of `step` over batches that depend only on the key of the run. U
 
 from dataclasses import dataclass
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -17,7 +17,7 @@ from jaxtyping import Bool, Float, Int, Key, PyTree
 
 from cnnjax.augmentation import Augmentation
 from cnnjax.config import TrainConfig
-from cnnjax.data import Spec, Split
+from cnnjax.data import Batch, Spec, Split
 from cnnjax.losses import Loss
 from cnnjax.metrics import Metric
 from cnnjax.networks import Network, NetworkConfig, Variables, functional
@@ -136,8 +136,8 @@ def _total(task: Task, parts: PyTree) -> PyTree:
     return jax.tree.unflatten(structure, [summed[i] for i in range(len(leaves))])
 
 
-# A seed determines initialization, batch order and noise, each with its own key.
-_INIT, _ORDER, _NOISE = range(3)
+# A seed determines initialization, batch order, noise and what belongs to an example, each with its own key.
+_INIT, _ORDER, _NOISE, _EXAMPLES = range(4)
 
 
 def init(task: Task, key: Key[Array, ""]) -> TrainState:
@@ -153,16 +153,32 @@ def init(task: Task, key: Key[Array, ""]) -> TrainState:
     return TrainState(jnp.zeros((), jnp.int32), params, stats, optimizer, _nothing(), jnp.zeros((), bool))
 
 
-def augmented(task: Task, key: Key[Array, ""], batch: Split) -> Split:
-    """Standardizes a batch and applies the augmentations in order, each with its own key."""
+def augmented(task: Task, key: Key[Array, ""], batch: Batch) -> Split:
+    """Standardizes a batch and applies the augmentations in order, each with its own keys."""
     batch = batch._replace(inputs=task.spec.standardize(batch.inputs))
     for i, augment in enumerate(task.augment):
-        batch = augment(jax.random.fold_in(key, i), batch)
-    return batch
+        own = batch._replace(key=jax.random.fold_in(batch.key, i))
+        inputs, labels = augment(jax.random.fold_in(key, i), own)[:2]
+        batch = batch._replace(inputs=inputs, labels=labels)
+    return Split(batch.inputs, batch.labels)
+
+
+def as_batch(task: Task, key: Key[Array, ""], split: Split, rows: Array | None = None, epoch: Any = 0) -> Batch:
+    """Returns examples with what augmentations may know besides.
+
+    Args:
+      task: the task to train.
+      key: the key of the run.
+      split: the examples, as stored.
+      rows: their indices in the training split; by default from 0.
+      epoch: the number of the epoch.
+    """
+    rows = jnp.arange(len(split.labels)) if rows is None else rows
+    return Batch(*split, rows, jnp.asarray(epoch), jax.random.fold_in(key, _EXAMPLES), task.spec)
 
 
 def step(
-    task: Task, key: Key[Array, ""], steps: Int[Array, ""] | int, state: TrainState, batch: Split
+    task: Task, key: Key[Array, ""], steps: Int[Array, ""] | int, state: TrainState, batch: Batch | Split
 ) -> tuple[TrainState, Metrics]:
     """Takes one optimizer step on the mean loss of a batch.
 
@@ -171,7 +187,7 @@ def step(
       key: the key of the run; noise depends on it and on the number of the step.
       steps: the total number of steps, which the schedule spans; with 0, the rate stays at its peak.
       state: the state before the step.
-      batch: the examples of this step, as stored.
+      batch: the examples of this step, as stored; a `Split` is taken as the first rows of the first epoch.
 
     Returns:
       The state after the step, and the metrics of the batch with the parameters before it. If the loss
@@ -180,6 +196,7 @@ def step(
     """
     noise = jax.random.fold_in(jax.random.fold_in(key, _NOISE), state.step)
     augment_key, network_key = jax.random.split(noise)
+    batch = batch if isinstance(batch, Batch) else as_batch(task, key, batch)
     whole = _share(task, augmented(task, augment_key, batch))
     loss, gradients, losses, logits, stats = _gradients(task, network_key, state, whole)
     metrics = _measure(task, losses, logits, whole.labels)
@@ -268,7 +285,7 @@ def advance(
       The state after the last step, with `epoch_metrics` since the beginning of the epoch.
     """
     length = steps_per_epoch(task.batch_size, split)
-    start = state.step % length
+    epoch, start = state.step // length, state.step % length
     if order is None:
         order = order_of(task.batch_size, len(split.labels), key, state.step)
     begins = (start == 0) & ~state.diverged
@@ -284,7 +301,8 @@ def advance(
     def body(carry: tuple[Array, TrainState]) -> tuple[Array, TrainState]:
         i, state = carry
         rows = lax.dynamic_slice_in_dim(order, (start + i) * task.batch_size, task.batch_size)
-        state, _ = step(task, key, steps, state, _pick(split, rows))
+        batch = as_batch(task, key, _pick(split, rows), rows, epoch)
+        state, _ = step(task, key, steps, state, batch)
         return i + 1, state
 
     _, state = lax.while_loop(unfinished, body, (jnp.zeros((), jnp.int32), state))

@@ -12,9 +12,13 @@ from jax import Array
 from jax.tree_util import PyTreeDef
 from jaxtyping import PyTree
 
-from cnnjax.data import Dataset, Split
+from cnnjax.augmentation import Augmentation, kind_of
+from cnnjax.augmentation.base import SHAPES
+from cnnjax.data import Batch, Dataset, Split
 from cnnjax.options import reason
-from cnnjax.training.core import Task, as_arrays
+from cnnjax.training.core import Task, as_arrays, as_batch
+
+_MIXED = "labels that an augmentation has mixed"
 
 
 def validate(task: Task, data: Dataset) -> None:
@@ -51,9 +55,10 @@ def _validated(structure: PyTreeDef, shapes: tuple[jax.ShapeDtypeStruct, ...]) -
 def _parts_of_a_step(task: Task, example: Split) -> None:
     size, key = task.batch_size, jax.random.key(0)
     batch = jax.tree.map(lambda array: jnp.zeros((size, *array.shape[1:]), array.dtype), example)
-    batch = batch._replace(inputs=task.spec.standardize(batch.inputs))
+    stored = batch.labels
+    batch = as_batch(task, key, batch._replace(inputs=task.spec.standardize(batch.inputs)))
     for augment in task.augment:
-        batch = _called("augmentation", augment, (key, batch), "key, batch", partial(_as_batch, batch, task))
+        batch = _augmented(task, augment, key, batch)
     network = task.functions
 
     built = partial(network.init, key)
@@ -81,8 +86,12 @@ def _parts_of_a_step(task: Task, example: Split) -> None:
     def one_each(found: Any) -> str:
         return "" if getattr(found, "shape", None) == (size,) else f"one number per example, {_shape((size,))}"
 
-    for name, part in (("loss", task.loss), ("loss", task.loss.for_evaluation()), ("metric", task.metric)):
-        _called(name, part, (logits, batch.labels), "logits, labels", one_each)
+    # Evaluation has the stored labels, whatever augmentations make of them.
+    _called("loss", task.loss.for_evaluation(), (logits, stored), "logits, labels", one_each)
+    _called("metric", task.metric, (logits, stored), "logits, labels", one_each)
+    if mixed := (batch.labels.shape, batch.labels.dtype) != (stored.shape, stored.dtype):
+        _called("metric", task.metric, (logits, batch.labels), f"logits, {_MIXED}", one_each)
+    _called("loss", task.loss, (logits, batch.labels), f"logits, {_MIXED if mixed else 'labels'}", one_each)
 
     def transformation(found: Any) -> str:
         return "" if hasattr(found, "init") and hasattr(found, "update") else "an optax.GradientTransformation"
@@ -90,27 +99,41 @@ def _parts_of_a_step(task: Task, example: Split) -> None:
     _called("optimizer", task.optimizer, (jnp.zeros((), jnp.int32),), "steps", transformation)
 
 
-def _as_batch(batch: Split, task: Task, found: Any) -> str:
+def _augmented(task: Task, augment: Augmentation, key: Array, batch: Batch) -> Batch:
+    """Calls an augmentation and returns its batch; raises a ValueError that names it if it does not fit the inputs."""
+    kind = kind_of(batch.inputs)
+    if augment.needs and kind not in augment.needs:
+        kinds = " or ".join(f"{name} {SHAPES[name]}" for name in augment.needs)
+        raise ValueError(
+            f"augment: {augment.kind()}: needs {kinds}, but inputs are {kind} {_shape(batch.inputs.shape[1:])}: "
+            "use another augmentation"
+        )
+    found = _called("augmentation", augment, (key, batch), "key, batch", partial(_not_a_batch, batch, task))
+    return batch._replace(inputs=found.inputs, labels=found.labels)
+
+
+def _not_a_batch(batch: Batch, task: Task, found: Any) -> str:
     """Returns the expected batch if an augmentation returned another one, else an empty string."""
-    mixed = jax.ShapeDtypeStruct((task.batch_size, len(task.spec.classes)), jnp.float32)
-    try:
-        shapes = [(array.shape, array.dtype) for array in Split(*found)]
-    except (TypeError, AttributeError):
-        return "a Split, as batch._replace(inputs=...)"
-    inputs, labels = ((array.shape, array.dtype) for array in batch)
-    if shapes[0] == inputs and shapes[1] in (labels, (mixed.shape, mixed.dtype)):
-        return ""
-    return _described(batch)
+    mixed = (task.batch_size, len(task.spec.classes))
+    if not isinstance(found, Batch | Split):
+        return "a Batch, as batch._replace(inputs=...)"
+    (inputs, labels), (new_inputs, new_labels) = (map(_array, pair[:2]) for pair in (batch, found))
+    allowed = (labels, f"float32{_shape(mixed)}", f"float32{_shape(batch.labels.shape)}")
+    return "" if new_inputs == inputs and new_labels in allowed else _described(batch)
 
 
 def _shape(shape: tuple[Any, ...]) -> str:
     return f"[{', '.join(map(str, shape))}]"
 
 
+def _array(found: Any) -> str:
+    return f"{found.dtype}{_shape(found.shape)}" if hasattr(found, "dtype") else type(found).__name__
+
+
 def _described(found: Any) -> str:
     """Describes the return value of a part: its shape, and for a batch also the dtypes."""
-    if isinstance(found, Split):
-        return " and ".join(f"{name} {a.dtype}{_shape(a.shape)}" for name, a in found._asdict().items())
+    if isinstance(found, Batch | Split):
+        return f"inputs {_array(found.inputs)} and labels {_array(found.labels)}"
     return _shape(found.shape) if hasattr(found, "shape") else type(found).__name__
 
 
