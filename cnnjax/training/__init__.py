@@ -5,6 +5,7 @@ from cnnjax.training.core import Task as Task
 from cnnjax.training.core import TrainState as TrainState
 from cnnjax.training.core import advance as advance
 from cnnjax.training.core import as_arrays as as_arrays
+from cnnjax.training.core import as_batch as as_batch
 from cnnjax.training.core import augmented as augmented
 from cnnjax.training.core import can_share as can_share
 from cnnjax.training.core import count_parameters as count_parameters
