@@ -46,13 +46,15 @@ KEY = jax.random.key(3)
 CONFIG = TrainConfig(MLPConfig(hidden=(8,)), SGD(learning_rate=0.1), batch_size=32, epochs=2)
 
 
+run = jax.jit(lambda augment, key, batch: augment(key, batch))
+
+
 def batch_of(inputs: Any, rows: Any = None, epoch: int = 0, key: Array = KEY) -> Batch:
     """A batch of four classes, as a step makes it."""
     inputs = np.asarray(inputs)
-    labels = np.arange(len(inputs), dtype=np.int32) % 4
-    data = Dataset.of("made", "abcd", Split(inputs, labels))
-    task = make_task(replace(CONFIG, batch_size=len(inputs)), data.spec)
-    return as_batch(task, key, Split(jnp.asarray(inputs), jnp.asarray(labels)), rows, epoch)
+    split = Split(inputs, np.arange(len(inputs), dtype=np.int32) % 4)
+    task = make_task(replace(CONFIG, batch_size=len(inputs)), Dataset.of("made", "abcd", split, split, split).spec)
+    return as_batch(task, key, Split(*map(jnp.asarray, split)), rows, epoch)
 
 
 def images(*shape: int) -> Batch:
@@ -97,13 +99,12 @@ def test_zero_strength_is_the_identity_and_a_key_decides(
     zero: Augmentation, default: Augmentation, batch: Batch
 ) -> None:
     """Bit for bit, with strengths as tracers; labels that are mixed become distributions."""
-    call = jax.jit(lambda augment, key, batch: augment(key, batch))
-    same = call(zero, KEY, batch)
+    same = run(zero, KEY, batch)
     assert equal(same.inputs, batch.inputs)
     mixes = isinstance(zero, Mixup | CutMix)
     assert equal(same.labels, np.eye(4, dtype=np.float32)[batch.labels] if mixes else batch.labels)
-    once, again = (call(default, jax.random.key(7), batch) for _ in range(2))
-    other = call(default, jax.random.key(8), batch._replace(key=jax.random.key(9)))
+    once, again = (run(default, jax.random.key(7), batch) for _ in range(2))
+    other = run(default, jax.random.key(8), batch._replace(key=jax.random.key(9)))
     assert equal(once.inputs, again.inputs)
     assert not equal(once.inputs, batch.inputs)
     assert not equal(once.inputs, other.inputs)
@@ -122,7 +123,7 @@ def test_zero_is_what_every_number_of_an_augmentation_may_be() -> None:
 
 def test_flip_mirrors_every_image_or_none_or_a_share() -> None:
     batch = images(200, 3, 4, 2)
-    always, never, some = (Flip(p)(KEY, batch) for p in (1.0, 0.0, 0.25))
+    always, never, some = (run(Flip(p), KEY, batch) for p in (1.0, 0.0, 0.25))
     assert equal(always.inputs, batch.inputs[:, :, ::-1])
     assert equal(never.inputs, batch.inputs)
     mirrored = (some.inputs == always.inputs).all((1, 2, 3))
@@ -149,7 +150,7 @@ def moves_of(before: np.ndarray, after: np.ndarray) -> tuple[int, ...]:
 @pytest.mark.parametrize("shape", [(300, 6, 5, 2), (300, 7, 2)])
 def test_shift_moves_by_at_most_its_cells_and_zeros_move_in(shape: tuple[int, ...]) -> None:
     batch, axes = images(*shape), len(shape) - 2
-    found = Shift(2.0)(KEY, batch)
+    found = run(Shift(2.0), KEY, batch)
     assert equal(found.labels, batch.labels)
     moves = np.asarray([moves_of(*pair) for pair in zip(*map(np.asarray, (batch.inputs, found.inputs)), strict=True)])
     for axis in range(axes):
@@ -158,7 +159,7 @@ def test_shift_moves_by_at_most_its_cells_and_zeros_move_in(shape: tuple[int, ..
         assert counts.min() > 0.6 * len(batch.labels) / 5
     if axes == 2:
         assert abs(np.corrcoef(moves.T)[0, 1]) < 0.2  # each axis has a draw of its own
-    between = Shift(0.5)(KEY, batch)
+    between = run(Shift(0.5), KEY, batch)
     rare = [moves_of(*pair) for pair in zip(*map(np.asarray, (batch.inputs, between.inputs)), strict=True)]
     assert set(np.ravel(rare)) == {-1, 0, 1}
 
@@ -207,11 +208,11 @@ class Rows(Loss):
         return labels.astype(jnp.float32) + 0 * logits.sum(-1)
 
 
-@pytest.mark.parametrize("shape", [(300, 9, 7, 2), (300, 9, 2)])
+@pytest.mark.parametrize("shape", [(700, 9, 7, 2), (300, 9, 2)])
 @pytest.mark.parametrize("size", [1.0, 3.0, 4.0, 2.5])
 def test_cutout_sets_a_square_to_zero(shape: tuple[int, ...], size: float) -> None:
     batch, side = images(*shape), int(np.ceil(size))
-    found = np.asarray(Cutout(size)(KEY, batch).inputs)
+    found = np.asarray(run(Cutout(size), KEY, batch).inputs)
     assert ((found == 0) | (found == batch.inputs)).all()
     corners = set()
     for hidden in (found == 0).all(-1):
@@ -247,7 +248,7 @@ def test_affine_agrees_with_scipy(augment: Affine) -> None:
             out[..., channel] = ndimage.affine_transform(
                 image[..., channel], matrix, offset, order=1, mode="grid-constant"
             )
-    np.testing.assert_allclose(augment(KEY, batch).inputs, expected, atol=2e-5)
+    np.testing.assert_allclose(run(augment, KEY, batch).inputs, expected, atol=2e-5)
     assert np.abs(expected - batch.inputs).max() > 0.1
 
 
@@ -266,7 +267,7 @@ def test_rotation_turns_a_quarter_as_numpy_does() -> None:
 def test_colors_change_by_their_definition(field: str) -> None:
     strengths = dict.fromkeys(("brightness", "contrast", "saturation"), 0.0) | {field: 0.4}
     batch = noise(300, 5, 4, 3)
-    before, after = np.asarray(batch.inputs), np.asarray(ColorJitter(**strengths)(KEY, batch).inputs)
+    before, after = np.asarray(batch.inputs), np.asarray(run(ColorJitter(**strengths), KEY, batch).inputs)
     if field == "brightness":
         amounts = (after - before)[:, 0, 0, 0]
         np.testing.assert_allclose(after, before + amounts[:, None, None, None], atol=1e-6)
@@ -309,7 +310,7 @@ def test_symmetric_beta_has_its_distribution(lift: Callable[..., Any]) -> None:
 def test_mixup_mixes_inputs_and_labels_by_the_same_weights() -> None:
     """With the next example of the batch, and the larger of two weights from Beta(alpha, alpha)."""
     batch = noise(1000, 3, 2)
-    found = Mixup(0.5)(KEY, batch)
+    found = run(Mixup(0.5), KEY, batch)
     before, labels = np.asarray(batch.inputs, np.float64), np.eye(4)[batch.labels]
     partners = np.roll(before, 1, 0)
     away = partners - before
@@ -333,7 +334,7 @@ def test_mixup_keeps_the_mean_of_a_batch() -> None:
 @pytest.mark.parametrize("shape", [(400, 9, 7, 2), (400, 30, 2)])
 def test_cutmix_replaces_a_box_and_mixes_labels_by_its_area(shape: tuple[int, ...]) -> None:
     batch = images(*shape)
-    found = CutMix(p=0.6)(KEY, batch)
+    found = run(CutMix(p=0.6), KEY, batch)
     before, after = np.asarray(batch.inputs), np.asarray(found.inputs)
     taken = (after == np.roll(before, 1, 0)).all(-1)
     assert (taken | (after == before).all(-1)).all()
@@ -359,7 +360,7 @@ def test_cutmix_boxes_have_the_area_of_the_paper() -> None:
         spans.append(np.clip(center + side // 2, 0, size) - np.clip(center - side // 2, 0, size))
     expected = (spans[0] * spans[1]).mean() / size**2
     batch = batch_of(np.random.default_rng(0).normal(size=(4000, size, size, 1)).astype(np.float32))
-    labels = CutMix(p=1.0)(KEY, batch).labels
+    labels = run(CutMix(p=1.0), KEY, batch).labels
     area = 1 - labels[np.arange(4000), batch.labels]
     np.testing.assert_allclose(area.mean(), expected, rtol=0.06)
 
@@ -378,9 +379,9 @@ def test_numbers_of_a_regression_are_mixed_like_inputs() -> None:
 
 def test_jitter_and_scaling_are_normal() -> None:
     batch = noise(200, 15, 2)
-    added = np.asarray(Jitter(0.3)(KEY, batch).inputs) - batch.inputs
+    added = np.asarray(run(Jitter(0.3), KEY, batch).inputs) - batch.inputs
     assert stats.kstest(np.ravel(added), stats.norm(0, 0.3).cdf).pvalue > 0.01
-    factors = np.asarray(Scaling(0.3)(KEY, batch).inputs) / batch.inputs
+    factors = np.asarray(run(Scaling(0.3), KEY, batch).inputs) / batch.inputs
     np.testing.assert_allclose(factors, np.broadcast_to(factors[:, :1], factors.shape), rtol=1e-4)
     assert stats.kstest(np.ravel(factors[:, 0]), stats.norm(1, 0.3).cdf).pvalue > 0.01
 
@@ -388,7 +389,7 @@ def test_jitter_and_scaling_are_normal() -> None:
 @pytest.mark.parametrize("cut", [0.1, 0.5, 0.99])
 def test_a_window_is_interpolated_as_numpy_does(cut: float) -> None:
     batch = noise(50, 15, 2)
-    found = WindowSlice(cut)(KEY, batch).inputs
+    found = run(WindowSlice(cut), KEY, batch).inputs
     start = cut * 14 * np.asarray(jax.random.uniform(KEY, (50, 1)))[:, 0]
     for series, window, first in zip(np.asarray(batch.inputs), found, start, strict=True):
         places = np.linspace(first, first + (1 - cut) * 14, 15)
@@ -400,13 +401,13 @@ def test_a_window_is_interpolated_as_numpy_does(cut: float) -> None:
 
 def test_dropped_tokens_are_unknown_and_padding_stays() -> None:
     batch = texts()
-    found = np.asarray(TokenDropout(0.25)(KEY, batch).inputs)
+    found = np.asarray(run(TokenDropout(0.25), KEY, batch).inputs)
     assert found.dtype == np.int32
     assert (found[:, 8:] == PADDING).all()
     dropped = found[:, :8] == UNKNOWN
     assert (dropped | (found[:, :8] == batch.inputs[:, :8])).all()
     assert 0.2 < dropped.mean() < 0.3
-    assert (TokenDropout(1.0)(KEY, batch).inputs[:, :8] == UNKNOWN).all()
+    assert (run(TokenDropout(1.0), KEY, batch).inputs[:, :8] == UNKNOWN).all()
 
 
 # ------------------------------------------------------------------------- in training
@@ -446,7 +447,7 @@ class Integers(Loss):
 def test_a_loss_that_does_not_take_mixed_labels_is_refused(small: Dataset) -> None:
     validate(make_task(replace(CONFIG, loss=Integers()), small.spec), small)
     with pytest.raises(
-        ValueError, match="loss Integers: called with .logits, labels that an augmentation has mixed.: TypeError"
+        ValueError, match=r"^loss Integers: called with \(logits, labels that an augmentation has mixed\): TypeError"
     ):
         validate(make_task(replace(CONFIG, loss=Integers(), augment=(CutMix(),)), small.spec), small)
 
