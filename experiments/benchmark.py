@@ -3,7 +3,8 @@
 For each net (a: digits, b: LeNet-5, c: six convolutions on 32x32x3, d: ResNet-20) and number of
 models, every variant runs training steps with momentum, weight decay, a cosine schedule and batches of
 data on the device. The variants run in turns, so that ratios hold even if the speed of the machine
-drifts. Each library has its own process. `sweep` times whole processes.
+drifts. Each library has its own process. `sweep` times whole processes. `augmentations` times the steps of a
+linear model on batches of 128, with and without each augmentation.
 """
 
 import itertools
@@ -34,12 +35,25 @@ from tqdm import tqdm
 from cnnjax import (
     SGD,
     Accuracy,
+    Affine,
+    AlternatingFlip,
+    Augmentation,
     CNNConfig,
+    ColorJitter,
     CrossEntropy,
+    CutMix,
+    Cutout,
+    Flip,
+    Jitter,
     LeNet5Config,
+    Mixup,
+    MLPConfig,
     ResNetConfig,
+    Scaling,
+    Shift,
     SweepConfig,
     TrainConfig,
+    WindowSlice,
     conv_general_dilated,
     data,
     max_pool,
@@ -120,8 +134,8 @@ NETS = {
 
 @dataclass(frozen=True)
 class Arguments:
-    what: tuple[Literal["a", "b", "c", "d", "sweep", "memory"], ...] = ("a", "b", "c", "d", "sweep")
-    """nets to time, the whole sweep, and the memory of a sweep with and without donated states"""
+    what: tuple[Literal["a", "b", "c", "d", "sweep", "memory", "augmentations"], ...] = ("a", "b", "c", "d", "sweep")
+    """nets to time, the whole sweep, the memory of a sweep with and without donated states, and each augmentation"""
     models: tuple[int, ...] = (1, 16)
     """numbers of models to train at once"""
     peers: tuple[Literal["torch", "compile", "func", "stock"], ...] = ("torch", "compile", "func", "stock")
@@ -641,6 +655,49 @@ def memory_table(lanes: int = 256) -> dict[str, tuple[float, float]]:
     return found
 
 
+# ------------------------------------------------------------------------- augmentations
+
+AUGMENTED: dict[tuple[str, tuple[int, ...]], tuple[Augmentation, ...]] = {
+    ("images", (32, 32, 3)): (
+        Flip(),
+        AlternatingFlip(),
+        Shift(),
+        Cutout(),
+        Affine(),
+        ColorJitter(),
+        Mixup(),
+        CutMix(),
+    ),
+    ("series", (150, 1)): (Jitter(), Scaling(), WindowSlice()),
+}
+"""The augmentations of each kind of inputs, with the shape of one."""
+
+
+def augmentation_table(rounds: int, batch: int = 128, steps: int = 50) -> dict[str, list[float]]:
+    """Prints the milliseconds of a step of a linear model without and with each augmentation, timed in turns."""
+    found: dict[str, list[float]] = {}
+    for (kind, shape), augmentations in AUGMENTED.items():
+        rng = np.random.default_rng(0)
+        split = Split(rng.normal(size=(batch * steps, *shape)), np.arange(batch * steps) % 10)
+        data = Dataset.of("benchmark", tuple("0123456789"), split, split, split)
+        runs = {}
+        for parts in ((), *((part,) for part in augmentations)):
+            config = TrainConfig(MLPConfig(hidden=()), OPTIMIZER, augment=parts, batch_size=batch)
+            run = programs.compile_run(make_task(config, data.spec), jax.random.key(0), data, rounds + 1)
+            runs[parts[0].kind() if parts else "none"] = run
+        ms: dict[str, list[float]] = {name: [] for name in runs}
+        for _ in range(rounds + 1):
+            for name, run in runs.items():
+                state = jax.tree.map(jnp.copy, run.state)  # a copy, because `advance` donates it
+                ms[name].append(_timed(partial(run.advance, state), 1)(steps))
+        medians = {name: statistics.median(times[1:]) for name, times in ms.items()}
+        print(f"\n{kind} {'x'.join(map(str, shape))}, batch {batch}, linear model: ms a step, and more than without")
+        for name, median in medians.items():
+            print(f"  {name:18s} {median:7.3f}  {median - medians['none']:+7.3f}")
+        found |= {f"{kind}, {name}": times[1:] for name, times in ms.items()}
+    return found
+
+
 # ------------------------------------------------------------------------- the figure
 
 
@@ -700,11 +757,21 @@ def main(arguments: Arguments) -> None:
                     tables[letter] = net_table(bench, letter)
     sweep = sweep_table(arguments) if "sweep" in arguments.what else {}
     memory = memory_table() if "memory" in arguments.what else {}
+    augmentations = augmentation_table(arguments.rounds) if "augmentations" in arguments.what else {}
     for line in bench.missing:
         print(f"left out: {line}")
     if arguments.json:
         arguments.json.write_text(
-            json.dumps({"nets": tables, "sweep_seconds": sweep, "memory": memory, "missing": bench.missing}, indent=2)
+            json.dumps(
+                {
+                    "nets": tables,
+                    "sweep_seconds": sweep,
+                    "memory": memory,
+                    "augmentations": augmentations,
+                    "missing": bench.missing,
+                },
+                indent=2,
+            )
         )
     if arguments.figure and tables:
         draw(tables, arguments.figure)

@@ -508,7 +508,7 @@ def test_devices_that_share_a_batch_mix_the_whole_batch(small: Dataset) -> None:
     config = replace(CONFIG, loss=CrossEntropy(), augment=(Mixup(1.0), CutMix()))
     ends = []
     for lanes in (Lanes(1, 1), Lanes(1, 1, 2)):
-        [program] = plan(trials(SweepConfig(config)), lanes)
+        [program] = plan(trials(SweepConfig(config, ())), lanes)
         *_, last = train(compile_program(program, small))
         ends.append(last)
     for one, two in zip(jax.tree.leaves(ends[0][2:]), jax.tree.leaves(ends[1][2:]), strict=True):

@@ -30,6 +30,9 @@ PAGES = [
     *sorted((ROOT / "docs").glob("*.md")),
     *sorted((ROOT / "configs").glob("*.py")),
 ]
+EVERY_AUGMENTATION = (
+    "flip,alternating-flip,shift,cutout,affine,color-jitter,mixup,cutmix,jitter,scaling,window-slice,token-dropout"
+)
 FORMS = {
     "merge": merge.Arguments,
     "diff": diff.Arguments,
@@ -105,7 +108,7 @@ def test_every_command_of_a_page_parses_and_plans(page: Path) -> None:
 
 @pytest.mark.usefixtures("_at_hand")
 def test_every_option_of_a_page_exists(capsys: pytest.CaptureFixture[str]) -> None:
-    every = ["digits", "--optimizer", "sgd", "adamw", "--augment", "flip,shift", "--help"]
+    every = ["digits", "--optimizer", "sgd", "adamw", "--augment", EVERY_AUGMENTATION, "--help"]
     with pytest.raises(SystemExit):
         arguments.parse("", every, several=True)
     for form in (predict.Arguments, look_command.Arguments):

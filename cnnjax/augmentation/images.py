@@ -114,9 +114,8 @@ def _transformed(
     rows, columns = jnp.meshgrid(
         *(jnp.arange(size) - center[i] - move[i] for i, size in enumerate(image.shape[:2])), indexing="ij"
     )
-    sine, cosine = jnp.sin(angle), jnp.cos(angle)
-    places = [(cosine * rows + sine * columns) / scale, (cosine * columns - sine * rows) / scale]
-    places = [place + middle for place, middle in zip(places, center, strict=True)]
+    sine, cosine = jnp.sin(angle) / scale, jnp.cos(angle) / scale
+    places = [cosine * rows + sine * columns + center[0], cosine * columns - sine * rows + center[1]]
     return jax.vmap(lambda channel: map_coordinates(channel, places, order=1), 2, 2)(image)
 
 
