@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from cnnjax.config import SweepConfig as SweepConfig
     from cnnjax.config import TrainConfig as TrainConfig
     from cnnjax.data import Dataset as Dataset
+    from cnnjax.data import Loading as Loading
     from cnnjax.data import Spec as Spec
     from cnnjax.data import Split as Split
     from cnnjax.data import load as load
@@ -60,7 +61,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "cnnjax.augmentation": "Augmentation Flip Shift",
     "cnnjax.config": "Range SweepConfig TrainConfig",
-    "cnnjax.data": "Dataset Spec Split load",
+    "cnnjax.data": "Dataset Loading Spec Split load",
     "cnnjax.losses": "CrossEntropy Loss SquaredError",
     "cnnjax.metrics": "Accuracy Metric",
     "cnnjax.networks": "CNN LeNet5 MLP ResNet "

@@ -7,6 +7,7 @@ from functools import cached_property
 from typing import Any
 
 from cnnjax.augmentation import Augmentation
+from cnnjax.data import Loading
 from cnnjax.losses import CrossEntropy, Loss
 from cnnjax.metrics import Accuracy, Metric
 from cnnjax.networks.base import NetworkConfig
@@ -48,7 +49,10 @@ class TrainConfig(Config):
     loss: Loss = part(CrossEntropy(), "loss to minimize")
     metric: Metric = part(Accuracy(), "metric that ranks points")
     augment: tuple[Augmentation, ...] = part((), "augmentations of training batches, applied in order")
-    data: str = static("digits", "digits, or a TensorFlow Datasets name such as mnist or mnist:3.0.1")
+    data: str = static(
+        "digits", "digits, a folder of images, an .npz file, or a TensorFlow Datasets name such as mnist"
+    )
+    loading: Loading = part(Loading(), "how data are read and split")
     batch_size: int = static(64, "examples per step", least=1)
     epochs: int = static(10, "passes over the training split", least=1)
     seed: int = static(0, "seed of initialization, batch order and noise", least=0, below=2**32)
@@ -78,7 +82,7 @@ class Range:
         return min(max(float(f"{value:.4g}"), self.low), self.high)
 
 
-NOT_SWEPT = ("data", "seed", "metric")
+NOT_SWEPT = ("data", "loading", "seed", "metric")
 SAMPLERS = ("tpe", "gp", "cmaes", "qmc")
 SEARCHES = ("all", "halving", *SAMPLERS)
 

@@ -9,11 +9,11 @@ import enum
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from cnnjax import augmentation, losses, metrics, networks, optimizers, schedules
+from cnnjax import augmentation, data, losses, metrics, networks, optimizers, schedules
 from cnnjax.config import Range, SweepConfig, TrainConfig
 from cnnjax.options import Config, check, function_name, kinds
 
-_ROOMS = (networks, optimizers, schedules, losses, metrics, augmentation)
+_ROOMS = (networks, optimizers, schedules, losses, metrics, augmentation, data)
 PARTS: Mapping[str, type[Config]] = {
     name: value
     for room in _ROOMS
@@ -112,6 +112,18 @@ def configuration(described: Any, classes: Iterable[Any] = ()) -> TrainConfig | 
         return SweepConfig(_checked(_value(described["base"], given)), tuple(axes.items()), zipped=zipped, **rest)
     except (KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"not a configuration: {type(error).__name__}: {error}") from None
+
+
+def completed(described: Any) -> Any:
+    """Adds the fields that parts of cnnjax have had since a description was written, with their defaults."""
+    if isinstance(described, list):
+        return [completed(entry) for entry in described]
+    if not isinstance(described, Mapping):
+        return described
+    values = {name: completed(value) for name, value in described.items()}
+    cls = {**PARTS, "TrainConfig": TrainConfig}.get(str(values.get("class", "")).removeprefix("cnnjax."))
+    later = [field for field in dataclasses.fields(cls) if field.name not in values] if cls else []
+    return values | {field.name: _plain(field.default) for field in later if field.default is not dataclasses.MISSING}
 
 
 def _checked(config: Any) -> TrainConfig:

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 from cnnjax import data, runs
 from cnnjax.config import SweepConfig, TrainConfig
-from cnnjax.data import DataError, Dataset
+from cnnjax.data import DataError, Dataset, Loading
 from cnnjax.descriptions import foreign
 from cnnjax.options import Config, check, suggest, with_values
 from cnnjax.runs import RecordError, configuration_of, read_record
@@ -38,19 +38,21 @@ class Preset(NamedTuple):
     data: Dataset | Callable[[], Dataset] | None = None
     """User-defined data, whose name is that of the preset."""
 
-    def dataset(self, name: str | None = None, data_dir: Path | None = None) -> Dataset:
+    def dataset(self, name: str | None = None, data_dir: Path | None = None, loading: Loading | None = None) -> Dataset:
         """Loads data by name, by default the data that `train` names.
 
         Args:
           name: the name of the preset for its own data, or a name as in `cnnjax.load`.
           data_dir: the directory of prepared TensorFlow Datasets data.
+          loading: how the data are read and split; by default as `train` says.
 
         Raises:
           DataError: if the data is missing, damaged or invalid, or the preset's data function fails.
         """
-        name = self.train.data if name is None else name
+        name, loading = self.train.data if name is None else name, loading or self.train.loading
         if self.data is None or name != self.data_name:
-            return data.load(name, data_dir)
+            return data.load(name, data_dir, loading=loading)
+        loading.check_used(f"of {self.source}", ())
         try:
             found = self.data if isinstance(self.data, Dataset) else self.data()
         except DataError:
@@ -152,7 +154,7 @@ def _of_folder(path: Path, definitions: Path | None) -> Preset:
     sweep = config if isinstance(config, SweepConfig) else SweepConfig(config, ())
     if not (source and source.data) and (path / "data.json").is_file():
         name = str(read_record(path / "data.json").get("name"))
-        if re.split("[:/]", name)[0] != re.split("[:/]", train.data)[0]:
+        if name != Path(train.data).name and re.split("[:/]", name)[0] != re.split("[:/]", train.data)[0]:
             raise RecordError(
                 f"{path}: was trained on user-defined data {name}: give the preset that defines it with --preset FILE"
             )

@@ -39,15 +39,25 @@ ROOMS = [
 # What parts, and what reads and writes them, import besides: no part knows of another, unless it holds it.
 PARTS = {
     "networks": {"options", "operations"},
-    "losses": {"options"},
+    "losses": {"options", "data"},
     "schedules": {"options"},
     "metrics": {"options"},
     "augmentation": {"options", "data"},
     "optimizers": {"options", "schedules"},
     "look": {"options", "devices", "data", "networks", "training"},
     "reports": set(),
-    "config": {"options", "networks", "losses", "metrics", "augmentation", "optimizers"},
-    "descriptions": {"options", "networks", "losses", "schedules", "metrics", "augmentation", "optimizers", "config"},
+    "config": {"options", "data", "networks", "losses", "metrics", "augmentation", "optimizers"},
+    "descriptions": {
+        "options",
+        "data",
+        "networks",
+        "losses",
+        "schedules",
+        "metrics",
+        "augmentation",
+        "optimizers",
+        "config",
+    },
 }
 
 

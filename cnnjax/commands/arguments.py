@@ -15,6 +15,7 @@ from cnnjax.commands.errors import usage
 from cnnjax.commands.options import Options
 from cnnjax.commands.parser import parse_words
 from cnnjax.config import NOT_SWEPT, SEARCHES, Range, SweepConfig, TrainConfig, alternatives
+from cnnjax.data import existing
 from cnnjax.descriptions import PARTS
 from cnnjax.options import (
     AmbiguousError,
@@ -100,7 +101,16 @@ def parse(doc: str, argv: Sequence[str], several: bool) -> Parsed:
         elif more is not None:
             config = with_more_seeds(folder, config, more, preset.classes)
             run_options = dataclasses.replace(run_options, extend=(folder, *run_options.extend))
-    return Parsed(config, run_options, preset)
+    return Parsed(_from_anywhere(config), run_options, preset)
+
+
+def _from_anywhere(config: TrainConfig | SweepConfig) -> TrainConfig | SweepConfig:
+    """Makes the path of data absolute, so that the run folder names it from any directory."""
+    base = config if isinstance(config, TrainConfig) else config.base
+    if (path := existing(base.data)) is None:
+        return config
+    base = dataclasses.replace(base, data=str(path.resolve()))
+    return base if isinstance(config, TrainConfig) else dataclasses.replace(config, base=base)
 
 
 def _flags(argv: Sequence[str]) -> Iterator[tuple[str, list[str]]]:
@@ -260,6 +270,13 @@ def _kind_of(option: Option, several: bool) -> Any:
         value = _optional(read, optional)
         metavar = read.__name__.upper() + ("|none" if optional else "")
         return Annotated[object, _primitive(_ranged(value) if several else value, metavar)]
+    words = [word for entry in plain if typing.get_origin(entry) is Literal for word in typing.get_args(entry)]
+    if words and typing.get_origin(plain[0]) is tuple:
+        several_of = _tuple(typing.get_args(plain[0])[0])
+        read_any = _optional(lambda word: word if word in words else several_of(word), optional)
+        return Annotated[
+            object, _primitive(read_any, f"{'|'.join(words)}|{typing.get_args(plain[0])[0].__name__.upper()},...")
+        ]
     if len(plain) == 1 and typing.get_origin(plain[0]) is tuple:
         entry = typing.get_args(plain[0])[0]
         if entry not in (int, float, str):
@@ -313,6 +330,8 @@ class _Form:
 
     def _field(self, option: Option) -> tuple[str, Any, Any] | None:
         several = self.sweep is not None and option.path[0] not in NOT_SWEPT
+        if option.holds_parts and not self.parts.words(option):  # only its fields are options
+            return None
         if option.holds_parts:
             kind, default = self._part_kind(option, several)
         else:

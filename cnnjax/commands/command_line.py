@@ -34,6 +34,7 @@ from cnnjax.runs import (
     RunFolder,
     Saved,
     Swept,
+    announce,
     as_resumed,
     as_sweep,
     events,
@@ -181,7 +182,7 @@ def carried_out(
     """
     sweep = as_sweep(config)
     with waiting(f"loading {sweep.base.data}", visible=not options.quiet):
-        data = preset.dataset(sweep.base.data, options.data_dir)
+        data = preset.dataset(sweep.base.data, options.data_dir, sweep.base.loading)
     runs_dir = options.runs_dir.expanduser()
     if options.resume:
         options = as_resumed(options, runs_dir / (options.name or ""))
@@ -210,6 +211,8 @@ def carried_out(
             print(f"{folder.path} is complete")
             exit_if_all_diverged(folder)
             raise SystemExit(0)
+        if not options.quiet:
+            announce(data)
         progress(opened)
         try:
             return _followed(happening, progress, folder), folder

@@ -50,7 +50,7 @@ def open_run(arguments: RunArguments) -> tuple[Trained, Dataset]:
     preset = load_preset(str(arguments.run), arguments.preset)
     trained = load_run(arguments.run, arguments.trial, preset.classes)
     with waiting(f"loading {trained.config.data}"):
-        return trained, preset.dataset(trained.config.data, arguments.data_dir)
+        return trained, preset.dataset(trained.config.data, arguments.data_dir, trained.config.loading)
 
 
 def trial_of(arguments: RunArguments, trained: Trained) -> int:

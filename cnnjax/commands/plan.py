@@ -15,7 +15,7 @@ def show_plan(sweep: SweepConfig, options: Options, preset: Preset) -> None:
     with usage(options.debug):
         if options.extend or options.resume:
             raise ValueError("plan: True: cannot be combined with --extend or --resume")
-    dataset = preset.dataset(sweep.base.data, options.data_dir)
+    dataset = preset.dataset(sweep.base.data, options.data_dir, sweep.base.loading)
     with usage(options.debug):
         check(sweep, dataset, options)
         stage = next(search(sweep))

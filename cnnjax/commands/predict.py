@@ -29,6 +29,7 @@ from cnnjax.data.images import (
     files_below,
     image_files,
     looks_inverted,
+    named,
     read_image,
     value_range,
 )
@@ -55,9 +56,10 @@ class Arguments:
     """print one JSON object per line"""
     trial: int | None = None
     """number of a trial of the sweep"""
-    fit: Fit = Reading.fit
+    fit: Fit | None = None
     """how to fit images with other proportions: crop the longer side, pad the shorter side with the color of the
-    border, or stretch; auto pads images with a border of a single color, such as drawings, and crops any other"""
+    border, or stretch; auto pads images with a border of a single color, such as drawings, and crops any other; by
+    default as the training images, or auto if they were not fitted"""
     trim: float | None = Reading.trim
     """crop a drawing to its content, with this margin as a share of the side: 0 as in digits, 0.14 as in MNIST"""
     background: Background = Reading.background
@@ -115,11 +117,15 @@ def _prepared(arguments: Arguments) -> tuple[Trained, str, Search, Read]:
         use_compilation_cache()
     classes = load_preset(str(arguments.preset)).classes if arguments.preset else ()
     trained = load_run(arguments.run, arguments.trial, classes)
-    how = Reading(**{field.name: getattr(arguments, field.name) for field in fields(Reading)})
+    given = {field.name: getattr(arguments, field.name) for field in fields(Reading)}
     if len(trained.spec.shape) > 2:
+        loading = trained.config.loading
+        usual = loading.fit if loading.image_size else Reading.fit
+        how = Reading(**{**given, "fit": arguments.fit or usual})
         how.check(trained.spec)
         return trained, _described(trained.spec, how), image_files, partial(_image, trained.spec, how)
-    if unused := [field.name for field in fields(Reading) if getattr(how, field.name) != field.default]:
+    usual_of = {**vars(Reading()), "fit": None}
+    if unused := [name for name, value in given.items() if value != usual_of[name]]:
         raise ValueError(f"{unused[0]}: applies to images only, and the inputs of this run are series")
     return trained, "series", partial(files_below, suffixes={".csv"}), partial(_series, trained.spec)
 
@@ -157,7 +163,7 @@ def _inputs(paths: Sequence[Path], search: Search, read: Read) -> Iterator[Input
         if path.is_dir():
             files, rest = search(path)
             if rest:
-                print(f"note: {path}: skipped: {_named(path, rest)}", file=sys.stderr)
+                print(f"note: {path}: skipped: {named(path, rest)}", file=sys.stderr)
             if not files:
                 yield Input(str(path), note="contains no image or CSV file to predict")
         for file in files:
@@ -165,12 +171,6 @@ def _inputs(paths: Sequence[Path], search: Search, read: Read) -> Iterator[Input
                 yield from read(file)
             except DataError as error:
                 yield Input(str(file), note=str(error).removeprefix(f"{file}: "))
-
-
-def _named(folder: Path, rest: Sequence[Path], most: int = 5) -> str:
-    """Lists the first few paths, relative to the folder."""
-    names = [str(path.relative_to(folder)) for path in rest]
-    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
 
 
 def _predicted(trained: Trained, batch: Sequence[Input], top: int) -> Iterator[dict[str, Any]]:

@@ -1,43 +1,71 @@
 """Data sources, which return a `Dataset` of arrays."""
 
+import re
 from importlib.metadata import version
 from pathlib import Path
 
-from cnnjax.data import cache, digits, tfds
+from cnnjax.data import arrays, cache, digits, folders, tfds
 from cnnjax.data.dataset import DataError as DataError
 from cnnjax.data.dataset import Dataset as Dataset
 from cnnjax.data.dataset import Spec as Spec
 from cnnjax.data.dataset import Split as Split
+from cnnjax.data.loading import Loading as Loading
+from cnnjax.data.sources import summary as summary
+
+FILES = (arrays, folders)
+"""The sources that read a path. Each has `takes(path)`, the fields of `Loading` that it `USES`, and `read`."""
 
 
-def load(name: str, data_dir: Path | None = None, cache_dir: Path | None = None) -> Dataset:
-    """Loads a data set by name: `digits`, or one that TensorFlow Datasets (TFDS) has prepared.
+def load(
+    name: str, data_dir: Path | None = None, cache_dir: Path | None = None, *, loading: Loading | None = None
+) -> Dataset:
+    """Loads a data set by name: `digits`, a path, or one that TensorFlow Datasets (TFDS) has prepared.
 
     >>> digits = load("digits")
     >>> digits.train.inputs.shape, digits.train.inputs.dtype.name, digits.classes[:3]
     ((1257, 8, 8, 1), 'uint8', ('0', '1', '2'))
 
     Args:
-      name: `digits`, or a TFDS name with an optional configuration and version, such as `mnist`,
+      name: `digits`; the path of a folder with a folder of images for each class, or of an `.npz` file
+        (see docs/data.md); or a TFDS name with an optional configuration and version, such as `mnist`,
         `emnist/letters` or `mnist:3.0.1`; without a version, the highest one is used.
       data_dir: the directory of the prepared TFDS data; by default `TFDS_DATA_DIR` or
         `~/tensorflow_datasets`.
       cache_dir: the directory for decoded arrays; by default `CNNJAX_CACHE_DIR`, or `cnnjax` in the
         user's cache directory.
+      loading: how the data are read and split; by default `Loading()`.
 
     Returns:
       The data set, with images as stored (uint8) and labels as int32. A missing validation or test
       split is cut from the training split by a fixed rule (see `dataset.three_splits`).
 
     Raises:
-      DataError: if the data is missing, damaged, or not a set of images with class labels.
+      DataError: if the data is missing, damaged or not usable, or a field of `loading` does not apply.
       TypeError: if `name` is not a string.
     """
     if not isinstance(name, str):
         raise TypeError(f"name: {name!r}: must be the name of a data set, such as 'digits'")
-    cache_dir = cache_dir or cache.default_directory()
+    cache_dir, loading = cache_dir or cache.default_directory(), loading or Loading()
     if name == "digits":
-        return cache.cached(f"digits-{version('scikit-learn')}-{cache.LAYOUT}", digits.read, cache_dir)
-    folder = tfds.find(name, Path(data_dir or tfds.default_directory()).expanduser())
-    cache_name = f"{folder.parent.name}-{folder.name}-{cache.fingerprint(folder)}"
-    return cache.cached(cache_name, lambda: tfds.read(folder), cache_dir)
+        loading.check_used(name, digits.USES)
+        key = f"digits-{version('scikit-learn')}-{cache.LAYOUT}-{cache.digest(str(loading))}"
+        return cache.cached(key, lambda: digits.read(loading), cache_dir)
+    path = existing(name) or tfds.find(name, Path(data_dir or tfds.default_directory()).expanduser())
+    source = next((source for source in FILES if source.takes(path)), tfds) if existing(name) else tfds
+    loading.check_used(name, source.USES)
+    words = (path.parent.name, path.name) if source is tfds else (path.name,)
+    start = re.sub(r"[^\w.-]", "_", "-".join(words))[:80]
+    key = f"{start}-{cache.fingerprint(path, str(loading))}"
+    return cache.cached(key, lambda: source.read(path, loading), cache_dir)
+
+
+def existing(name: str) -> Path | None:
+    """Returns the path of a file or folder that `name` is; None for another name, also of a prepared TFDS directory."""
+    if name in ("", "digits"):
+        return None
+    path = Path(name).expanduser()
+    try:
+        prepared = any(any(path.glob(f"{below}dataset_info.json")) for below in ("", "*/"))
+        return path if path.exists() and not prepared else None
+    except OSError:  # such as a name that is too long
+        return None

@@ -17,7 +17,7 @@ from cnnjax.data.dataset import Dataset, Spec, Split
 from cnnjax.options import from_json
 
 SPLITS = ("train", "valid", "test")
-LAYOUT = 5  # version of the cache folders and of the rules that choose splits; a new version ignores old folders
+LAYOUT = 6  # version of the cache folders and of the rules that choose splits; a new version ignores old folders
 
 
 def default_directory() -> Path:
@@ -25,11 +25,16 @@ def default_directory() -> Path:
     return Path(os.environ.get("CNNJAX_CACHE_DIR") or platformdirs.user_cache_dir("cnnjax", appauthor=False))
 
 
-def fingerprint(folder: Path) -> str:
-    """Returns a hash that changes if a file in the folder is added, removed or written."""
-    files = sorted(path for path in folder.rglob("*") if path.is_file())
-    facts = [(str(path.relative_to(folder)), path.stat().st_size, path.stat().st_mtime_ns) for path in files]
-    return hashlib.sha256(json.dumps([LAYOUT, str(folder.resolve()), facts]).encode()).hexdigest()[:16]
+def fingerprint(source: Path, how: str = "") -> str:
+    """Returns a hash that changes if a file is written, one in a folder is added, removed or written, or with `how`."""
+    files = sorted(path for path in source.rglob("*") if path.is_file()) if source.is_dir() else [source]
+    facts = [(str(path.relative_to(source)), path.stat().st_size, path.stat().st_mtime_ns) for path in files]
+    return digest([LAYOUT, str(source.resolve()), facts, how])
+
+
+def digest(value: Any) -> str:
+    """Returns a short hash of a plain value."""
+    return hashlib.sha256(json.dumps(value).encode()).hexdigest()[:16]
 
 
 def cached(name: str, read: Callable[[], Dataset], directory: Path) -> Dataset:
@@ -62,13 +67,16 @@ def _load(folder: Path) -> Dataset:
         if [sha256(array) for array in arrays] != facts["sha256"][name]:
             raise ValueError(f"{folder}: {name} has changed since it was written")
         splits[name] = Split(*arrays)
-    return Dataset(facts["name"], read_spec(facts["spec"]), **splits)
+    cut, notes = (tuple(map(str, facts[name])) for name in ("cut", "notes"))
+    return Dataset(facts["name"], read_spec(facts["spec"]), **splits, cut=cut, notes=notes)
 
 
 def describe_spec(spec: Spec) -> dict[str, Any]:
     """Converts a spec to plain values."""
     return {
-        name: np.asarray(value).astype(float).tolist() if name in ("mean", "std") else value
+        name: np.asarray(value).astype(float).tolist()
+        if name in ("mean", "std", "counts") and value is not None
+        else value
         for name, value in vars(spec).items()
     }
 
@@ -84,7 +92,11 @@ def read_spec(described: Mapping[str, Any]) -> Spec:
     if len(low) != len(high) or len(low) not in (0, len(mean)):
         raise ValueError(f"low: {len(low)}, high: {len(high)} numbers, mean: {len(mean)}")
     classes = tuple(map(str, described["classes"]))
-    return Spec(shape, dtypes[0].name, classes, label_shape, dtypes[1].name, mean, std, low, high)
+    counted = described.get("counts")
+    counts = None if counted is None else np.asarray(list(map(float, counted)), np.float32)
+    if counts is not None and len(counts) != len(classes):
+        raise ValueError(f"counts: {len(counts)} numbers, classes: {len(classes)}")
+    return Spec(shape, dtypes[0].name, classes, label_shape, dtypes[1].name, mean, std, low, high, counts)
 
 
 def _save(folder: Path, dataset: Dataset) -> None:
@@ -101,6 +113,8 @@ def _save(folder: Path, dataset: Dataset) -> None:
         facts = {
             "name": dataset.name,
             "spec": describe_spec(dataset.spec),
+            "cut": dataset.cut,
+            "notes": dataset.notes,
             "shapes": shapes,
             "sha256": digests,
         }

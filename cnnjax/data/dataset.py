@@ -26,7 +26,7 @@ class Split(NamedTuple):
 
 @partial(
     jax.tree_util.register_dataclass,
-    data_fields=["mean", "std"],
+    data_fields=["mean", "std", "counts"],
     meta_fields=["shape", "dtype", "classes", "label_shape", "label_dtype", "low", "high"],
 )
 @dataclass(frozen=True, eq=False)
@@ -49,6 +49,8 @@ class Spec:
     """The smallest value of each channel in the training examples, for image files; empty if not recorded."""
     high: tuple[float, ...] = ()
     """The largest value of each channel."""
+    counts: Float[Any, " classes"] | None = None
+    """The number of training examples of each class; None if the labels are not classes, or not recorded."""
 
     @property
     def outputs(self) -> int:
@@ -97,6 +99,10 @@ class Dataset(NamedTuple):
     train: Split
     valid: Split
     test: Split
+    cut: tuple[str, ...] = ()
+    """The splits that were cut from the training split of the source."""
+    notes: tuple[str, ...] = ()
+    """What was noticed while the data were read, such as files that were skipped; a line each."""
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -105,7 +111,15 @@ class Dataset(NamedTuple):
 
     @classmethod
     def of(
-        cls, name: str, classes: Sequence[str], train: Split, valid: Split | None = None, test: Split | None = None
+        cls,
+        name: str,
+        classes: Sequence[str],
+        train: Split,
+        valid: Split | None = None,
+        test: Split | None = None,
+        *,
+        valid_share: float | None = None,
+        test_share: float | None = None,
     ) -> "Dataset":
         """Creates a data set from arrays, and computes the statistics of its training split.
 
@@ -124,19 +138,28 @@ class Dataset(NamedTuple):
           valid: the validation split; by default a tenth of the examples, at most 5,000, is cut from
             `train` (see `three_splits`).
           test: the test split; by default a fifth of the examples is cut from `train`.
+          valid_share: another share of all examples to cut for validation.
+          test_share: another share of all examples to cut for the test.
 
         Raises:
           DataError: if inputs and labels differ in number, the splits differ in shape or dtype, a split
-            is empty, a label is not a class, or a number is NaN, infinite or too large for 32 bits.
+            is empty, a label is not a class, a number is NaN, infinite or too large for 32 bits, or a share
+            is given for a split that exists or is out of range.
         """
         given = {"train": train, "valid": valid, "test": test}
         if isinstance(classes, int) or classes is None:
             raise DataError(f"{name}: classes: {classes}: must be class names, or () if the labels are other numbers")
         splits = _checked(name, len(classes), {split: arrays for split, arrays in given.items() if arrays is not None})
-        parts = three_splits(splits["train"], splits.get("valid"), splits.get("test"), stratified=bool(classes))
+        shares = _shares(name, splits, valid_share, test_share)
+        parts = three_splits(
+            splits["train"], splits.get("valid"), splits.get("test"), stratified=bool(classes), **shares
+        )
         inputs, labels = splits["train"]
         kind = inputs.shape[1:], inputs.dtype.name, tuple(map(str, classes)), labels.shape[1:], labels.dtype.name
-        return cls(name, Spec(*kind, *statistics(parts[0]), *_extremes(inputs)), *parts)
+        counts = class_counts(parts[0].labels, len(classes)) if classes else None
+        low, high = _extremes(inputs)
+        spec = Spec(*kind, *statistics(parts[0]), low, high, counts)
+        return cls(name, spec, *parts, cut=tuple(split for split in ("valid", "test") if split not in splits))
 
     def check(self) -> None:
         """Checks a data set that was not created by `of`, or was changed since.
@@ -156,11 +179,30 @@ class Dataset(NamedTuple):
                     )
 
 
+def class_counts(labels: np.ndarray, classes: int) -> Float[np.ndarray, " classes"]:
+    """Returns the number of examples of each class, as float32; the sum of each column of labels with columns."""
+    counts = np.bincount(labels, minlength=classes) if labels.ndim == 1 else labels.sum(0)
+    return counts.astype(np.float32)
+
+
+def _shares(name: str, splits: Mapping[str, Split], valid: float | None, test: float | None) -> dict[str, float]:
+    """Returns the shares to cut that are given; raises DataError for a share of a split that the source has."""
+    given = {split: share for split, share in (("valid", valid), ("test", test)) if share is not None}
+    for split, share in given.items():
+        if split in splits:
+            raise DataError(f"{name}: {split}_share: {share:g}: the data have a {split} split: omit it")
+        if not 0 < share < 1:
+            raise DataError(f"{name}: {split}_share: {share:g}: must be above 0 and below 1")
+    if sum(given.values()) >= 1:
+        raise DataError(f"{name}: valid_share {valid:g} and test_share {test:g}: must leave examples for training")
+    return {f"{split}_share": share for split, share in given.items()}
+
+
 def _checked(name: str, classes: int, given: Mapping[str, Split]) -> dict[str, Split]:
     """Converts splits to arrays, and checks each against the `train` split."""
     splits = {
         split: Split(
-            *(_array(f"{name}: {split}: {what}", array) for what, array in zip(Split._fields, arrays, strict=True))
+            *(numbers(f"{name}: {split}: {what}", array) for what, array in zip(Split._fields, arrays, strict=True))
         )
         for split, arrays in given.items()
     }
@@ -169,7 +211,7 @@ def _checked(name: str, classes: int, given: Mapping[str, Split]) -> dict[str, S
     return splits
 
 
-def _array(name: str, given: Any) -> np.ndarray:
+def numbers(name: str, given: Any) -> np.ndarray:
     """Returns numbers as an array of at most 32 bits; raises DataError for the first that does not fit."""
     try:
         array = np.asarray(given)
@@ -237,7 +279,13 @@ def cut(split: Split, count: int, stratified: bool = True, seed: int = 0) -> tup
 
 
 def three_splits(
-    train: Split, valid: Split | None, test: Split | None, stratified: bool = True
+    train: Split,
+    valid: Split | None,
+    test: Split | None,
+    stratified: bool = True,
+    *,
+    valid_share: float | None = None,
+    test_share: float = 0.2,
 ) -> tuple[Split, Split, Split]:
     """Cuts missing splits from `train`: a fifth of all examples for test, a tenth (at most 5,000) for validation.
 
@@ -246,6 +294,8 @@ def three_splits(
       valid: the validation split, if there is one.
       test: the test split, if there is one.
       stratified: whether to take the same fraction of each class.
+      valid_share: the share of all examples for validation, instead of a tenth.
+      test_share: the share of all examples for the test.
 
     Returns:
       The training, validation and test splits.
@@ -255,9 +305,10 @@ def three_splits(
     """
     total = len(train.labels)
     if test is None:
-        test, train = cut(train, math.ceil(0.2 * total), stratified)
+        test, train = cut(train, math.ceil(test_share * total), stratified)
     if valid is None:
-        valid, train = cut(train, min(math.ceil(0.1 * total), 5000), stratified)
+        count = min(math.ceil(0.1 * total), 5000) if valid_share is None else math.ceil(valid_share * total)
+        valid, train = cut(train, count, stratified)
     return train, valid, test
 
 
@@ -268,6 +319,6 @@ def stack(images: Sequence[np.ndarray], origin: str, shape: tuple[int, ...] | No
         if image.shape != shape or image.dtype != images[0].dtype:
             raise DataError(
                 f"{origin}: image {i} is {image.dtype}{list(image.shape)}, expected {images[0].dtype}{list(shape)}: "
-                "all images must have the same shape; resize them when you prepare the data set"
+                "all images must have the same shape: give --image-size, such as --image-size 64"
             )
     return np.stack(images)

@@ -1,13 +1,14 @@
 """Reads image files as network inputs, with the shape, dtype and range of values of a data set."""
 
+import contextlib
 import os
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import reduce
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from jaxtyping import Num, UInt8
@@ -86,15 +87,59 @@ def read_image(path: Path, spec: Spec, how: Reading = DEFAULT) -> Num[np.ndarray
       ValueError: as in `Reading.check`.
     """
     how.check(spec)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of invalid metadata, and of the size, which is checked below
+        pixels = read_pixels(path, spec.shape, how)
+    low, high = value_range(spec, how)
+    found = low + (255 - pixels if how.invert else pixels) / np.float32(255) * (high - low)
+    return (found if np.dtype(spec.dtype).kind == "f" else np.round(found)).astype(spec.dtype)
+
+
+def read_pixels(
+    path: Path, shape: tuple[int, ...], how: Reading = DEFAULT
+) -> UInt8[np.ndarray, "height width channels"]:
+    """Reads the pixels of an image file in a shape; Pillow may warn. Arguments and DataError as in `read_image`."""
+    with _opened(path) as image:
+        return _fitted(_upright(image, MODES[shape[-1]], how.background), shape, how)
+
+
+def fit_pixels(
+    pixels: UInt8[np.ndarray, "rows columns channels"], shape: tuple[int, ...], how: Reading = DEFAULT
+) -> UInt8[np.ndarray, "height width channels"]:
+    """Returns decoded pixels, gray or RGB, in the size of a shape."""
+    from PIL import Image
+
+    return _fitted(Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels), shape, how)
+
+
+class Header(NamedTuple):
+    """The upright size of an image, and whether its mode is gray."""
+
+    height: int
+    width: int
+    gray: bool
+
+
+def read_header(path: Path) -> Header:
+    """Reads the header of an image file; Pillow may warn. DataError as in `read_image`."""
+    with _opened(path) as image:
+        height, width = image.height, image.width
+        # To look for the orientation, Pillow would decode a PNG file that does not start with it.
+        if (image.format != "PNG" or "exif" in image.info) and image.getexif().get(0x0112, 1) > 4:
+            height, width = width, height
+        return Header(height, width, image.mode in ("1", "L", "LA", "La") or image.mode.startswith("I"))
+
+
+@contextlib.contextmanager
+def _opened(path: Path) -> Iterator[Any]:
+    """Opens an image file; any error in the block becomes a DataError that names the file."""
     from PIL import Image, UnidentifiedImageError
 
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of invalid metadata, and of the size, which is checked below
-            with Image.open(path) as image:
-                if image.width * image.height > LARGEST:
-                    raise Image.DecompressionBombError
-                pixels = _fitted(_upright(image, MODES[spec.shape[-1]], how.background), spec.shape, how)
+        with Image.open(path) as image:
+            if image.width * image.height > LARGEST:
+                raise Image.DecompressionBombError
+            yield image
     except Image.DecompressionBombError:
         raise DataError(f"{path}: has more than {LARGEST // 10**6} megapixels: reduce its size first") from None
     except UnidentifiedImageError:
@@ -103,9 +148,6 @@ def read_image(path: Path, spec: Spec, how: Reading = DEFAULT) -> Num[np.ndarray
         raise DataError(f"{path}: {error.strerror or f'cannot be read: {reason(error)}'}") from None
     except Exception as error:  # decoders raise many types for damaged files
         raise DataError(f"{path}: cannot be read: {reason(error)}") from None
-    low, high = value_range(spec, how)
-    found = low + (255 - pixels if how.invert else pixels) / np.float32(255) * (high - low)
-    return (found if np.dtype(spec.dtype).kind == "f" else np.round(found)).astype(spec.dtype)
 
 
 def value_range(spec: Spec, how: Reading = DEFAULT) -> tuple[np.ndarray, np.ndarray]:
@@ -211,13 +253,19 @@ def image_files(folder: Path) -> tuple[list[Path], list[Path]]:
 
 
 def files_below(folder: Path, suffixes: set[str]) -> tuple[list[Path], list[Path]]:
-    """Returns the files with one of the suffixes, recursively, and the skipped entries: hidden and other files."""
+    """Returns the files with one of the suffixes, recursively, and what is skipped: hidden, linked and other."""
     found, rest = list[Path](), list[Path]()
     for place, folders, files in os.walk(folder):
-        hidden = [name for name in folders if name.startswith(".")]
-        folders[:] = sorted(set(folders) - set(hidden))
-        rest += [Path(place, name) for name in hidden]
+        passed = [name for name in folders if name.startswith(".") or Path(place, name).is_symlink()]
+        folders[:] = sorted(set(folders) - set(passed))
+        rest += [Path(place, name) for name in passed]
         for name in files:
             usable = not name.startswith(".") and Path(name).suffix.lower() in suffixes
             (found if usable else rest).append(Path(place, name))
     return sorted(found), sorted(rest)
+
+
+def named(folder: Path, rest: Sequence[Path], most: int = 5) -> str:
+    """Lists the first few paths, relative to the folder."""
+    names = [str(path.relative_to(folder)) for path in rest]
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")

@@ -8,17 +8,22 @@ import os
 import re
 import shlex
 import warnings
+from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from cnnjax.data.dataset import DataError, Dataset, Split, stack
+from cnnjax.data.images import MODES, Reading, fit_pixels
+from cnnjax.data.loading import Loading
+from cnnjax.data.sources import SHARES, assemble, indexed, split_names
 from cnnjax.logs import quiet
 from cnnjax.options import from_json, reason
 
 BATCH = 1000  # images that are decoded at once
-VALIDATION = ("validation", "valid", "val", "dev", "eval")  # names of the validation split, in order of preference
+USES = ("image_size", "fit", "image_key", "label_key", *SHARES)
 
 
 def default_directory() -> Path:
@@ -34,7 +39,8 @@ def find(name: str, data_dir: Path) -> Path:
     """
     if not re.fullmatch(r"\w[\w/.+-]*(:[\w.]+)?", name) or ".." in name:
         raise DataError(
-            f"data: {name!r}: give digits or the name of a TensorFlow Datasets data set (--data-dir sets its directory)"
+            f"data: {name!r}: no such file or folder: give one, digits, or the name of a TensorFlow Datasets data set "
+            "(--data-dir sets its directory)"
         )
     command = f"python -m cnnjax prepare {name} --data-dir {shlex.quote(str(data_dir))}"
     name, _, version = name.partition(":")
@@ -59,12 +65,15 @@ def _version_key(version: str) -> list[tuple[int, str]]:
     return [(int(part) if part.isdigit() else -1, part) for part in version.split(".")]
 
 
-def read(folder: Path) -> Dataset:
-    """Decodes all images of a prepared directory into memory.
+def read(folder: Path, loading: Loading) -> Dataset:
+    """Decodes all examples of a prepared directory into memory.
+
+    The inputs are images, or arrays of numbers: series, [steps, channels]. The labels are classes, or numbers if
+    they are floats.
 
     Raises:
-      DataError: if a file is damaged, the images differ in shape, or the data set does not consist of
-        images with class labels.
+      DataError: if a file is damaged, a feature is missing or of another kind, or the images differ in shape
+        and `image_size` is not given.
     """
     from absl import logging
 
@@ -73,25 +82,30 @@ def read(folder: Path) -> Dataset:
 
         try:
             builder = tfds.builder_from_directory(folder)
-            features = builder.info.features
-            image, label = _image_and_label(builder.info, tfds)
+            keys = _keys(folder, builder.info, loading, tfds)
+        except DataError:
+            raise
         except Exception as error:
             raise DataError(f"{folder}: not a valid TFDS directory: {reason(error)}; prepare it again") from error
-        if image is None or label is None:
-            raise DataError(f"{folder}: must have one image and one class label per example, not {sorted(features)}")
         names = _names(folder, list(builder.info.splits))
-        splits = {name: _split(builder, found, image, label) for name, found in names.items()}
-        classes = tuple(features[label].names)
+        splits = {split: _split(builder, found, keys, loading) for split, found in names.items()}
     name = f"{builder.info.name}:{builder.info.version}"
-    return Dataset.of(name, classes, splits["train"], splits.get("valid"), splits.get("test"))
+    label = builder.info.features[keys[1]]
+    if hasattr(label, "names"):
+        return assemble(name, tuple(label.names), splits, loading)
+    if splits["train"].labels.dtype.kind == "f" or splits["train"].labels.ndim > 1:
+        return assemble(name, (), splits, loading)
+    classes, labels = indexed(name, {names[split]: found.labels for split, found in splits.items()})
+    indices = dict(zip(splits, labels, strict=True))
+    splits = {split: found._replace(labels=indices[split]) for split, found in splits.items()}
+    return assemble(name, classes, splits, loading)
 
 
 def _names(folder: Path, found: list[str]) -> dict[str, str]:
     """Returns the names of our three splits in a directory; warns about splits that are not used."""
     if "train" not in found:
         raise DataError(f"{folder}: must have a train split, not only {sorted(found)}")
-    valid = next((name for name in VALIDATION if name in found), None)
-    names = {"train": "train", **({"valid": valid} if valid else {}), **({"test": "test"} if "test" in found else {})}
+    names = split_names(found)
     if unused := sorted(set(found) - set(names.values())):
         warnings.warn(
             f"{folder}: splits not used: {', '.join(unused)}; used: {', '.join(names.values())}", stacklevel=2
@@ -99,40 +113,88 @@ def _names(folder: Path, found: list[str]) -> dict[str, str]:
     return names
 
 
-def _image_and_label(info: Any, tfds: Any) -> tuple[str | None, str | None]:
-    """Returns the names of both features: the supervised pair, or the only image and the only class label."""
-    if not isinstance(info.features, tfds.features.FeaturesDict):
-        return None, None
+def _keys(folder: Path, info: Any, loading: Loading, tfds: Any) -> tuple[str, str]:
+    """Returns the features with inputs and labels: those that are given, the supervised pair, or the only ones."""
+    features = dict(info.features.items()) if isinstance(info.features, tfds.features.FeaturesDict) else {}
     kinds = (tfds.features.Image, tfds.features.ClassLabel)
-    found = [[name for name, feature in info.features.items() if isinstance(feature, kind)] for kind in kinds]
-    pair: tuple[str, ...] = info.supervised_keys or ()
-    if len(pair) == 2 and pair[0] in found[0] and pair[1] in found[1]:
-        return pair[0], pair[1]
-    image, label = (names[0] if len(names) == 1 else None for names in found)
-    return image, label
+    images, labels = ([name for name, feature in features.items() if isinstance(feature, kind)] for kind in kinds)
+    arrays = [name for name, feature in features.items() if _is_array(feature) and len(feature.shape)]
+    pair: tuple[Any, ...] = info.supervised_keys or ()
+    found = list[str]()
+    for place, (field, given, usable) in enumerate(
+        [("image_key", loading.image_key, images or arrays), ("label_key", loading.label_key, labels)]
+    ):
+        if given is not None and given not in features:
+            raise DataError(f"{field}: {given}: {folder} has the features {', '.join(sorted(features))}")
+        if given is None and len(pair) == 2 and pair[place] in usable:
+            given = pair[place]
+        if given is None and len(usable) != 1:
+            raise DataError(
+                f"{folder}: must have one image or array and one class label per example, not {sorted(features)}: give "
+                "--image-key and --label-key"
+            )
+        found.append(given if given is not None else usable[0])
+    _check_kinds(folder, features, found[0], found[1], images)
+    return found[0], found[1]
 
 
-def _split(builder: Any, name: str, image: str, label: str) -> Split:
+def _is_array(feature: Any) -> bool:
+    """Returns whether a feature has arrays of numbers of a known shape."""
+    return np.dtype(getattr(feature, "np_dtype", object)).kind in "biuf" and None not in (feature.shape or ())
+
+
+def _check_kinds(folder: Path, features: Mapping[str, Any], image: str, label: str, images: Sequence[str]) -> None:
+    kinds = {name: type(features[name]).__name__ for name in (image, label)}
+    if image not in images and not (_is_array(features[image]) and len(features[image].shape)):
+        raise DataError(
+            f"image_key: {image}: is a feature of kind {kinds[image]} in {folder}: must be an image or array"
+        )
+    if label in images or not (_is_array(features[label]) or kinds[label] == "Text"):
+        raise DataError(
+            f"label_key: {label}: is a feature of kind {kinds[label]} in {folder}: must be a class or number"
+        )
+
+
+def _split(builder: Any, name: str, keys: tuple[str, str], loading: Loading) -> Split:
+    image, label = keys
     files = ", ".join(path.name for path in builder.info.splits[name].filepaths)
     origin = f"{builder.data_path}/{files}"
-    declared = builder.info.features[image].shape
+    features = builder.info.features
+    fitted = partial(_fitted, loading) if loading.image_size and len(features[image].shape) == 3 else np.asarray
     images: list[np.ndarray] = []
-    labels: list[int] = []
+    labels: list[Any] = []
     try:
         source = builder.as_data_source(name)
         for start in range(0, len(source), BATCH):
             rows = source.__getitems__(list(range(start, min(start + BATCH, len(source)))))
-            images.extend(row[image] for row in rows)
+            images.extend(fitted(row[image]) for row in rows)
             labels.extend(row[label] for row in rows)
     except Exception as error:
         raise DataError(f"{origin}: damaged: {reason(error)}; copy or prepare the data set again") from error
     expected = builder.info.splits[name].num_examples
     if len(images) != expected or not images:
         raise DataError(f"{origin}: {len(images)} examples, expected {expected}; copy or prepare the data set again")
-    wrong = [i for i, number in enumerate(labels) if not 0 <= number < builder.info.features[label].num_classes]
-    if wrong:
-        raise DataError(
-            f"{origin}: example {wrong[0]} has label {labels[wrong[0]]}, which is not a class: is it unlabeled?"
-        )
-    shape = declared if None not in declared else None
-    return Split(stack(images, origin, shape), np.asarray(labels, np.int32))
+    if hasattr(features[label], "names"):
+        wrong = [i for i, number in enumerate(labels) if not 0 <= number < features[label].num_classes]
+        if wrong:
+            raise DataError(
+                f"{origin}: example {wrong[0]} has label {labels[wrong[0]]}, which is not a class: is it unlabeled?"
+            )
+    declared = None if loading.image_size or None in features[image].shape else features[image].shape
+    inputs = stack(images, origin, declared)
+    return Split(inputs[..., None] if inputs.ndim == 2 else inputs, _labels(labels))
+
+
+def _labels(found: Sequence[Any]) -> np.ndarray:
+    """Returns labels as an array: names as text, integers as int32."""
+    labels = np.asarray([label.decode() if isinstance(label, bytes) else label for label in found])
+    return labels.astype(np.int32) if labels.dtype.kind in "iub" else labels
+
+
+def _fitted(loading: Loading, image: np.ndarray) -> np.ndarray:
+    """Returns an image in the size of `loading`."""
+    size = loading.image_size
+    assert size
+    if image.dtype != np.uint8 or image.shape[-1] not in MODES:
+        raise ValueError(f"images are {image.dtype}{list(image.shape)}: --image-size needs gray or RGB images of uint8")
+    return fit_pixels(image, (size, size, image.shape[-1]), Reading(loading.fit))

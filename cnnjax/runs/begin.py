@@ -2,20 +2,27 @@
 
 import dataclasses
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
 import jax
 
 from cnnjax.config import SweepConfig, TrainConfig
 from cnnjax.data import Dataset
-from cnnjax.descriptions import describe
+from cnnjax.descriptions import completed, describe
 from cnnjax.planning import parse_lanes
 from cnnjax.runs.environment import changes, environment
-from cnnjax.runs.records import describe_data, differences, plain
+from cnnjax.runs.records import data_differences, describe_data, differences, plain
 from cnnjax.runs.store import RunFolder, Store
 
 _POINTS = {field.name for field in dataclasses.fields(SweepConfig)} - {"base", "equal_within"}
+
+
+_COMPARED: Mapping[str, Callable[..., Iterable[str]]] = {
+    "config": differences,
+    "env": changes,
+    "data": data_differences,
+}
 
 
 class Start(NamedTuple):
@@ -56,12 +63,12 @@ def begin(
         _check_kind(known["config"], facts["config"], store.name)
     changed: list[str] = []
     for name, here in facts.items():
-        there = known[name]
+        there = completed(known[name]) if name == "config" else known[name]
         if there is None:
             store.write_json(f"{name}.json", here)
             continue
         here = json.loads(json.dumps(plain(here)))
-        found = list((changes if name == "env" else differences)(there, here))
+        found = list(_COMPARED[name](there, here))
         if name == "config":
             found += orders(there, here)
         if name == "config" and found and any(_ordered(there, field) != _ordered(here, field) for field in _POINTS):

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from cnnjax.descriptions import completed
 from cnnjax.runs.records import RecordError, Row, differences, read_metrics, read_record
 
 _SIDES = ("first", "second")
@@ -38,7 +39,7 @@ def diff(first: str | Path, second: str | Path) -> dict[str, list[str]]:
         return list(differences(first, second, sides=_SIDES))
 
     found = {title: apart(*records(name)) for title, name in (("environment", "env.json"), ("data", "data.json"))}
-    configs = records("config.json")
+    configs = [completed(config) for config in records("config.json")]
     kinds = ["a sweep" if "axes" in config else "a single run" for config in configs]
     unlike = [f"the first is {kinds[0]}, the second {kinds[1]}"] if kinds[0] != kinds[1] else []
     bases = [config.get("base", config) if unlike else config for config in configs]

@@ -18,7 +18,7 @@ from cnnjax.runs.events import Event, Finished, Noted, Opened
 from cnnjax.runs.extend import check_shards, extendable, with_more_seeds
 from cnnjax.runs.extend import extend as extended
 from cnnjax.runs.findings import Calls, Commands
-from cnnjax.runs.progress import Progress, waiting
+from cnnjax.runs.progress import Progress, announce, waiting
 from cnnjax.runs.resume import as_sweep
 from cnnjax.runs.runner import Stop, run
 from cnnjax.runs.store import InMemory, RunFolder, Store
@@ -239,7 +239,7 @@ def _execute(
     base = config.base if isinstance(config, SweepConfig) else config
     if data is None:
         with waiting(f"loading {base.data}", visible=progress is True):
-            data = _loaded(base.data)
+            data = _loaded(base)
     how = Execution(**execution)
     if resume and store is not None:
         how = as_resumed(how, store)
@@ -257,6 +257,8 @@ def _execute(
     show = bar or (progress if callable(progress) else lambda event: None)
     with closing(bar) if bar else nullcontext(), closing(happening):
         for event in happening:
+            if bar and isinstance(event, Opened) and not event.complete:
+                announce(data)
             show(event)
             if isinstance(event, Finished):
                 return event.swept
@@ -295,12 +297,13 @@ def _check_execution(execution: Mapping[str, Any]) -> None:
             raise TypeError(f"{name}: no such argument: {suggest(name, known)}use one of {', '.join(known)}")
 
 
-def _loaded(name: str) -> Dataset:
-    """Loads data by name; raises ValueError for data that a preset defines."""
+def _loaded(base: TrainConfig) -> Dataset:
+    """Loads the data of a run by name; raises ValueError for data that a preset defines."""
+    name = base.data
     own = getattr(sys.modules.get(f"preset.{name}"), "data", None)  # as `load_preset` names the module
     if isinstance(own, Dataset) or (callable(own) and not isinstance(own, type)):
         raise ValueError(f"data: {name!r} is defined by a preset: give preset.dataset() as `data`")
-    return load(name)
+    return load(name, loading=base.loading)
 
 
 def _opened(store: Store | Path | None, resume: bool) -> AbstractContextManager[Store]:

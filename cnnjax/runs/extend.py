@@ -13,7 +13,16 @@ from cnnjax.options import text
 from cnnjax.planning import programs_in, read_plan
 from cnnjax.runs.begin import orders
 from cnnjax.runs.environment import changes
-from cnnjax.runs.records import Counts, Row, differences, ended, read_metrics, read_record, result_of
+from cnnjax.runs.records import (
+    Counts,
+    Row,
+    data_differences,
+    differences,
+    ended,
+    read_metrics,
+    read_record,
+    result_of,
+)
 from cnnjax.runs.resume import configuration_of, last_state, length_of
 from cnnjax.runs.store import Store, checkpoints_of
 from cnnjax.sweeps import Program, Trial, assembled, compare, plan, rank, search, states_of
@@ -207,7 +216,7 @@ def _taken(
 
 
 def _refuse_changes(source: Path, store: Store, allow_changes: bool) -> None:
-    data = list(differences(read_record(source / "data.json"), store.read_json("data.json")))
+    data = list(data_differences(read_record(source / "data.json"), store.read_json("data.json")))
     changed = data.copy()
     if not allow_changes:
         changed += changes(read_record(source / "env.json"), store.read_json("env.json"))

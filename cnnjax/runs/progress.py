@@ -8,7 +8,7 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator
 
 from cnnjax.config import SweepConfig
-from cnnjax.data import Dataset
+from cnnjax.data import Dataset, summary
 from cnnjax.runs.events import Compiled, Compiling, Epoch, Event, Noted, Opened, Planned, Resumed, Saved, Within
 from cnnjax.runs.records import Counts, Row, has_diverged, result_of
 from cnnjax.sweeps import Result, Stage, rank, shown, work
@@ -34,6 +34,12 @@ def waiting(words: str, *, visible: bool = True) -> Iterator[None]:
     finally:
         if visible and not in_lines():
             print(f"{' ' * len(words)}\r", end="", file=sys.stderr, flush=True)
+
+
+def announce(data: Dataset) -> None:
+    """Prints the splits and classes of a data set, and what was noticed when it was read."""
+    for line in summary(data):
+        print(line, flush=True)
 
 
 class Progress:

@@ -267,6 +267,14 @@ def differences(there: Any, here: Any, name: str = "", sides: tuple[str, str] = 
         yield f"{name} {_short(there)} {sides[0]}, {_short(here)} {sides[1]}"
 
 
+def data_differences(there: Mapping[str, Any], here: Mapping[str, Any]) -> Iterator[str]:
+    """Yields the differences between two `data.json`, without facts that the first, of an older version, lacks.
+
+    All facts follow from the arrays, whose digest is compared.
+    """
+    return differences(there, {name: value for name, value in here.items() if name in there})
+
+
 def _short(value: Any) -> str:
     words = text(tuple(value)) if isinstance(value, list) else str(value) or "''"
     return words if len(words) <= 40 else words[:12] + "..."

@@ -195,12 +195,12 @@ def step(
 
 def _gradients(task: Task, key: Key[Array, ""], state: TrainState, batch: Split) -> tuple[PyTree, ...]:
     """Returns the mean loss, its gradients, the losses and logits of the examples, and the new statistics."""
-    network = task.functions
+    network, loss_of = task.functions, task.loss.on(task.spec)
 
     def loss_sum(params: PyTree, part: Split) -> tuple[Array, tuple[Array, Array, PyTree]]:
         variables = Variables(params, state.stats)
         logits, stats = network.apply(variables, part.inputs, train=True, key=key)
-        losses = task.loss(logits, part.labels)
+        losses = loss_of(logits, part.labels)
         return losses.sum() / task.batch_size, (losses, logits, stats)
 
     gradient = jax.value_and_grad(loss_sum, has_aux=True)

@@ -81,7 +81,9 @@ def _parts_of_a_step(task: Task, example: Split) -> None:
     def one_each(found: Any) -> str:
         return "" if getattr(found, "shape", None) == (size,) else f"one number per example, {_shape((size,))}"
 
-    for name, part in (("loss", task.loss), ("loss", task.loss.for_evaluation()), ("metric", task.metric)):
+    weighted = _called("loss", task.loss, (task.spec,), "spec", lambda _: "", task.loss.on)
+    _called("loss", task.loss, (logits, batch.labels), "logits, labels", one_each, weighted)
+    for name, part in (("loss", task.loss.for_evaluation()), ("metric", task.metric)):
         _called(name, part, (logits, batch.labels), "logits, labels", one_each)
 
     def transformation(found: Any) -> str:
