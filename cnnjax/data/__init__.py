@@ -3,6 +3,7 @@
 import re
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 from cnnjax.data import arrays, cache, digits, folders, tfds
 from cnnjax.data.dataset import DataError as DataError
@@ -50,13 +51,25 @@ def load(
         loading.check_used(name, digits.USES)
         key = f"digits-{version('scikit-learn')}-{cache.LAYOUT}-{cache.digest(str(loading))}"
         return cache.cached(key, lambda: digits.read(loading), cache_dir)
-    path = existing(name) or tfds.find(name, Path(data_dir or tfds.default_directory()).expanduser())
-    source = next((source for source in FILES if source.takes(path)), tfds) if existing(name) else tfds
+    source, path = _found(name, data_dir)
     loading.check_used(name, source.USES)
     words = (path.parent.name, path.name) if source is tfds else (path.name,)
     start = re.sub(r"[^\w.-]", "_", "-".join(words))[:80]
     key = f"{start}-{cache.fingerprint(path, str(loading))}"
     return cache.cached(key, lambda: source.read(path, loading), cache_dir)
+
+
+def _found(name: str, data_dir: Path | None) -> tuple[Any, Path]:
+    """Returns the source of a data set that is not digits, and its path."""
+    path = existing(name)
+    if path is None and name.lower().endswith(".npz"):
+        raise DataError(f"data: {name}: no such file")
+    if path is None:
+        return tfds, tfds.find(name, Path(data_dir or tfds.default_directory()).expanduser())
+    for source in FILES:
+        if source.takes(path):
+            return source, path
+    raise DataError(f"data: {name}: must be a folder of images or an .npz file")
 
 
 def existing(name: str) -> Path | None:

@@ -48,7 +48,7 @@ def read(path: Path, loading: Loading) -> Dataset:
 def _arrays(path: Path) -> dict[str, np.ndarray]:
     found, name = dict[str, np.ndarray](), ""
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
             for name in file.files:
                 found |= {name: file[name]}
     except (OSError, ValueError, EOFError, zipfile.BadZipFile, KeyError) as error:

@@ -110,6 +110,12 @@ def _stays(path: Path, folder: Path) -> bool:
 def _check_classes(
     folder: Path, places: Mapping[str, str], files: Mapping[str, Mapping[str, Any]], stray: Sequence[Path]
 ) -> None:
+    if not files["train"]:
+        there = f"{len(stray):,} images but no class folders" if stray else "no images"
+        raise DataError(
+            f"{folder / ('train' if 'train' in places else '')}: has {there}: put the images of each class "
+            "into a folder of its name"
+        )
     for place, split in places.items():
         inner = [path for path in (folder / place).iterdir() if path.is_dir() and not path.is_symlink()]
         for path in sorted(inner):
@@ -117,12 +123,6 @@ def _check_classes(
                 raise DataError(
                     f"{path}: has no images ({', '.join(sorted(SUFFIXES))}): add some, or remove the folder"
                 )
-    if not files["train"]:
-        there = f"{len(stray):,} images but no class folders" if stray else "no images"
-        raise DataError(
-            f"{folder / ('train' if 'train' in places else '')}: has {there}: put the images of each class "
-            "into a folder of its name"
-        )
     names = {name for by_class in files.values() for name in by_class}
     for one, other in pairwise(sorted(names, key=str.casefold)):
         if one.casefold() == other.casefold():

@@ -135,6 +135,9 @@ def _keys(folder: Path, info: Any, loading: Loading, tfds: Any) -> tuple[str, st
             )
         found.append(given if given is not None else usable[0])
     _check_kinds(folder, features, found[0], found[1], images)
+    if found[0] not in images:
+        plain = [name for name in USES if name not in ("image_size", "fit")]
+        loading.check_used(f"{folder}, feature {found[0]}", plain)
     return found[0], found[1]
 
 

@@ -118,7 +118,7 @@ def figures_of(config: TrainConfig | SweepConfig, swept: Swept) -> dict[str, Any
     one = isinstance(config, TrainConfig)
     what = f"seed {base.seed}" if one else f"{len(points)} points, {pictures.seeds_of(points)}"
     epochs = "" if "epochs" in swept.axes else f", {base.epochs} epoch" + "s" * (base.epochs > 1)
-    title = f"{Path(swept.where).name}: {base.data}, {what}{epochs}"
+    title = f"{Path(swept.where).name}: {Path(base.data).name}, {what}{epochs}"
     if one:
         return {"curves": pictures.learning_curves(swept.rows, metric, title)}
     figures = {
