@@ -13,7 +13,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from conftest import BAD_INPUT, ROOT, mistake, script
+from conftest import BAD_INPUT, ROOT, images, mistake, script
+from PIL import Image
 
 from cnnjax import CNNConfig, SweepConfig, TrainConfig
 from cnnjax.data import Dataset
@@ -25,6 +26,7 @@ SMALL = {
     "digits": ["--epochs", "1", "--filters", "4,8"],
     "mnist": ["--epochs", "1", "--batch-size", "100"],
     "mnist-mlp": ["--epochs", "1", "--hidden", "16"],
+    "folder": ["--data", "photos", "--epochs", "1", "--filters", "4,4"],
     "cifar10": ["--epochs", "1", "--filters", "4,4", "--convolutions", "1"],
 }
 
@@ -48,6 +50,10 @@ def test_every_preset_has_its_shrunk_form() -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("preset", PRESETS)
 def test_every_preset_trains(preset: str, tfds_dir: Path, tmp_path: Path) -> None:
+    if preset == "folder":
+        for i, row in enumerate(images((20, 20, 3), 100)):
+            (place := tmp_path / "photos" / str(row["label"])).mkdir(parents=True, exist_ok=True)
+            Image.fromarray(row["image"]).save(place / f"{i}.png")
     done = script("train", preset, *SMALL[preset], "--data-dir", tfds_dir, "--name", "r", cwd=tmp_path)
     folder = tmp_path / "runs" / "r"
     assert done.stdout.splitlines()[-1] == "runs/r"

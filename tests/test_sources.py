@@ -10,10 +10,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from conftest import images, mistake, prepare, script
+from conftest import ROOT, images, mistake, prepare, script
 from PIL import Image
 from sklearn.datasets import load_sample_images
 from sklearn.utils.class_weight import compute_class_weight
+from test_pages import commands, fences
 
 import cnnjax
 from cnnjax import CrossEntropy, Loading, MLPConfig, TrainConfig
@@ -648,9 +649,30 @@ def test_mistakes_take_one_line(folder: Path, tmp_path: Path) -> None:
             "error: batch_size: 15: must be at most 14, the number of training examples of pets",
         ),
         (["--valid-share", "1"], 2, "error: valid_share: 1.0: must be at least 0 and below 1"),
-        (["--class-weight", "1"], 2, "error: loss CrossEntropy: class_weight: 1.0: must be balanced or 2 weights"),
+        (
+            ["--class-weight", "1", "--batch-size", "8"],
+            2,
+            "error: loss CrossEntropy: class_weight: 1.0: must be balanced or 2 weights",
+        ),
         (["--image-key", "x"], 1, "error: image_key: x: does not apply to the data"),
     ):
         mistake("train", *given, *extra, cwd=tmp_path, code=code, message=message)
     mistake("train", "folder", cwd=tmp_path, code=1, message="error: data: '': no such file or folder: give one")
     assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.slow
+def test_the_page_on_data_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    page = ROOT / "docs" / "data.md"
+    monkeypatch.chdir(tmp_path)
+    photos, waves, ring = fences(page, "python")
+    for block in (photos, waves):
+        exec(block, {})
+    (tmp_path / "ring.py").write_text(ring)
+    told = fences(page, "text")[1].splitlines()[:2]
+    done = {
+        words[2]: script("train", *words, cwd=tmp_path).stdout for name, words in commands(page) if "DIR" not in words
+    }
+    assert "\n".join(told) in done["photos"]
+    assert "2 classes, training examples: sine" in done["waves.npz"]
+    assert "test accuracy" in script("train", "ring.py", cwd=tmp_path).stdout
