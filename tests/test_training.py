@@ -768,6 +768,7 @@ def test_a_task_is_a_pytree_of_its_numbers(small: Dataset) -> None:
         "loss.label_smoothing",
         "spec.mean",
         "spec.std",
+        "spec.counts",
     ]
     assert isinstance(task.spec, Spec)
     assert dataclasses.replace(task) == task
