@@ -43,7 +43,7 @@ class TrainConfig(Config):
     >>> from cnnjax import Adam, CNNConfig
     >>> config = TrainConfig(CNNConfig(filters=(8, 16)), Adam(learning_rate=0.01), epochs=5)
     >>> config.optimizer.learning_rate, config.loss
-    (0.01, CrossEntropy(label_smoothing=0.0))
+    (0.01, CrossEntropy(label_smoothing=0.0, class_weight=None))
     """
 
     network: NetworkConfig = part(help="network to train")

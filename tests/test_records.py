@@ -99,7 +99,7 @@ def test_a_configuration_is_written_whole() -> None:
     assert written["base"]["network"]["dropout"] is None
     assert written["base"]["optimizer"]["learning_rate"] == 0.03
     assert written["base"]["optimizer"]["schedule"] == {"class": "cnnjax.Cosine", "warmup": 0.0}
-    assert written["base"]["loss"] == {"class": "cnnjax.CrossEntropy", "label_smoothing": 0.0}
+    assert written["base"]["loss"] == {"class": "cnnjax.CrossEntropy", "label_smoothing": 0.0, "class_weight": None}
     assert written["base"]["epochs"] == 10
 
 
