@@ -382,8 +382,9 @@ def verdict(compared: Compared, name: str) -> str:
     found = compared.gap(size, name, 0)
     better = "more accurate" if found.low > 0 else "less accurate" if found.high < 0 else "not clearly more accurate"
     seeds = len(compared.tested(size, name, 0))
+    equal = "training time" if name == "time" else name
     sentence = (
-        f"With {size:,} training examples and equal {name.replace('time', 'training time')}, the network with convolution is {better}: the gap is "
+        f"With {size:,} training examples and equal {equal}, the network with convolution is {better}: the gap is "
         f"{interval(found)} percentage points (95 % interval, paired over {seeds} seeds)"
     )
     if not far:
@@ -583,7 +584,9 @@ def main(arguments: Arguments) -> None:
             print(described(network, networks[0]))
         finish(folder, compared, record, data, arguments)
     except KeyboardInterrupt:
-        print(f"interrupted: {folder}: continue with: {shell.continuing(folder)}", file=sys.stderr)
+        print(
+            f"interrupted: {folder}: continue with: {shell.Typed.now().continued(folder, sweep=True)}", file=sys.stderr
+        )
         raise SystemExit(130) from None
     written(folder, compared, record, data.name)
 
@@ -624,8 +627,13 @@ def written(folder: Path, compared: Compared, record: dict[str, Any], name: str)
         writer.writerows(rows)
     figure = picture(compared, f"{name}: with and without convolution", sentences[0])
     figure.savefig(folder / "compare.png")
-    shown = Shown(figure, "Accuracy and gaps", "The table of these values is in compare.csv.", " ".join(sentences))
-    write(folder / "compare.html", f"{name}: with and without convolution", "\n\n".join(sentences), [Section("Results", "", [shown])])
+    shown = Shown(figure, "Accuracy and gaps", "Values of each seed: compare.csv.", " ".join(sentences))
+    write(
+        folder / "compare.html",
+        f"{name}: with and without convolution",
+        "\n\n".join(sentences),
+        [Section("Results", "", [shown])],
+    )
     print(folder / "compare.png")
 
 
