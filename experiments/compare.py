@@ -56,7 +56,7 @@ from cnnjax.training import Lanes, TrainState, make_task, validate
 
 SIZES = (100, 1000)
 RATES = (0.3, 1, 3)  # times that of the preset
-CLOSE = 0.02  # of a match
+BYTES = 2**26  # of repeated subsets, at most
 CONVOLUTIONS = ("convolution", "conv_general_dilated")  # the primitives of cnnjax and of JAX
 METRIC = Accuracy()
 
@@ -285,7 +285,8 @@ def measured(
     axes = (("learning_rate", arguments.rates),) if arguments.rates else ()
     results: list[Result] = []
     states: dict[int, TrainState] = {}
-    passes = max(1, contender.config.epochs // epochs)
+    example = data.train.inputs[:1].nbytes
+    passes = max(1, min(contender.config.epochs // epochs, BYTES // (rows * example)))
     for config, seeds, part in draws(data, size, rows, contender.config, passes, arguments.seeds):
         short = seeds == 1 and jax.default_backend() == "cpu"  # choosing by measurement would not pay
         lanes = f"1:{min(jax.device_count(), len(arguments.rates) or 1)}" if short else "auto"

@@ -14,7 +14,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from conftest import ROOT, mistake, script
-from flax import nnx
 from PIL import Image
 from scipy.stats import ttest_rel
 
