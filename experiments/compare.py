@@ -68,7 +68,7 @@ class Arguments:
     preset: Annotated[str, tyro.conf.Positional] = "digits"
     """name of a preset, or the path to a file or run folder, whose network has convolutions"""
     sizes: tuple[str, ...] = ()
-    """numbers of training examples, and all; by default 100, 1000 and all"""
+    """numbers of training examples, and all; by default 100, 1000 and all, without those above half of all"""
     shifts: tuple[int, ...] = ()
     """shifts of test images, in pixels; by default 0 and 1, and 2 for images of 16 pixels or more"""
     seeds: int = 5
@@ -521,7 +521,7 @@ def sizes_of(given: Sequence[str], data: Dataset) -> list[int]:
     """
     whole, classes = len(data.train.labels), len(data.classes)
     if not given:
-        return [*(size for size in SIZES if classes <= size <= whole - classes), whole]
+        return [*(size for size in SIZES if classes <= size <= whole / 2), whole]
     found = set()
     for word in given:
         if word != "all" and not word.isdecimal():
