@@ -68,7 +68,7 @@ class Arguments:
     preset: Annotated[str, tyro.conf.Positional] = "digits"
     """name of a preset, or the path to a file or run folder, whose network has convolutions"""
     sizes: tuple[str, ...] = ()
-    """numbers of training examples, and all; by default 100, 1000 and all"""
+    """numbers of training examples, and all; by default 100, 1000 and all, without those above half of all"""
     shifts: tuple[int, ...] = ()
     """shifts of test images, in pixels; by default 0 and 1, and 2 for images of 16 pixels or more"""
     seeds: int = 5
@@ -430,18 +430,29 @@ def picture(compared: Compared, title: str, sentence: str) -> Figure:
         _gaps(axes[1], found, number, len(names) - 1)
     axes[1].axhline(0, color="black", linewidth=0.8)
     axes[1].set_xticks(range(len(sizes)), sizes)
-    axes[1].set(xlabel="training examples", ylabel="gap (percentage points)", xlim=(-0.5, len(sizes) - 0.5))
+    axes[1].set(
+        xlabel="training examples",
+        ylabel="gap (percentage points)\nabove 0: better with convolution",
+        xlim=(-0.5, len(sizes) - 0.5),
+    )
     axes[1].grid(alpha=0.3, axis="y")
     if far:
         lines = [[compared.tested(size, name, cells) for cells in compared.shifts] for name in names]
-        _accuracies(axes[2], lines, list(map(str, compared.shifts)), f"shift (pixels), {size:,} training examples")
+        label = f"shift (pixels), {size:,} training examples"
+        _accuracies(axes[2], lines, list(map(str, compared.shifts)), label, linear=True)
     legend(figure, [series(number) for number in range(len(names))], [network.label for network in compared.networks])
-    dots = "A dot for each seed; lines connect means. Gaps to the network with convolution, with 95 % intervals."
+    dots = "A dot for each seed; lines connect means. Bars are 95 % intervals of the gaps."
     headline(figure, title, sentence, dots)
     return figure
 
 
-def _accuracies(axis: Axes, lines: Sequence[Sequence[Sequence[float]]], ticks: Sequence[str], label: str) -> None:
+def _accuracies(
+    axis: Axes,
+    lines: Sequence[Sequence[Sequence[float]]],
+    ticks: Sequence[str],
+    label: str,
+    linear: bool = False,
+) -> None:
     """Draws a line for each network: at each tick, a dot for each seed, and the mean."""
     values = 100 * np.array(lines)  # [networks, ticks, seeds]
     for number, line in enumerate(values):
@@ -449,7 +460,8 @@ def _accuracies(axis: Axes, lines: Sequence[Sequence[Sequence[float]]], ticks: S
         places = np.arange(len(ticks)) + 0.06 * (number - (len(values) - 1) / 2)
         axis.plot(np.repeat(places, line.shape[1]), line.ravel(), ".", color=color, markersize=4, alpha=0.6)
         axis.plot(places, line.mean(1), color=color, linestyle=style, marker=marker, markersize=4, linewidth=1.2)
-    Scale(Quantity.of(METRIC), values.ravel()).on(axis)
+    if not linear:
+        Scale(Quantity.of(METRIC), values.ravel()).on(axis)
     axis.set_xticks(range(len(ticks)), ticks)
     axis.set(xlabel=label, ylabel="test accuracy (%)", xlim=(-0.5, len(ticks) - 0.5))
     axis.grid(alpha=0.3, axis="y")
@@ -509,7 +521,7 @@ def sizes_of(given: Sequence[str], data: Dataset) -> list[int]:
     """
     whole, classes = len(data.train.labels), len(data.classes)
     if not given:
-        return [*(size for size in SIZES if classes <= size <= whole - classes), whole]
+        return [*(size for size in SIZES if classes <= size <= whole / 2), whole]
     found = set()
     for word in given:
         if word != "all" and not word.isdecimal():

@@ -131,6 +131,12 @@ def test_a_seed_draws_its_own_stratified_subset(compare: ModuleType, digits: Dat
     assert long[0].epochs * len(long[2].train.labels) == 32 * 2 * 315
 
 
+def test_sizes_are_sorted_and_have_defaults(compare: ModuleType, digits: Dataset) -> None:
+    assert compare.sizes_of((), digits) == [100, 1257]
+    assert compare.sizes_of((), like((4, 4, 1), 2000)) == [100, 1000, 2000]
+    assert compare.sizes_of(("all", "1000", "10", "1257"), digits) == [10, 1000, 1257]
+
+
 def test_a_gap_has_the_interval_of_a_paired_t_test(compare: ModuleType) -> None:
     first, second = np.random.default_rng(0).normal(size=(2, 6))
     found, interval = compare.gap(first, second), ttest_rel(first, second).confidence_interval(0.95)
