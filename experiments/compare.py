@@ -27,10 +27,9 @@ from scipy.stats import t as student  # type: ignore[import-untyped]
 
 import cnnjax
 from cnnjax import Accuracy, Dataset, MLPConfig, Preset, Spec, Split, SweepConfig, TrainConfig, load_preset
-from cnnjax.commands import shell, terminal
-from cnnjax.commands.command_line import use_compilation_cache, use_cores
-from cnnjax.commands.errors import fail, reported, usage
-from cnnjax.commands.parser import parse_words
+from cnnjax.commands import shell
+from cnnjax.commands.command_line import run_form
+from cnnjax.commands.errors import fail, usage
 from cnnjax.data.dataset import cut
 from cnnjax.descriptions import describe
 from cnnjax.options import has, kinds
@@ -578,30 +577,32 @@ def described(network: Contender, first: Contender) -> str:
 
 def main(arguments: Arguments) -> None:
     """Trains and tests all networks, prints the table, and writes the results."""
-    preset = load_preset(arguments.preset)
-    with waiting(f"loading {preset.train.data}"):
-        data = preset.dataset(data_dir=arguments.data_dir)
-    arguments, train, sizes = prepared(arguments, preset, data)
-    settings: dict[str, Any] = {"preset": preset.name, "config": describe(train), "data": describe_data(data)}
-    settings |= {"code": preset.facts(train), "sizes": sizes, "shifts": list(arguments.shifts)}
-    settings |= {"seeds": arguments.seeds, "rates": list(arguments.rates)}
-    folder, record = opened(arguments, preset, json.loads(json.dumps(plain(settings))))
-    try:
-        with waiting("measuring the time of training steps"):
-            networks = contenders(train, data, record["seconds"])
-        compared = Compared(networks, sizes, arguments.shifts, record["cells"])
-        record["seconds"] = [network.seconds for network in networks[:3]]
-        print(f"{describe_inputs(data.name, data.spec)}, {len(data.train.labels):,} training examples")
-        print(f"{'network':<26}{'hidden':<8}{'parameters':<18}{'multiply-adds':<20}{'ms per step':<13}epochs")
-        for network in networks:
-            print(described(network, networks[0]))
-        finish(folder, compared, record, data, arguments)
-    except KeyboardInterrupt:
-        print(
-            f"interrupted: {folder}: continue with: {shell.Typed.now().continued(folder, sweep=True)}", file=sys.stderr
-        )
-        raise SystemExit(130) from None
-    written(folder, compared, record, data.name)
+    with usage(arguments.debug):
+        preset = load_preset(arguments.preset)
+        with waiting(f"loading {preset.train.data}"):
+            data = preset.dataset(data_dir=arguments.data_dir)
+        arguments, train, sizes = prepared(arguments, preset, data)
+        settings: dict[str, Any] = {"preset": preset.name, "config": describe(train), "data": describe_data(data)}
+        settings |= {"code": preset.facts(train), "sizes": sizes, "shifts": list(arguments.shifts)}
+        settings |= {"seeds": arguments.seeds, "rates": list(arguments.rates)}
+        folder, record = opened(arguments, preset, json.loads(json.dumps(plain(settings))))
+        try:
+            with waiting("measuring the time of training steps"):
+                networks = contenders(train, data, record["seconds"])
+            compared = Compared(networks, sizes, arguments.shifts, record["cells"])
+            record["seconds"] = [network.seconds for network in networks[:3]]
+            print(f"{describe_inputs(data.name, data.spec)}, {len(data.train.labels):,} training examples")
+            print(f"{'network':<26}{'hidden':<8}{'parameters':<18}{'multiply-adds':<20}{'ms per step':<13}epochs")
+            for network in networks:
+                print(described(network, networks[0]))
+            finish(folder, compared, record, data, arguments)
+        except KeyboardInterrupt:
+            print(
+                f"interrupted: {folder}: continue with: {shell.Typed.now().continued(folder, sweep=True)}",
+                file=sys.stderr,
+            )
+            raise SystemExit(130) from None
+        written(folder, compared, record, data.name)
 
 
 def finish(folder: Path, compared: Compared, record: dict[str, Any], data: Dataset, arguments: Arguments) -> None:
@@ -656,16 +657,5 @@ def at_ends(compared: Compared, rates: Sequence[float]) -> int:
     return sum(len(rates) > 1 and rate in (min(rates), max(rates)) for rate in chosen)
 
 
-def command() -> None:
-    """Runs the command."""
-    terminal.use()
-    arguments = parse_words(Arguments, __doc__ or "")
-    use_cores()
-    if arguments.compilation_cache:
-        use_compilation_cache()
-    with reported(arguments.debug), usage(arguments.debug):
-        main(arguments)
-
-
 if __name__ == "__main__":
-    command()
+    run_form(main, Arguments, __doc__, cores=True)

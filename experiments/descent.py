@@ -18,9 +18,8 @@ from jax import Array
 from PIL import Image
 
 from cnnjax import SGD, Constant, Dataset, Loss, Metric, NetworkConfig, Split, TrainConfig, config, make_task
-from cnnjax.commands import terminal
-from cnnjax.commands.errors import fail, reported
-from cnnjax.commands.parser import parse_words
+from cnnjax.commands.command_line import run_form
+from cnnjax.commands.errors import fail
 from cnnjax.look import Plane, spaced, surface, trajectory
 from cnnjax.options import with_values
 from cnnjax.pictures.surface import Descent, descent_frames
@@ -140,7 +139,4 @@ def main(arguments: Arguments) -> None:
 
 
 if __name__ == "__main__":
-    terminal.use()
-    given = parse_words(Arguments, __doc__ or "")
-    with reported(given.debug):
-        main(given)
+    run_form(main, Arguments, __doc__)

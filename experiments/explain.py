@@ -18,10 +18,8 @@ import explain_sections as sections
 import tyro
 from explain_sections import Chapter, Learned, Subject
 
-from cnnjax.commands import terminal
-from cnnjax.commands.command_line import use_cores
-from cnnjax.commands.errors import reported, usage
-from cnnjax.commands.parser import parse_words
+from cnnjax.commands.command_line import run_form
+from cnnjax.commands.errors import usage
 from cnnjax.reports import Section, write
 
 
@@ -113,8 +111,4 @@ def main(arguments: Arguments) -> None:
 
 
 if __name__ == "__main__":
-    terminal.use()
-    given = parse_words(Arguments, __doc__ or "")
-    use_cores()
-    with reported(given.debug):
-        main(given)
+    run_form(main, Arguments, __doc__, cores=True)

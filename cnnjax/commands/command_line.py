@@ -21,6 +21,7 @@ from cnnjax.commands import shell, terminal
 from cnnjax.commands.arguments import Parsed
 from cnnjax.commands.errors import reported, usage
 from cnnjax.commands.options import Options
+from cnnjax.commands.parser import parse_words
 from cnnjax.config import SweepConfig, TrainConfig
 from cnnjax.data.cache import default_directory
 from cnnjax.presets import Preset
@@ -84,6 +85,25 @@ def use_compilation_cache() -> None:
     jax.config.update("jax_compilation_cache_dir", str(folder))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+
+
+def run_form(main: Callable[[Any], None], form: type[Any], help: str | None, cores: bool = False) -> None:
+    """Runs a command whose options are a dataclass: `main(form)`; errors take one line.
+
+    Args:
+      main: the command.
+      form: the dataclass of its options, with `debug`, and maybe `compilation_cache`.
+      help: its docstring.
+      cores: whether every core is a device.
+    """
+    terminal.use()
+    given: Any = parse_words(form, help or "")
+    if cores:
+        use_cores()
+    if getattr(given, "compilation_cache", False):
+        use_compilation_cache()
+    with reported(given.debug):
+        main(given)
 
 
 def run_command(main: Callable[[Any, Any, Any], None], read: Callable[[list[str]], Parsed]) -> None:

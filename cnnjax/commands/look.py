@@ -14,11 +14,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from cnnjax.commands import terminal
-from cnnjax.commands.command_line import use_compilation_cache
-from cnnjax.commands.errors import fail, reported, usage
+from cnnjax.commands.command_line import run_form
+from cnnjax.commands.errors import fail, usage
 from cnnjax.commands.opened import RunArguments, check_folder, open_run, trial_of
-from cnnjax.commands.parser import parse_words
 from cnnjax.data import Dataset
 from cnnjax.runs import Trained, plain, read_record, waiting
 from cnnjax.runs.trained import winner_of
@@ -141,9 +139,4 @@ def _write_page(
 
 def command() -> None:
     """Runs `cnnjax look`."""
-    terminal.use()
-    arguments = parse_words(Arguments, __doc__ or "")
-    if arguments.compilation_cache:
-        use_compilation_cache()
-    with reported(arguments.debug):
-        main(arguments)
+    run_form(main, Arguments, __doc__)

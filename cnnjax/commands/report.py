@@ -8,10 +8,8 @@ from typing import Annotated
 
 import tyro
 
-from cnnjax.commands import terminal
-from cnnjax.commands.command_line import use_compilation_cache
-from cnnjax.commands.errors import reported, usage
-from cnnjax.commands.parser import parse_words
+from cnnjax.commands.command_line import run_form
+from cnnjax.commands.errors import usage
 from cnnjax.commands.shell import Typed
 from cnnjax.config import TrainConfig
 from cnnjax.data import DataError, Dataset
@@ -90,9 +88,4 @@ def _data(arguments: Arguments) -> tuple[Dataset | None, str]:
 
 def command() -> None:
     """Runs `cnnjax report`."""
-    terminal.use()
-    arguments = parse_words(Arguments, __doc__ or "")
-    if arguments.compilation_cache:
-        use_compilation_cache()
-    with reported(arguments.debug):
-        main(arguments)
+    run_form(main, Arguments, __doc__)

@@ -14,11 +14,9 @@ import jax
 import numpy as np
 from jaxtyping import PyTree
 
-from cnnjax.commands import terminal
-from cnnjax.commands.command_line import use_compilation_cache, use_cores
-from cnnjax.commands.errors import reported, usage
+from cnnjax.commands.command_line import run_form
+from cnnjax.commands.errors import usage
 from cnnjax.commands.opened import RunArguments, check_folder, open_run, trial_of
-from cnnjax.commands.parser import parse_words
 from cnnjax.config import TrainConfig
 from cnnjax.data import Dataset, Split
 from cnnjax.data.dataset import cut
@@ -197,11 +195,5 @@ def _trained_again(program: Program, configs: Sequence[TrainConfig], epochs: int
 
 
 def command() -> None:
-    """Runs `cnnjax.commands.surface`."""
-    terminal.use()
-    arguments = parse_words(Arguments, __doc__ or "")
-    use_cores()
-    if arguments.compilation_cache:
-        use_compilation_cache()
-    with reported(arguments.debug):
-        main(arguments)
+    """Runs `cnnjax surface`."""
+    run_form(main, Arguments, __doc__, cores=True)
