@@ -276,7 +276,9 @@ def test_poison_in_one_lane_leaves_the_others_bit_equal(small: Dataset, lanes: L
     healthy = _init(lanes, task, keys)
     poisoned = jax.tree.map(jnp.array, healthy)  # a state is donated
     poisoned = poisoned._replace(params=jax.tree.map(lambda a: a.at[1].set(poison), poisoned.params))
-    ends = [_advance(lanes, task, keys, steps, state, small.train, np.full(3, 5, np.int32)) for state in (healthy, poisoned)]
+    ends = [
+        _advance(lanes, task, keys, steps, state, small.train, np.full(3, 5, np.int32)) for state in (healthy, poisoned)
+    ]
     assert np.asarray(ends[0].diverged).tolist() == [False, False, False]
     assert np.asarray(ends[1].diverged).tolist() == [False, True, False]
     for row in (0, 2):
