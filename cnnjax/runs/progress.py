@@ -37,9 +37,11 @@ def waiting(words: str, *, visible: bool = True) -> Iterator[None]:
 
 
 def announce(data: Dataset) -> None:
-    """Prints the splits and classes of a data set, and what was noticed when it was read."""
+    """Prints the splits and classes of a data set, and what was noticed when it was read, above any bar."""
+    from tqdm import tqdm
+
     for line in summary(data):
-        print(line, flush=True)
+        tqdm.write(line)
 
 
 class Progress:
