@@ -150,6 +150,7 @@ def test_a_section_of_the_page_has_its_numbers_and_describes_its_pictures(
     assert all(image["src"].startswith("data:image/png") for image in page.images)
 
 
+@pytest.mark.slow
 def test_what_cannot_be_explained_is_refused_in_a_line(tmp_path: Path) -> None:
     (tmp_path / "text.png").write_text("no image")
     Image.new("1", (8000, 6300)).save(tmp_path / "large.png")

@@ -378,6 +378,7 @@ def test_a_batch_on_a_mesh_with_explicit_axes(shape: tuple, window: tuple) -> No
     agree(found, jax.jit(function)(x, kernel))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("shape", "window"), PLACED, ids=str)
 def test_without_jit_the_numbers_are_the_same(shape: tuple, window: tuple) -> None:
     function, x, kernel = of_case(shape, window)
@@ -444,6 +445,7 @@ def test_with_the_highest_precision_an_output_is_of_its_own_window(size: tuple[i
     np.testing.assert_array_equal(np.isnan(ours[-1]), np.isnan(theirs[-1]))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["groups", "one-channel", "few-channels-wide", "shifts", "winograd", "1-d", "3-d"])
 def test_it_is_exported_for_any_number_of_images(name: str) -> None:
     case = CASES[name]

@@ -51,6 +51,7 @@ def rows(run: Path) -> list[dict[str, str]]:
     return list(csv.DictReader((run / "trials.csv").read_text().splitlines()))
 
 
+@pytest.mark.slow
 def test_numbers_of_one_s_own_are_lanes_and_the_rest_programs(swept: Path) -> None:
     run = swept / "runs" / "s"
     found = rows(run)

@@ -288,6 +288,7 @@ def test_memory_is_as_strict_as_a_folder(small: Dataset) -> None:
             cnnjax.fit(replace(ONE, **changes), small, store=store, resume=True, allow_changes=True)
 
 
+@pytest.mark.slow
 def test_a_difference_with_a_run_that_has_not_ended(small: Dataset, tmp_path: Path) -> None:
     whole = cnnjax.sweep(SWEEP, small, store=tmp_path / "whole", **HOW)
     shutil.copytree(tmp_path / "whole", tmp_path / "cut")
@@ -454,6 +455,7 @@ def patient_rows(rows: Sequence[dict[str, Any]], patience: int | None) -> list[d
     return list(rows)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("lanes", ["1:1", pytest.param("0:2", marks=pytest.mark.slow)])
 def test_a_trial_without_patience_is_cut_where_it_stops_improving(lanes: str, small: Dataset, tmp_path: Path) -> None:
     """Bit for bit: lanes that have stopped change no others, and keep the state in which they stopped."""
@@ -518,6 +520,7 @@ def test_patience_and_halving_are_refused_together() -> None:
             replace(HALVING, **changes)
 
 
+@pytest.mark.slow
 def test_averages_are_in_every_table(small: Dataset, tmp_path: Path) -> None:
     config = replace(SWEEP, axes=(("ema", (None, 0.0, 0.9)),), seeds=1)
     swept = cnnjax.sweep(config, small, store=tmp_path / "r", **HOW)

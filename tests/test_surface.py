@@ -197,6 +197,7 @@ def test_every_surface_is_drawn() -> None:
         assert scale == ("loss (log scale)" if np.nanmin(loss) > 0 and np.isfinite(loss).any() else "loss")
 
 
+@pytest.mark.slow
 def test_the_descent_creeps_arrives_and_overshoots(descent: ModuleType, tmp_path: Path) -> None:
     done = script("descent", "--steps", "5", "--points", "5", cwd=tmp_path)
     head, *lines, file = done.stdout.splitlines()
@@ -245,6 +246,7 @@ def test_a_run_s_surface_is_written(tmp_path: Path) -> None:
     assert float(center) == recorded
 
 
+@pytest.mark.slow
 def test_what_cannot_be_drawn_is_refused_in_a_line(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text("{}")
     for arguments, message in (

@@ -267,6 +267,7 @@ def test_numbers_share_a_structure_and_none_is_another(name: str, values: tuple,
     assert len(plan(found)) == programs
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("lanes", LIFTS)
 @pytest.mark.parametrize("poison", [math.nan, pytest.param(math.inf, marks=pytest.mark.slow)])
 def test_poison_in_one_lane_leaves_the_others_bit_equal(small: Dataset, lanes: Lanes, poison: float) -> None:
@@ -334,6 +335,7 @@ def test_lanes_with_64_bit_types_equal_the_single_run(small: Dataset) -> None:
             assert bit_equal(lane(together[2:], row), progress[2:]) == []
 
 
+@pytest.mark.slow
 def test_the_winner_s_test_metrics_are_its_own_lanes(small: Dataset) -> None:
     [program] = plan(rates(0.001, 0.1, seeds=2))
     progress = last(program, small)

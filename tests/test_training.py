@@ -322,6 +322,7 @@ def test_gradients_are_clipped_by_their_global_norm(optimizer: Optimizer) -> Non
 # ------------------------------------------------------------------------- moving averages
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("decay", [0.0, 0.6, 0.9999])
 def test_the_average_is_the_weighted_mean_of_all_steps(small: Dataset, decay: float) -> None:
     """Parameters and running statistics, with weights decay^0, decay^1, ... from the last step back."""
@@ -337,6 +338,7 @@ def test_the_average_is_the_weighted_mean_of_all_steps(small: Dataset, decay: fl
     assert equal((state.averaged.params, state.averaged.stats), tuple(state.average))
 
 
+@pytest.mark.slow
 def test_the_average_is_evaluated_beside_the_state_and_changes_nothing(small: Dataset) -> None:
     plain, averaged = end(CONFIG, small), end(replace(CONFIG, ema=0.9), small)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5), plain.state.params, averaged.state.params)
