@@ -230,7 +230,7 @@ def test_missing_data_is_told_at_once(tfds_dir: Path, tmp_path: Path) -> None:
     assert time.perf_counter() - began < 5
 
 
-@pytest.mark.parametrize("name", ["", "../x", "/abs/mnist", "a b", "mnist:"])
+@pytest.mark.parametrize("name", ["", "../x", "/abs/mnist", "a b", "mnist:", "photos/"])
 def test_a_name_is_no_path(tmp_path: Path, name: str) -> None:
     with pytest.raises(DataError, match="--data-dir sets its directory"):
         load(name, tmp_path, tmp_path)

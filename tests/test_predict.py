@@ -359,7 +359,7 @@ MISTAKES: dict[str, tuple[dict[str, Any], int, str]] = {
     "no class": ({"top": 0}, 2, "top: 0: must be at least 1"),
     "no file": ({"files": ()}, 2, "give files or folders after the run folder"),
     "no run": ({"run": Path("nowhere")}, 2, "run: nowhere: no such run folder"),
-    "no trial": ({"trial": 3}, 2, "trial: 3: must be a trial of RUN, which has 0 to 0"),
+    "no trial": ({"trial": 3}, 2, "trial: 3: must be a trial of RUN, which has only trial 0"),
     "no preset": ({"preset": Path("mine.py")}, 2, "mine.py: no such file"),
     "upside down": ({"range": (1.0, 0.0)}, 2, "range: 1 0: must be two values of uint8, in ascending order"),
     "beyond the type": ({"range": (0.0, 300.0)}, 2, "range: 0 300: must be two values of uint8, in ascending order"),

@@ -37,7 +37,7 @@ def find(name: str, data_dir: Path) -> Path:
     Raises:
       DataError: if there is no prepared data set in that directory, or it is not stored as array_record.
     """
-    if not re.fullmatch(r"\w[\w/.+-]*(:[\w.]+)?", name) or ".." in name:
+    if not re.fullmatch(r"\w[\w/.+-]*(:[\w.]+)?", name) or ".." in name or name.endswith("/"):
         raise DataError(
             f"data: {name!r}: no such file or folder: give one, digits, or the name of a TensorFlow Datasets data set "
             "(--data-dir sets its directory)"

@@ -159,7 +159,8 @@ def load_run(folder: str | Path, trial: int | None = None, classes: Iterable[Any
             f"trial: None: give a number: {folder} has no winner: it has not finished, or all trials diverged"
         )
     if trial not in planned:
-        raise ValueError(f"trial: {trial!r}: must be a trial of {folder}, which has {min(planned)} to {max(planned)}")
+        trials = "only trial 0" if len(planned) == 1 and 0 in planned else f"{min(planned)} to {max(planned)}"
+        raise ValueError(f"trial: {trial!r}: must be a trial of {folder}, which has {trials}")
     checkpoint = None
     for place, program in reversed(valid(folder / "plan.json", lambda: _places(plan, planned, trial))):
         like = valid(folder / "data.json", partial(state_of, program, spec))
