@@ -260,7 +260,20 @@ _KNOWN = {
         "Path of training",
         "The loss on the plane in which parameters changed most, with the path.",
     ),
+    "filters": ("Filters", "The filters of the first convolution, before and after training."),
+    "receptive-fields": ("Receptive fields", "The part of the input that a unit in each layer depends on."),
+    "feature-maps": ("Feature maps", "The outputs of the layers for one validation example."),
+    "outputs": ("Outputs", "Inputs found by gradient ascent on each output."),
+    "dead-units": ("Dead units", "The units of each layer that no validation example activates."),
+    "attributions": ("Attributions", "What raises and lowers the predicted logit of examples, by several methods."),
+    "randomization": ("Randomized layers", "How attributions change as layers are randomized from the output down."),
+    "features": ("Features", "The last hidden layer of validation examples in two dimensions."),
+    "confusion": ("Confusion matrix", "How many validation examples of each class have each prediction."),
+    "per-class": ("Precision and recall", "For each class, on the validation split."),
+    "calibration": ("Calibration", "The accuracy of validation examples over the confidence of their predictions."),
+    "mistakes": ("Mistakes", "The most confident wrong predictions on the validation split."),
 }
+_UNITS = "units-"  # followed by the path of a layer
 
 
 def _pictures(folder: Path) -> tuple[list[Shown], list[tuple[str, str]]]:
@@ -270,6 +283,12 @@ def _pictures(folder: Path) -> tuple[list[Shown], list[tuple[str, str]]]:
     for path in sorted(files, key=lambda path: (known.index(path.stem) if path.stem in known else 99, path.name)):
         name = path.stem.replace("-", " ").replace("_", " ").capitalize()
         title, words = _KNOWN.get(path.stem, (name, f"The picture figures/{path.name}."))
+        if path.stem.startswith(_UNITS):
+            layer = path.stem.removeprefix(_UNITS)
+            title, words = (
+                f"Units of {layer}",
+                "What activates each unit most: an input found by gradient ascent, and examples.",
+            )
         content = path.read_bytes()
         if len(content) <= room and content.startswith((b"\x89PNG", b"GIF8")):
             room -= len(content)
