@@ -145,9 +145,11 @@
     draw(holder, points, (size, marks) => Plot.plot({
       ...size, x: epochs(size.width), y: { ...y, label: null },
       color: { domain: names.map(label), range: colors(), legend: true },
-      marks: [Plot.line(points, { x: "x", y: "y", z: "color", stroke: "color", strokeWidth: 1.8 }), ...marks],
+      marks: [Plot.line(points, { x: "x", y: "y", z: "color", stroke: "color", strokeWidth: 1.8, marker }), ...marks],
     }), data.epochs.length);
   }
+
+  const marker = data.epochs.length > 1 ? null : "dot"; // a line of one point is not visible
 
   function epochs(width) { // the horizontal axis, with whole epochs
     const ticks = d3.ticks(data.epochs[0], data.epochs.at(-1), width / 80).filter(Number.isInteger);
@@ -164,7 +166,7 @@
       text: `epoch ${epoch}\n${label(name)} ${written(value)}\n${of(trial)}`,
     }));
     const opacity = Math.max(0.15, Math.min(0.9, 40 / visible.length));
-    const line = { x: "x", y: "y", z: "z", stroke: "color", strokeOpacity: opacity, strokeWidth: 1.3 };
+    const line = { x: "x", y: "y", z: "z", stroke: "color", strokeOpacity: opacity, strokeWidth: 1.3, marker };
     draw(holder, points, (size, marks) => Plot.plot({
       ...size, x: epochs(size.width), y, color, marks: [Plot.line(points, line), ...marks],
     }), data.epochs.length);
