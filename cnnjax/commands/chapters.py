@@ -439,7 +439,7 @@ def _mistakes(subject: Subject) -> list[Drawn]:
     found = look.mistakes(subject.probabilities, subject.labels)
     if not len(found.examples):
         return []
-    shown = look.mistakes(subject.probabilities, subject.labels, WRONG)
+    shown = look.Mistakes(*(part[:WRONG] for part in found))
     names = [
         f"{subject.class_name(label)}\nas {subject.class_name(predicted)}\n{100 * confidence:.0f} %"
         for label, predicted, confidence in zip(shown.labels, shown.predictions, shown.confidence, strict=True)

@@ -12,7 +12,7 @@ from matplotlib.patheffects import withStroke
 
 from cnnjax.look import Calibration, PerClass
 from cnnjax.pictures.drawing import STYLES, headline, legend, paper, series
-from cnnjax.pictures.sheet import Place, Sheet
+from cnnjax.pictures.sheet import gallery
 from cnnjax.pictures.values import short
 
 _NUMBERED = 20  # largest number of classes with numbers in the cells of a confusion matrix
@@ -132,16 +132,8 @@ def mistakes(
       title: the title.
       sentences: more about the examples, below the title.
     """
-    columns = min(6, len(examples))
-    curve = examples[0].ndim < 3
-    rows = math.ceil(len(examples) / columns)
-    sheet = Sheet(1.5 * rows, columns, *((1.6, 0.8) if curve else (1.1, 1.0)))
-    for number, (example, name) in enumerate(zip(examples, names, strict=True)):
-        row, column = divmod(number, columns)
-        place = Place(1.5 * row + 0.5, column)
-        sheet.example(place, example, limits)
-        sheet.above(place, name, size=7.5)
-    return sheet.finish(title, *sentences)
+    cell = (1.6, 0.8) if examples[0].ndim < 3 else (1.1, 1.0)
+    return gallery(examples, names, limits, 6, cell, space=0.5, size=7.5).finish(title, *sentences)
 
 
 def embedding(

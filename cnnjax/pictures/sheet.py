@@ -1,5 +1,6 @@
 """A sheet of cells on one axis, for many small images and curves; an axis for each would take seconds to lay out."""
 
+import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -154,3 +155,34 @@ def note(shape: Sequence[int]) -> str:
     parts = ["the middle slice"] if len(spatial) > 2 else []
     parts += [f"the mean over {channels} channels"] if channels not in (1, 3) else []
     return f"Inputs are drawn as {' and '.join(parts)}." if parts else ""
+
+
+def gallery(
+    inputs: Sequence[Num[np.ndarray, "*shape"]],
+    names: Sequence[str],
+    limits: Any,
+    most: int,
+    cell: tuple[float, float],
+    space: float,
+    size: float,
+) -> Sheet:
+    """Draws inputs in rows on a new sheet, each below its name.
+
+    Args:
+      inputs: the inputs.
+      names: the lines above each.
+      limits: the values of black and white.
+      most: the largest number of inputs in a row.
+      cell: the width and the height of a cell in inches.
+      space: the height of the names, in cells.
+      size: the font size of the names, in points.
+    """
+    columns = min(most, len(inputs))
+    pitch = 1 + space
+    sheet = Sheet(pitch * math.ceil(len(inputs) / columns), columns, *cell)
+    for number, (value, name) in enumerate(zip(inputs, names, strict=True)):
+        row, column = divmod(number, columns)
+        place = Place(pitch * row + space, column)
+        sheet.example(place, value, limits)
+        sheet.above(place, name, size=size)
+    return sheet

@@ -1,6 +1,5 @@
 """Figures of what activates units: inputs found by maximization, and the examples with the largest activations."""
 
-import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -8,7 +7,7 @@ import numpy as np
 from jaxtyping import Num
 from matplotlib.figure import Figure
 
-from cnnjax.pictures.sheet import Place, Sheet
+from cnnjax.pictures.sheet import Place, Sheet, gallery
 
 
 class Unit(NamedTuple):
@@ -62,12 +61,5 @@ def maximized(
       title: the title.
       sentences: more about the inputs, below the title.
     """
-    columns = min(5, len(inputs))
-    curve = inputs[0].ndim < 3
-    sheet = Sheet(math.ceil(len(inputs) / columns) * 1.3, columns, 1.5 if curve else 1.2, 0.9 if curve else 1.2)
-    for number, (value, name) in enumerate(zip(inputs, names, strict=True)):
-        row, column = divmod(number, columns)
-        place = Place(1.3 * row + 0.3, column)
-        sheet.example(place, value, limits)
-        sheet.above(place, name, size=8)
-    return sheet.finish(title, *sentences)
+    cell = (1.5, 0.9) if inputs[0].ndim < 3 else (1.2, 1.2)
+    return gallery(inputs, names, limits, 5, cell, space=0.3, size=8).finish(title, *sentences)
