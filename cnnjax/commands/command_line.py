@@ -35,7 +35,6 @@ from cnnjax.runs import (
     RunFolder,
     Saved,
     Swept,
-    announce,
     as_resumed,
     as_sweep,
     events,
@@ -231,8 +230,6 @@ def carried_out(
             print(f"{folder.path} is complete")
             exit_if_all_diverged(folder)
             raise SystemExit(0)
-        if not options.quiet:
-            announce(data)
         progress(opened)
         try:
             return _followed(happening, progress, folder), folder

@@ -30,7 +30,6 @@ from cnnjax.runs.findings import Commands as Commands
 from cnnjax.runs.findings import Finding as Finding
 from cnnjax.runs.findings import findings as findings
 from cnnjax.runs.progress import Progress as Progress
-from cnnjax.runs.progress import announce as announce
 from cnnjax.runs.progress import waiting as waiting
 from cnnjax.runs.recorded import recorded as recorded
 from cnnjax.runs.records import FORMAT as FORMAT

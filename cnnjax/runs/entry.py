@@ -18,7 +18,7 @@ from cnnjax.runs.events import Event, Finished, Noted, Opened
 from cnnjax.runs.extend import check_shards, extendable, with_more_seeds
 from cnnjax.runs.extend import extend as extended
 from cnnjax.runs.findings import Calls, Commands
-from cnnjax.runs.progress import Progress, announce, waiting
+from cnnjax.runs.progress import Progress, waiting
 from cnnjax.runs.resume import as_sweep
 from cnnjax.runs.runner import Stop, run
 from cnnjax.runs.store import InMemory, RunFolder, Store
@@ -257,8 +257,6 @@ def _execute(
     show = bar or (progress if callable(progress) else lambda event: None)
     with closing(bar) if bar else nullcontext(), closing(happening):
         for event in happening:
-            if bar and isinstance(event, Opened) and not event.complete:
-                announce(data)
             show(event)
             if isinstance(event, Finished):
                 return event.swept

@@ -36,16 +36,8 @@ def waiting(words: str, *, visible: bool = True) -> Iterator[None]:
             print(f"{' ' * len(words)}\r", end="", file=sys.stderr, flush=True)
 
 
-def announce(data: Dataset) -> None:
-    """Prints the splits and classes of a data set, and what was noticed when it was read, above any bar."""
-    from tqdm import tqdm
-
-    for line in summary(data):
-        tqdm.write(line)
-
-
 class Progress:
-    """Shows the events of a run: a bar in a terminal or a notebook, plain lines elsewhere.
+    """Shows a summary of the data and the events of a run: a bar in a terminal or a notebook, plain lines elsewhere.
 
     Args:
       sweep: the configuration of the sweep.
@@ -79,6 +71,7 @@ class Progress:
             dynamic_ncols=True,
             leave=False,
         )
+        self._summary: Iterable[str] = summary(data) if visible else ()
         self._name = self._message = ""
         self._stage: Stage | None = None
         self._rows: dict[int, Row] = {}  # the last record of each trial
@@ -86,8 +79,10 @@ class Progress:
     def __call__(self, event: Event) -> None:
         """Shows an event."""
         match event:
-            case Opened(store):
+            case Opened(store, complete):
                 self._name = store.name
+                for line in () if complete else self._summary:
+                    self._bar.write(line)  # above the bar
                 self._waiting("planning")
             case Planned(stage, _, why):
                 self._stage = stage
