@@ -3,6 +3,7 @@
 import functools
 import gc
 import importlib
+import importlib.util
 import json
 import os
 import shutil
@@ -13,6 +14,7 @@ import tempfile
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import jax
@@ -56,6 +58,16 @@ def small(digits: Dataset) -> Dataset:
 
 
 ROOT = Path(__file__).parents[1]
+
+
+def experiment(name: str) -> ModuleType:
+    """Imports a script of `experiments/` under its name."""
+    spec = importlib.util.spec_from_file_location(name, ROOT / "experiments" / f"{name}.py")
+    assert spec
+    assert spec.loader
+    sys.modules[name] = module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 def needs(*names: str) -> Any:

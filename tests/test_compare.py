@@ -1,10 +1,8 @@
 """The comparison of networks with and without convolution: what is counted, matched, drawn and tested."""
 
 import csv
-import importlib.util
 import itertools
 import json
-import sys
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
@@ -13,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from conftest import ROOT, mistake, script
+from conftest import ROOT, experiment, mistake, script
 from PIL import Image
 from scipy.stats import ttest_rel
 
@@ -22,12 +20,7 @@ from cnnjax import CNNConfig, Dataset, LeNet5Config, MLPConfig, Split, TrainConf
 
 @pytest.fixture(scope="module")
 def compare() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("compare", ROOT / "experiments" / "compare.py")
-    assert spec
-    assert spec.loader
-    sys.modules["compare"] = module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return experiment("compare")
 
 
 def like(shape: tuple[int, ...], count: int = 40, classes: int = 10) -> Dataset:

@@ -1,9 +1,7 @@
 """The loss on a plane of parameters: its directions, its values, the paths on it, and the commands that draw it."""
 
-import importlib.util
 import math
 import shutil
-import sys
 from pathlib import Path
 from types import ModuleType
 
@@ -11,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from conftest import ROOT, mistake, script
+from conftest import ROOT, experiment, mistake, script
 from flax import nnx
 from PIL import Image
 
@@ -61,12 +59,7 @@ def trained(small: Dataset) -> Trained:
 
 @pytest.fixture(scope="module")
 def descent() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("descent", ROOT / "experiments" / "descent.py")
-    assert spec
-    assert spec.loader
-    sys.modules["descent"] = module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return experiment("descent")
 
 
 def tree(seed: int, *points: int) -> dict:
