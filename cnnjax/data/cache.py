@@ -25,11 +25,15 @@ def default_directory() -> Path:
     return Path(os.environ.get("CNNJAX_CACHE_DIR") or platformdirs.user_cache_dir("cnnjax", appauthor=False))
 
 
-def fingerprint(source: Path, how: str = "") -> str:
+def fingerprint(*sources: Path, how: str = "") -> str:
     """Returns a hash that changes if a file is written, one in a folder is added, removed or written, or with `how`."""
+    facts = [[str(source.resolve()), _facts(source)] for source in sources]
+    return digest([LAYOUT, facts, how])
+
+
+def _facts(source: Path) -> list[tuple[str, int, int]]:
     files = sorted(path for path in source.rglob("*") if path.is_file()) if source.is_dir() else [source]
-    facts = [(str(path.relative_to(source)), path.stat().st_size, path.stat().st_mtime_ns) for path in files]
-    return digest([LAYOUT, str(source.resolve()), facts, how])
+    return [(str(path.relative_to(source)), path.stat().st_size, path.stat().st_mtime_ns) for path in files]
 
 
 def digest(value: Any) -> str:

@@ -26,6 +26,9 @@ class Loading(Config):
     )
     image_key: str | None = static(None, "TensorFlow Datasets feature with the inputs")
     label_key: str | None = static(None, "TensorFlow Datasets feature with the labels")
+    max_length: int | None = static(
+        None, "steps of series of unequal length: longer ones are cut, shorter ones repeat their last value", least=1
+    )
     valid_share: float | None = static(
         None, "share of all examples to cut for validation (default: 0.1, at most 5,000)", least=0, below=1
     )

@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from pathlib import Path
 
 import numpy as np
 
@@ -18,6 +19,18 @@ def split_names(found: Collection[str]) -> dict[str, str]:
     valid = next((name for name in VALIDATION if name in found), "valid")
     named = {"train": "train", "valid": valid, "test": "test"}
     return {split: name for split, name in named.items() if name in found}
+
+
+def split_files(path: Path) -> dict[str, Path]:
+    """Returns the files of our splits: `NAME_TRAIN.tsv`, in any case, stands for `NAME_TEST.tsv` beside it as well."""
+    start, _, word = path.stem.rpartition("_")
+    if word.lower() != "train":
+        return {"train": path}
+    parts = {other: other.stem.rpartition("_") for other in sorted(path.parent.iterdir())}
+    beside = {
+        end.lower(): other for other, (begin, _, end) in parts.items() if (begin, other.suffix) == (start, path.suffix)
+    }
+    return {split: beside[name] for split, name in split_names(beside).items()} | {"train": path}
 
 
 def assemble(
