@@ -27,6 +27,8 @@ SMALL = {
     "mnist": ["--epochs", "1", "--batch-size", "100"],
     "mnist-mlp": ["--epochs", "1", "--hidden", "16"],
     "folder": ["--data", "photos", "--epochs", "1", "--filters", "4,4"],
+    "gun-point": ["--epochs", "1", "--filters", "4,4"],
+    "italy-power": ["--epochs", "1", "--filters", "4,4"],
     "cifar10": ["--epochs", "1", "--filters", "4,4", "--convolutions", "1"],
 }
 
