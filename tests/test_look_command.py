@@ -307,7 +307,8 @@ def test_inputs_of_any_shape_are_images_or_curves() -> None:
     assert note((8, 8, 1)) == note((8, 8, 3)) == note((24, 1)) == note((5,)) == ""
     assert note((8, 8, 2)) == "Inputs are drawn as the mean over 2 channels."
     assert note((3, 8, 8, 1)) == "Inputs are drawn as the middle slice."
-    assert note((24, 9)) == "Each color is a channel (the first 8 of 9)."
+    assert note((24, 2)) == "Channels: 1 blue, 2 orange; each has its own scale."
+    assert note((24, 9)).startswith("Channels (the first 8 of 9): 1 blue, 2 orange, ")
 
 
 def test_a_sheet_places_images_in_their_cells() -> None:
