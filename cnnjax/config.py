@@ -52,7 +52,8 @@ class TrainConfig(Config):
     metric: Metric = part(Accuracy(), "metric that ranks points")
     augment: tuple[Augmentation, ...] = part((), "augmentations of training batches, applied in order")
     data: str = static(
-        "digits", "digits, a folder of images, an .npz file, or a TensorFlow Datasets name such as mnist"
+        "digits",
+        "digits, a folder of images, an .npz, .tsv or .ts file, or a TensorFlow Datasets name such as mnist",
     )
     loading: Loading = part(Loading(), "how data are read and split")
     batch_size: int = static(64, "examples per step", least=1)

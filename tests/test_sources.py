@@ -665,14 +665,17 @@ def test_mistakes_take_one_line(folder: Path, tmp_path: Path) -> None:
 def test_the_page_on_data_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     page = ROOT / "docs" / "data.md"
     monkeypatch.chdir(tmp_path)
-    photos, waves, ring = fences(page, "python")
-    for block in (photos, waves):
+    photos, waves, bumps, ring = fences(page, "python")
+    for block in (photos, waves, bumps):
         exec(block, {})
     (tmp_path / "ring.py").write_text(ring)
     told = fences(page, "text")[1].splitlines()[:2]
     done = {
-        words[2]: script("train", *words, cwd=tmp_path).stdout for name, words in commands(page) if "DIR" not in words
+        words[-1]: script(name, *words, cwd=tmp_path).stdout for name, words in commands(page) if "DIR" not in words
     }
     assert "\n".join(told) in done["photos"]
-    assert "2 classes, training examples: sine" in done["waves.npz"]
+    assert "2 classes, training examples: sine" in done["waves"]
+    assert done["bumps"].startswith("Bumps: train 180, valid 20 (cut from train), test 100")
+    assert "Bumps/Bumps_TEST.tsv:100: " in done["Bumps/Bumps_TEST.tsv"]
+    assert done["runs/bumps"].endswith("runs/bumps/figures/look.html\n")
     assert "test accuracy" in script("train", "ring.py", cwd=tmp_path).stdout

@@ -5,9 +5,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Num
 
-from cnnjax.data.dataset import DataError, Dataset, Split
+from cnnjax.data.dataset import DataError, Dataset, Spec, Split
 from cnnjax.data.loading import Loading
 from cnnjax.data.sources import SHARES, assemble, indexed, split_files
 from cnnjax.options import reason
@@ -193,6 +193,22 @@ def _length(path: Path, series: Sequence[Series], given: int | None) -> int:
             "longer ones are cut, and up to which shorter ones repeat their last value"
         )
     return given or lengths[0]
+
+
+def read_inputs(path: Path, spec: Spec, length: int | None = None) -> Num[np.ndarray, "series *shape"]:
+    """Reads the series of a `.ts` or `.tsv` file as network inputs; their labels are not used.
+
+    Raises:
+      DataError: as in `read_file`, or if the series differ from those of the data, unless they were fitted to `length`.
+    """
+    series = [fit_length(each, length or len(each)) for each in read_file(path).series]
+    steps, channels = (*spec.shape, 1)[:2]
+    for number, each in enumerate(series, 1):
+        if each.shape != (steps, channels):
+            raise DataError(
+                f"{path}: series {number}: {list(each.shape)}: must be {[steps, channels]}, [steps, channels]"
+            )
+    return np.stack(series).reshape(-1, *spec.shape).astype(spec.dtype)
 
 
 def fit_length(series: Series, length: int) -> Series:
