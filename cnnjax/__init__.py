@@ -44,6 +44,8 @@ if TYPE_CHECKING:
     from cnnjax.networks import NetworkConfig as NetworkConfig
     from cnnjax.networks import ResNet as ResNet
     from cnnjax.networks import ResNetConfig as ResNetConfig
+    from cnnjax.networks import TextCNN as TextCNN
+    from cnnjax.networks import TextCNNConfig as TextCNNConfig
     from cnnjax.networks import functional as functional
     from cnnjax.operations import avg_pool as avg_pool
     from cnnjax.operations import conv_general_dilated as conv_general_dilated
@@ -81,8 +83,8 @@ _HOMES = {
     "cnnjax.data": "Batch Dataset Loading Spec Split load",
     "cnnjax.losses": "CrossEntropy Loss SquaredError",
     "cnnjax.metrics": "Accuracy Metric",
-    "cnnjax.networks": "CNN LeNet5 MLP ResNet "
-    "CNNConfig LeNet5Config MLPConfig NetworkConfig ResNetConfig Dropout functional",
+    "cnnjax.networks": "CNN LeNet5 MLP ResNet TextCNN "
+    "CNNConfig LeNet5Config MLPConfig NetworkConfig ResNetConfig TextCNNConfig Dropout functional",
     "cnnjax.operations": "avg_pool conv_general_dilated max_pool",
     "cnnjax.optimizers": "SGD Adam AdamW Lion Muon Optimizer RMSprop",
     "cnnjax.options": "config number part static",

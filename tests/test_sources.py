@@ -469,24 +469,25 @@ def test_features_by_key(tmp_path: Path) -> None:
     def of(**loading: Any) -> Dataset:
         return load("any", tmp_path, tmp_path / "cache", loading=Loading(**loading))
 
-    with pytest.raises(DataError, match=r"one image or array and one class label per example, .*give --image-key and"):
+    with pytest.raises(
+        DataError, match=r"one image, array or text and one class label per example, .*give --input-key and"
+    ):
         of()
-    waves = of(image_key="wave")
+    waves = of(input_key="wave")
     assert (waves.spec.shape, waves.classes, waves.spec.dtype) == ((6, 1), tuple("pqrs"), "float32")
     assert {tuple(wave.ravel()) for wave in waves.test.inputs} <= {tuple(row["wave"]) for row in rows}
-    assert of(image_key="pair").spec.shape == (6, 2)
-    assert of(image_key="pair", label_key="year").classes == ("1990", "1991", "1992", "1993")
-    assert of(image_key="pair", label_key="name").classes == tuple("ensw")
-    assert of(image_key="pair", label_key="load").classes == ()
+    assert of(input_key="pair").spec.shape == (6, 2)
+    assert of(input_key="pair", label_key="year").classes == ("1990", "1991", "1992", "1993")
+    assert of(input_key="pair", label_key="name").classes == tuple("ensw")
+    assert of(input_key="pair", label_key="load").classes == ()
     for key, message in (
-        ("wav", "image_key: wav: .* has the features kind, load, name, pair, wave, year"),
-        ("name", "image_key: name: is a feature of kind Text in .*: must be an image or array"),
-        ("year", "image_key: year: is a feature of kind Scalar in .*: must be an image or array"),
+        ("wav", "input_key: wav: .* has the features kind, load, name, pair, wave, year"),
+        ("year", "input_key: year: is a feature of kind Scalar in .*: must be an image, array or text"),
     ):
         with pytest.raises(DataError, match=message):
-            of(image_key=key)
+            of(input_key=key)
     with pytest.raises(DataError, match=r"image_size: 8: does not apply to the data .*any/1.0.0, feature pair"):
-        of(image_key="pair", image_size=8)
+        of(input_key="pair", image_size=8)
 
 
 def test_images_of_tfds_in_mixed_sizes(tmp_path: Path) -> None:
@@ -654,7 +655,7 @@ def test_mistakes_take_one_line(folder: Path, tmp_path: Path) -> None:
             2,
             "error: loss CrossEntropy: class_weight: 1.0: must be balanced or 2 weights",
         ),
-        (["--image-key", "x"], 1, "error: image_key: x: does not apply to the data"),
+        (["--input-key", "x"], 1, "error: input_key: x: does not apply to the data"),
     ):
         mistake("train", *given, *extra, cwd=tmp_path, code=code, message=message)
     mistake("train", "folder", cwd=tmp_path, code=1, message="error: data: '': no such file or folder: give one")

@@ -5,7 +5,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from cnnjax.data import arrays, cache, digits, folders, tfds, ucr
+from cnnjax.data import arrays, cache, digits, folders, texts, tfds, ucr
 from cnnjax.data.dataset import PADDING as PADDING
 from cnnjax.data.dataset import UNKNOWN as UNKNOWN
 from cnnjax.data.dataset import Batch as Batch
@@ -17,7 +17,7 @@ from cnnjax.data.loading import Loading as Loading
 from cnnjax.data.sources import split_files
 from cnnjax.data.sources import summary as summary
 
-FILES = (arrays, ucr, folders)
+FILES = (arrays, ucr, texts, folders)
 """The sources that read a path. Each has `takes(path)`, the fields of `Loading` that it `USES`, and `read`."""
 
 
@@ -31,9 +31,10 @@ def load(
     ((1257, 8, 8, 1), 'uint8', ('0', '1', '2'))
 
     Args:
-      name: `digits`; the path of a folder with a folder of images for each class, of an `.npz` file, or of a
-        `.tsv` or `.ts` file of series (see docs/data.md); or a TFDS name with an optional configuration and
-        version, such as `mnist`, `emnist/letters` or `mnist:3.0.1`; without a version, the highest one is used.
+      name: `digits`; the path of a folder with a folder of images for each class, of an `.npz` file, of a
+        `.tsv` or `.ts` file of series, or of a `.csv` or `.tsv` file of texts (see docs/data.md); or a TFDS name
+        with an optional configuration and version, such as `mnist`, `emnist/letters` or `mnist:3.0.1`; without a
+        version, the highest one is used.
       data_dir: the directory of the prepared TFDS data; by default `TFDS_DATA_DIR` or
         `~/tensorflow_datasets`.
       cache_dir: the directory for decoded arrays; by default `CNNJAX_CACHE_DIR`, or `cnnjax` in the
@@ -41,7 +42,7 @@ def load(
       loading: how the data are read and split; by default `Loading()`.
 
     Returns:
-      The data set, with images as stored (uint8) and labels as int32. A missing validation or test
+      The data set, with images as stored (uint8), texts as tokens, and labels as int32. A missing validation or test
       split is cut from the training split by a fixed rule (see `dataset.three_splits`).
 
     Raises:
@@ -73,7 +74,7 @@ def _found(name: str, data_dir: Path | None) -> tuple[Any, Path]:
     for source in FILES:
         if source.takes(path):
             return source, path
-    raise DataError(f"data: {name}: must be a folder of images, or an .npz, .tsv or .ts file")
+    raise DataError(f"data: {name}: must be a folder of images, or an .npz, .csv, .tsv or .ts file")
 
 
 def existing(name: str) -> Path | None:

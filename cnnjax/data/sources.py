@@ -39,6 +39,7 @@ def assemble(
     splits: Mapping[str, Split],
     loading: Loading,
     notes: Sequence[str] = (),
+    vocabulary: Sequence[str] = (),
 ) -> Dataset:
     """Creates a data set from the splits of a source: cuts missing splits, checks classes, and notes duplicates.
 
@@ -48,6 +49,7 @@ def assemble(
       splits: `train`, and `valid` and `test` if the source has them.
       loading: how to split.
       notes: what was noticed while the source was read.
+      vocabulary: the words, if the inputs are tokens.
 
     Raises:
       DataError: as in `Dataset.of`, or if a split lacks a class that another one has.
@@ -62,6 +64,7 @@ def assemble(
         splits.get("test"),
         valid_share=loading.valid_share,
         test_share=loading.test_share,
+        vocabulary=vocabulary,
     )
     if classes:
         _check_complete(data)
@@ -136,6 +139,16 @@ def indexed(where: str, labels: Mapping[str, np.ndarray]) -> tuple[tuple[str, ..
             raise DataError(f"{where}: {name}: example {wrong[0]} has label {given[wrong[0]]}, which is not in {train}")
         found.append(places.astype(np.int32))
     return tuple(map(str, known.tolist())), found
+
+
+def integers(labels: Mapping[str, np.ndarray]) -> Mapping[str, np.ndarray]:
+    """Converts labels to integers if all are, such as `1` or `1.0`, so that classes are in the order of numbers."""
+    try:
+        numbers = {name: written.astype(np.float64) for name, written in labels.items()}
+    except ValueError:
+        return labels
+    whole = all((values == np.round(values)).all() for values in numbers.values())
+    return {name: values.astype(np.int64) for name, values in numbers.items()} if whole else labels
 
 
 def summary(data: Dataset) -> Iterator[str]:

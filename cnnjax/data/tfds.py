@@ -8,7 +8,7 @@ import os
 import re
 import shlex
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,11 +19,13 @@ from cnnjax.data.dataset import DataError, Dataset, Split, stack
 from cnnjax.data.images import MODES, Reading, fit_pixels
 from cnnjax.data.loading import Loading
 from cnnjax.data.sources import SHARES, assemble, indexed, split_names
+from cnnjax.data.texts import FIELDS, assemble_texts
 from cnnjax.logs import quiet
 from cnnjax.options import from_json, reason
 
 BATCH = 1000  # images that are decoded at once
-USES = ("image_size", "fit", "image_key", "label_key", *SHARES)
+KEYS = ("input_key", "label_key")
+USES = ("image_size", "fit", *KEYS, *FIELDS, *SHARES)
 
 
 def default_directory() -> Path:
@@ -68,8 +70,8 @@ def _version_key(version: str) -> list[tuple[int, str]]:
 def read(folder: Path, loading: Loading) -> Dataset:
     """Decodes all examples of a prepared directory into memory.
 
-    The inputs are images, or arrays of numbers: series, [steps, channels]. The labels are classes, or numbers if
-    they are floats.
+    The inputs are images, arrays of numbers, such as series, [steps, channels], or texts. The labels are
+    classes, or numbers if they are floats.
 
     Raises:
       DataError: if a file is damaged, a feature is missing or of another kind, or the images differ in shape
@@ -90,15 +92,16 @@ def read(folder: Path, loading: Loading) -> Dataset:
         names = _names(folder, list(builder.info.splits))
         splits = {split: _split(builder, found, keys, loading) for split, found in names.items()}
     name = f"{builder.info.name}:{builder.info.version}"
-    label = builder.info.features[keys[1]]
+    inputs, label = (builder.info.features[key] for key in keys)
+    gathered = assemble_texts if _is_text(inputs) else assemble
     if hasattr(label, "names"):
-        return assemble(name, tuple(label.names), splits, loading)
+        return gathered(name, tuple(label.names), splits, loading)
     if splits["train"].labels.dtype.kind == "f" or splits["train"].labels.ndim > 1:
-        return assemble(name, (), splits, loading)
+        return gathered(name, (), splits, loading)
     classes, labels = indexed(name, {names[split]: found.labels for split, found in splits.items()})
     indices = dict(zip(splits, labels, strict=True))
     splits = {split: found._replace(labels=indices[split]) for split, found in splits.items()}
-    return assemble(name, classes, splits, loading)
+    return gathered(name, classes, splits, loading)
 
 
 def _names(folder: Path, found: list[str]) -> dict[str, str]:
@@ -119,10 +122,11 @@ def _keys(folder: Path, info: Any, loading: Loading, tfds: Any) -> tuple[str, st
     kinds = (tfds.features.Image, tfds.features.ClassLabel)
     images, labels = ([name for name, feature in features.items() if isinstance(feature, kind)] for kind in kinds)
     arrays = [name for name, feature in features.items() if _is_array(feature) and len(feature.shape)]
+    texts = [name for name, feature in features.items() if _is_text(feature)]
     pair: tuple[Any, ...] = info.supervised_keys or ()
     found = list[str]()
     for place, (field, given, usable) in enumerate(
-        [("image_key", loading.image_key, images or arrays), ("label_key", loading.label_key, labels)]
+        [("input_key", loading.input_key, images or arrays or texts), ("label_key", loading.label_key, labels)]
     ):
         if given is not None and given not in features:
             raise DataError(f"{field}: {given}: {folder} has the features {', '.join(sorted(features))}")
@@ -130,14 +134,13 @@ def _keys(folder: Path, info: Any, loading: Loading, tfds: Any) -> tuple[str, st
             given = pair[place]
         if given is None and len(usable) != 1:
             raise DataError(
-                f"{folder}: must have one image or array and one class label per example, not {sorted(features)}: give "
-                "--image-key and --label-key"
+                f"{folder}: must have one image, array or text and one class label per example, not "
+                f"{sorted(features)}: give --input-key and --label-key"
             )
         found.append(given if given is not None else usable[0])
     _check_kinds(folder, features, found[0], found[1], images)
-    if found[0] not in images:
-        plain = [name for name in USES if name not in ("image_size", "fit")]
-        loading.check_used(f"{folder}, feature {found[0]}", plain)
+    own = ("image_size", "fit") if found[0] in images else FIELDS if found[0] in texts else ()
+    loading.check_used(f"{folder}, feature {found[0]}", (*own, *KEYS, *SHARES))
     return found[0], found[1]
 
 
@@ -146,13 +149,18 @@ def _is_array(feature: Any) -> bool:
     return np.dtype(getattr(feature, "np_dtype", object)).kind in "biuf" and None not in (feature.shape or ())
 
 
+def _is_text(feature: Any) -> bool:
+    return type(feature).__name__ == "Text"
+
+
 def _check_kinds(folder: Path, features: Mapping[str, Any], image: str, label: str, images: Sequence[str]) -> None:
     kinds = {name: type(features[name]).__name__ for name in (image, label)}
-    if image not in images and not (_is_array(features[image]) and len(features[image].shape)):
+    array = _is_array(features[image]) and len(features[image].shape)
+    if image not in images and not array and not _is_text(features[image]):
         raise DataError(
-            f"image_key: {image}: is a feature of kind {kinds[image]} in {folder}: must be an image or array"
+            f"input_key: {image}: is a feature of kind {kinds[image]} in {folder}: must be an image, array or text"
         )
-    if label in images or not (_is_array(features[label]) or kinds[label] == "Text"):
+    if label in images or not (_is_array(features[label]) or _is_text(features[label])):
         raise DataError(
             f"label_key: {label}: is a feature of kind {kinds[label]} in {folder}: must be a class or number"
         )
@@ -163,8 +171,10 @@ def _split(builder: Any, name: str, keys: tuple[str, str], loading: Loading) -> 
     files = ", ".join(path.name for path in builder.info.splits[name].filepaths)
     origin = f"{builder.data_path}/{files}"
     features = builder.info.features
-    fitted = partial(_fitted, loading) if loading.image_size and len(features[image].shape) == 3 else np.asarray
-    images: list[np.ndarray] = []
+    fitted: Callable[[Any], Any] = bytes.decode if _is_text(features[image]) else np.asarray
+    if loading.image_size and len(features[image].shape) == 3:
+        fitted = partial(_fitted, loading)
+    images: list[Any] = []
     labels: list[Any] = []
     try:
         source = builder.as_data_source(name)
@@ -183,6 +193,8 @@ def _split(builder: Any, name: str, keys: tuple[str, str], loading: Loading) -> 
             raise DataError(
                 f"{origin}: example {wrong[0]} has label {labels[wrong[0]]}, which is not a class: is it unlabeled?"
             )
+    if _is_text(features[image]):
+        return Split(images, _labels(labels))
     declared = None if loading.image_size or None in features[image].shape else features[image].shape
     inputs = stack(images, origin, declared)
     return Split(inputs[..., None] if inputs.ndim == 2 else inputs, _labels(labels))

@@ -15,3 +15,5 @@ from cnnjax.networks.mlp import MLP as MLP
 from cnnjax.networks.mlp import MLPConfig as MLPConfig
 from cnnjax.networks.resnet import ResNet as ResNet
 from cnnjax.networks.resnet import ResNetConfig as ResNetConfig
+from cnnjax.networks.text_cnn import TextCNN as TextCNN
+from cnnjax.networks.text_cnn import TextCNNConfig as TextCNNConfig

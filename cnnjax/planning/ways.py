@@ -33,7 +33,7 @@ def in_cache(program: Program, spec: Spec) -> Program:
         variables = jax.tree.map(lambda shape: jnp.zeros(shape.shape, shape.dtype), shapes)
         return variables, network.apply(variables, inputs, train=True, key=key)
 
-    inputs = jnp.zeros((1, *spec.shape))
+    inputs = spec.standardized
     layers, (variables, _) = jax.make_jaxpr(traced, return_shape=True)(jax.random.key(0), inputs)
     values = [value.aval for layer in layers.eqns for value in layer.outvars]
     activations = sum(value.size * value.dtype.itemsize for value in values if value.ndim > 1 and value.shape[0] == 1)
