@@ -8,7 +8,7 @@ import os
 import re
 import shlex
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,10 +19,12 @@ from cnnjax.data.dataset import DataError, Dataset, Split, stack
 from cnnjax.data.images import MODES, Reading, fit_pixels
 from cnnjax.data.loading import Loading
 from cnnjax.data.sources import SHARES, assemble, indexed, split_names
+from cnnjax.data.tfrecord import read_records
 from cnnjax.logs import quiet
 from cnnjax.options import from_json, reason
 
 BATCH = 1000  # images that are decoded at once
+FORMATS = ("array_record", "tfrecord")
 USES = ("image_size", "fit", "image_key", "label_key", *SHARES)
 
 
@@ -35,7 +37,7 @@ def find(name: str, data_dir: Path) -> Path:
     """Returns the directory of `name` or `name:version`; without a version, that of the highest one.
 
     Raises:
-      DataError: if there is no prepared data set in that directory, or it is not stored as array_record.
+      DataError: if there is no prepared data set in that directory, or it is stored in another format than `FORMATS`.
     """
     if not re.fullmatch(r"\w[\w/.+-]*(:[\w.]+)?", name) or ".." in name or name.endswith("/"):
         raise DataError(
@@ -56,8 +58,9 @@ def find(name: str, data_dir: Path) -> Path:
         raise DataError(
             f"{folder / 'dataset_info.json'}: damaged: {reason(error)}; prepare it again with: {command}"
         ) from error
-    if file_format != "array_record":
-        raise DataError(f"{folder}: stored as {file_format}, which needs TensorFlow; prepare it again with: {command}")
+    if file_format not in FORMATS:
+        formats = " or ".join(FORMATS)
+        raise DataError(f"{folder}: stored as {file_format}: must be {formats}; prepare it again with: {command}")
     return folder
 
 
@@ -167,11 +170,11 @@ def _split(builder: Any, name: str, keys: tuple[str, str], loading: Loading) -> 
     images: list[np.ndarray] = []
     labels: list[Any] = []
     try:
-        source = builder.as_data_source(name)
-        for start in range(0, len(source), BATCH):
-            rows = source.__getitems__(list(range(start, min(start + BATCH, len(source)))))
-            images.extend(fitted(row[image]) for row in rows)
-            labels.extend(row[label] for row in rows)
+        for row in _rows(builder, name):
+            images.append(fitted(row[image]))
+            labels.append(row[label])
+    except DataError:
+        raise
     except Exception as error:
         raise DataError(f"{origin}: damaged: {reason(error)}; copy or prepare the data set again") from error
     expected = builder.info.splits[name].num_examples
@@ -186,6 +189,18 @@ def _split(builder: Any, name: str, keys: tuple[str, str], loading: Loading) -> 
     declared = None if loading.image_size or None in features[image].shape else features[image].shape
     inputs = stack(images, origin, declared)
     return Split(inputs[..., None] if inputs.ndim == 2 else inputs, _labels(labels))
+
+
+def _rows(builder: Any, name: str) -> Iterator[Mapping[str, Any]]:
+    """Yields the examples of a split as values by feature."""
+    if builder.info.file_format.value == "tfrecord":  # which TFDS reads with TensorFlow alone
+        split = builder.info.splits[name]
+        for path, count in zip(split.filepaths, split.shard_lengths, strict=True):
+            yield from map(builder.info.features.deserialize_example_np, read_records(Path(path), count))
+        return
+    source = builder.as_data_source(name)
+    for start in range(0, len(source), BATCH):
+        yield from source.__getitems__(list(range(start, min(start + BATCH, len(source)))))
 
 
 def _labels(found: Sequence[Any]) -> np.ndarray:
