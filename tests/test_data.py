@@ -224,7 +224,7 @@ def test_missing_data_is_told_at_once(tfds_dir: Path, tmp_path: Path) -> None:
     began = time.perf_counter()
     with pytest.raises(
         DataError,
-        match=rf"'fashion': not prepared in {tmp_path}/fashion/\*; prepare it with: python -m cnnjax prepare fashion --data-dir {tmp_path}",
+        match=rf"^data: 'fashion': no such file or folder, and not prepared in {tmp_path}/fashion/\*; prepare it with: python -m cnnjax prepare fashion --data-dir {tmp_path}",
     ):
         load("fashion", tmp_path, tmp_path)
     with pytest.raises(DataError, match=r"mnist/2\.0\.0 \(only 1\.0\.0\); prepare it"):

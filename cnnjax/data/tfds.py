@@ -50,7 +50,9 @@ def find(name: str, data_dir: Path) -> Path:
     if version not in found and (version or not found):
         there = f" (only {', '.join(sorted(found))})" if found else ""
         looked = data_dir / name / (version or "*")
-        raise DataError(f"data set {name!r}: not prepared in {looked}{there}; prepare it with: {command}")
+        raise DataError(
+            f"data: {name!r}: no such file or folder, and not prepared in {looked}{there}; prepare it with: {command}"
+        )
     folder = found[version or max(found, key=_version_key)]
     try:
         file_format = from_json((folder / "dataset_info.json").read_bytes()).get("fileFormat", "tfrecord")
