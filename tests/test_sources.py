@@ -169,16 +169,19 @@ def test_what_is_no_image_is_skipped_and_named(folder: Path, tmp_path: Path) -> 
     (folder / "dog" / "far.png").symlink_to(tmp_path / "elsewhere" / "far.png")
     (folder / "linked").symlink_to(tmp_path / "elsewhere")
     (folder / "dog" / "near.png").symlink_to(folder / "dog" / "1.png")
+    (folder / "dog" / "loop.png").symlink_to("loop.png")
+    (folder / "dog" / "gone.png").symlink_to(tmp_path / "gone.png")
     pets = read(folder)
     assert sum(len(split.labels) for split in (pets.train, pets.valid, pets.test)) == 23
     *notes, short = (note for note in pets.notes if "equal" not in note)
     assert notes == [
         "skipped, hidden: dog/.hidden",
         "skipped, not image files: notes.txt",
-        "skipped, links to folders, or out of the folder: linked, dog/far.png",
+        "skipped, links to folders, or out of the folder: linked, dog/far.png, dog/gone.png",
         "names that differ only in case, all used: dog/A.PNG, dog/a.png",
         "skipped cat/empty.png: is not an image that Pillow can read",
         "skipped dog/bomb.png: has more than 40 megapixels: reduce its size first",
+        "skipped dog/loop.png: Too many levels of symbolic links",
         "skipped dog/text.png: is not an image that Pillow can read",
     ]
     assert short.startswith("skipped cat/short.png: cannot be read: ")
@@ -224,7 +227,8 @@ def no_classes(folder: Path) -> None:
         (one_class, "pets: only one class, cat: at least two are needed"),
         (
             one_image,
-            "pets: class dog has 1 example: at least 3 are needed, to cut the splits that the data do not have",
+            "pets: class dog has 1 example: at least 3 are needed, to cut the splits that the data do not have: "
+            "add some, or remove the class",
         ),
         (
             lambda folder: (folder / "bird").mkdir(),
@@ -238,6 +242,12 @@ def test_a_folder_that_is_no_data_set_is_refused(folder: Path, change: Callable[
     change(folder)
     with pytest.raises(DataError, match=message):
         read(folder)
+
+
+def test_images_that_do_not_fit_in_memory_are_refused(folder: Path) -> None:
+    message = r"^image_size: 20 images of 10000000x10000000 take 5,587,935 GiB of memory: give a smaller size$"
+    with pytest.raises(DataError, match=message):
+        read(folder, image_size=10**7)
 
 
 def test_a_class_that_is_missing_from_a_split_is_named(tmp_path: Path) -> None:
@@ -300,6 +310,20 @@ def test_shares_that_are_cut_are_stratified() -> None:
 def test_an_option_that_does_not_apply_is_refused(loading: dict[str, Any], message: str) -> None:
     with pytest.raises(DataError, match=message):
         load("digits", loading=Loading(**loading))
+
+
+@pytest.mark.parametrize(
+    ("loading", "message"),
+    [
+        (Loading(image_size=0), "image_size: 0: must be at least 1"),
+        (Loading(image_size="8"), "image_size: '8': must be of type int . None$"),  # type: ignore[arg-type]
+        (Loading(fit="zoom"), "fit: 'zoom': use one of crop, pad, stretch$"),  # type: ignore[arg-type]
+        ({"image_size": 8}, r"loading: {'image_size': 8}: must be a Loading, such as Loading\(image_size=32\)"),
+    ],
+)
+def test_loading_that_is_out_of_range_is_refused(folder: Path, loading: Any, message: str) -> None:
+    with pytest.raises((ValueError, TypeError), match=message):
+        load(str(folder), loading=loading)
 
 
 def test_a_share_of_a_split_that_exists_is_refused(tfds_dir: Path, tmp_path: Path) -> None:
@@ -375,10 +399,13 @@ SPOILT[3, 2, 1] = np.nan
         ({"x_train": X.astype("U4"), "y_train": Y}, "a.npz: x_train: dtype <U4: must be numbers"),
         ({"x_train": X + 1j, "y_train": Y}, "a.npz: x_train: dtype complex128: must be numbers"),
         ({"x_train": X, "y_train": Y + 1j}, "a.npz: y_train: dtype complex128: must be names, integers or floats"),
-        ({"x_train": X, "y_train": np.array([None] * 40)}, "a.npz: y_train: holds Python objects, which are not read"),
+        (
+            {"x_train": X, "y_train": np.array([None] * 40)},
+            "a.npz: y_train: holds Python objects, such as series of unequal length",
+        ),
         (
             {"x_train": X, "y_train": Y, "x_test": X, "y_test": Y + 1},
-            "a.npz: y_test: example 3 has label 4, which is not in y_train",
+            "a.npz: y_test: example 3 has label 4, which is not in y_train: add examples of it there, or remove it",
         ),
         (
             {"x_train": X, "y_train": Y, "x_test": X, "y_test": Y.astype(str)},
@@ -404,7 +431,9 @@ def test_arrays_that_are_no_data_set_are_refused(tmp_path: Path, arrays: dict[st
 def test_a_file_that_is_no_archive_is_refused(tmp_path: Path) -> None:
     np.savez(tmp_path / "a.npz", x=X, y=Y)
     content = (tmp_path / "a.npz").read_bytes()
-    for spoilt in (b"", b"text", content[: len(content) // 2], content[:500] + b"?" + content[501:]):
+    np.save(tmp_path / "array.npy", X)
+    whole = (tmp_path / "array.npy").read_bytes()
+    for spoilt in (b"", b"text", whole, content[: len(content) // 2], content[:500] + b"?" + content[501:]):
         (tmp_path / "b.npz").write_bytes(spoilt)
         with pytest.raises(DataError, match=r"b.npz: .*is not a valid .npz file"):
             read(tmp_path / "b.npz")

@@ -16,6 +16,7 @@ from cnnjax.data.dataset import Split as Split
 from cnnjax.data.loading import Loading as Loading
 from cnnjax.data.sources import split_files
 from cnnjax.data.sources import summary as summary
+from cnnjax.options import check
 
 FILES = (arrays, ucr, texts, folders)
 """The sources that read a path. Each has `takes(path)`, the fields of `Loading` that it `USES`, and `read`."""
@@ -47,11 +48,15 @@ def load(
 
     Raises:
       DataError: if the data is missing, damaged or not usable, or a field of `loading` does not apply.
-      TypeError: if `name` is not a string.
+      TypeError: if `name` is not a string, or `loading` not a `Loading`.
+      ValueError: if a field of `loading` is out of range.
     """
     if not isinstance(name, str):
         raise TypeError(f"name: {name!r}: must be the name of a data set, such as 'digits'")
+    if not isinstance(loading, Loading | None):
+        raise TypeError(f"loading: {loading!r}: must be a Loading, such as Loading(image_size=32)")
     cache_dir, loading = cache_dir or cache.default_directory(), loading or Loading()
+    check(loading)
     if name == "digits":
         loading.check_used(name, digits.USES)
         key = f"digits-{version('scikit-learn')}-{cache.LAYOUT}-{cache.digest(str(loading))}"

@@ -348,7 +348,8 @@ def cut(split: Split, count: int, stratified: bool = True, seed: int = 0) -> tup
         rest, part = train_test_split(rows, test_size=count, stratify=stratify, random_state=seed)
     except ValueError as error:
         raise DataError(
-            f"cannot cut {count} of {len(rows)} examples evenly over the classes: {error}: give all three splits"
+            f"cannot cut {count} of {len(rows)} examples evenly over the classes: {error}: give all three splits, "
+            "or another share to cut"
         ) from error
     return tuple(Split(split.inputs[rows], split.labels[rows]) for rows in (part, rest))  # type: ignore[return-value]
 

@@ -82,7 +82,7 @@ def _check_enough(name: str, classes: Sequence[str], splits: Mapping[str, Split]
             if 0 < count < needed:
                 raise DataError(
                     f"{name}: class {classes[label]} has {count} example{'s' if count > 1 else ''}: at least {needed} "
-                    f"are needed, to cut the splits that the data do not have"
+                    "are needed, to cut the splits that the data do not have: add some, or remove the class"
                 )
 
 
@@ -136,7 +136,10 @@ def indexed(where: str, labels: Mapping[str, np.ndarray]) -> tuple[tuple[str, ..
     for name, given in others:
         places = np.searchsorted(known, given).clip(0, len(known) - 1)
         if len(wrong := np.flatnonzero(known[places] != given)):
-            raise DataError(f"{where}: {name}: example {wrong[0]} has label {given[wrong[0]]}, which is not in {train}")
+            raise DataError(
+                f"{where}: {name}: example {wrong[0]} has label {given[wrong[0]]}, which is not in {train}: add "
+                "examples of it there, or remove it here"
+            )
         found.append(places.astype(np.int32))
     return tuple(map(str, known.tolist())), found
 

@@ -8,7 +8,7 @@ import os
 import re
 import shlex
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,12 +20,14 @@ from cnnjax.data.images import MODES, Reading, fit_pixels
 from cnnjax.data.loading import Loading
 from cnnjax.data.sources import SHARES, assemble, indexed, split_names
 from cnnjax.data.texts import FIELDS, assemble_texts
+from cnnjax.data.tfrecord import read_records
 from cnnjax.logs import quiet
 from cnnjax.options import from_json, reason
 
 BATCH = 1000  # images that are decoded at once
 KEYS = ("input_key", "label_key")
 USES = ("image_size", "fit", *KEYS, *FIELDS, *SHARES)
+FORMATS = ("array_record", "tfrecord")
 
 
 def default_directory() -> Path:
@@ -37,7 +39,7 @@ def find(name: str, data_dir: Path) -> Path:
     """Returns the directory of `name` or `name:version`; without a version, that of the highest one.
 
     Raises:
-      DataError: if there is no prepared data set in that directory, or it is not stored as array_record.
+      DataError: if there is no prepared data set in that directory, or it is stored in another format than `FORMATS`.
     """
     if not re.fullmatch(r"\w[\w/.+-]*(:[\w.]+)?", name) or ".." in name or name.endswith("/"):
         raise DataError(
@@ -50,7 +52,9 @@ def find(name: str, data_dir: Path) -> Path:
     if version not in found and (version or not found):
         there = f" (only {', '.join(sorted(found))})" if found else ""
         looked = data_dir / name / (version or "*")
-        raise DataError(f"data set {name!r}: not prepared in {looked}{there}; prepare it with: {command}")
+        raise DataError(
+            f"data: {name!r}: no such file or folder, and not prepared in {looked}{there}; prepare it with: {command}"
+        )
     folder = found[version or max(found, key=_version_key)]
     try:
         file_format = from_json((folder / "dataset_info.json").read_bytes()).get("fileFormat", "tfrecord")
@@ -58,8 +62,9 @@ def find(name: str, data_dir: Path) -> Path:
         raise DataError(
             f"{folder / 'dataset_info.json'}: damaged: {reason(error)}; prepare it again with: {command}"
         ) from error
-    if file_format != "array_record":
-        raise DataError(f"{folder}: stored as {file_format}, which needs TensorFlow; prepare it again with: {command}")
+    if file_format not in FORMATS:
+        formats = " or ".join(FORMATS)
+        raise DataError(f"{folder}: stored as {file_format}: must be {formats}; prepare it again with: {command}")
     return folder
 
 
@@ -177,11 +182,11 @@ def _split(builder: Any, name: str, keys: tuple[str, str], loading: Loading) -> 
     images: list[Any] = []
     labels: list[Any] = []
     try:
-        source = builder.as_data_source(name)
-        for start in range(0, len(source), BATCH):
-            rows = source.__getitems__(list(range(start, min(start + BATCH, len(source)))))
-            images.extend(fitted(row[image]) for row in rows)
-            labels.extend(row[label] for row in rows)
+        for row in _rows(builder, name):
+            images.append(fitted(row[image]))
+            labels.append(row[label])
+    except DataError:
+        raise
     except Exception as error:
         raise DataError(f"{origin}: damaged: {reason(error)}; copy or prepare the data set again") from error
     expected = builder.info.splits[name].num_examples
@@ -198,6 +203,18 @@ def _split(builder: Any, name: str, keys: tuple[str, str], loading: Loading) -> 
     declared = None if loading.image_size or None in features[image].shape else features[image].shape
     inputs = stack(images, origin, declared)
     return Split(inputs[..., None] if inputs.ndim == 2 else inputs, _labels(labels))
+
+
+def _rows(builder: Any, name: str) -> Iterator[Mapping[str, Any]]:
+    """Yields the examples of a split as values by feature."""
+    if builder.info.file_format.value == "tfrecord":  # which TFDS reads with TensorFlow alone
+        split = builder.info.splits[name]
+        for path, count in zip(split.filepaths, split.shard_lengths, strict=True):
+            yield from map(builder.info.features.deserialize_example_np, read_records(Path(path), count))
+        return
+    source = builder.as_data_source(name)
+    for start in range(0, len(source), BATCH):
+        yield from source.__getitems__(list(range(start, min(start + BATCH, len(source)))))
 
 
 def _labels(found: Sequence[Any]) -> np.ndarray:
