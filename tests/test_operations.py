@@ -61,6 +61,7 @@ CASES = {
     "winograd-wide": Case((8, 8), 128, 144, (5, 5), (1, 1), "SAME"),
     "winograd-chunks": Case((8, 8), 64, 64, (3, 3), (1, 1), "SAME", images=64),
     "pointwise": Case((4, 4), 2, 6, (1, 1), (1, 1), "VALID"),
+    "pointwise-strides": Case((6, 7), 5, 6, (1, 1), (2, 4), "SAME"),
     "chunks": Case((5, 5), 5, 3, (3, 3), (1, 1), "SAME", images=32),
     "chunks-groups": Case((5, 5), 6, 4, (3, 3), (2, 1), "SAME", groups=2, images=48),
     "no-divisor": Case((4, 4), 5, 3, (3, 3), (1, 1), "SAME", images=37),

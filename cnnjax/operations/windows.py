@@ -86,6 +86,11 @@ class Geometry(NamedTuple):
         return self.precision is not None
 
     @property
+    def algorithm(self) -> bool:
+        """Whether the precision is an algorithm, which only `jax.lax` knows how to follow."""
+        return not (self.precision is None or isinstance(self.precision, tuple))
+
+    @property
     def spans(self) -> Sizes:
         """The distance from the first to the last tap of the dilated kernel."""
         return tuple((k - 1) * d for k, d in zip(self.kernel, self.dilation, strict=True))

@@ -15,6 +15,7 @@ from jax import Array
 from cnnjax.operations.forms import winograd
 from cnnjax.operations.forms.images_last import images_last_input, images_last_kernel, images_last_output
 from cnnjax.operations.forms.native import kernel_shape, lax_output, native_input, native_kernel
+from cnnjax.operations.forms.pointwise import pointwise_input, pointwise_kernel, pointwise_output
 from cnnjax.operations.forms.shifts import shifts_kernel
 from cnnjax.operations.forms.taps import taps_input, taps_kernel, taps_output
 from cnnjax.operations.forms.toeplitz import toeplitz_input, toeplitz_output
@@ -46,7 +47,15 @@ class Case(NamedTuple):
 
 
 def _depthwise(case: Case) -> bool:
-    return case.channels == 1 < case.geometry.groups and math.prod(case.geometry.kernel) <= _MOST_TAPS
+    geometry = case.geometry
+    few = math.prod(geometry.kernel) <= _MOST_TAPS
+    return case.channels == 1 < geometry.groups and few and not geometry.algorithm
+
+
+def _pointwise(case: Case) -> bool:
+    geometry = case.geometry
+    unpadded = all(pair == (0, 0) for pair in geometry.padding)
+    return geometry.groups == 1 and set(geometry.kernel) == {1} and unpadded and not geometry.algorithm
 
 
 def _fewer_products(case: Case) -> bool:
@@ -100,6 +109,7 @@ Table = tuple[tuple[Callable[[Case], bool], Form], ...]
 
 OUTPUT: Table = (
     (_depthwise, taps_output),
+    (_pointwise, pointwise_output),
     (_fewer_products, winograd_output),
     (_few_filters, images_last_output),
     (_few_channels, toeplitz_output),
@@ -107,6 +117,7 @@ OUTPUT: Table = (
 )
 INPUT: Table = (
     (_depthwise, taps_input),
+    (_pointwise, pointwise_input),
     (_fewer_products_of_input, winograd_input),
     (_few_filters, images_last_input),
     (_few_channels, toeplitz_input),
@@ -114,6 +125,7 @@ INPUT: Table = (
 )
 KERNEL: Table = (
     (_depthwise, taps_kernel),
+    (_pointwise, pointwise_kernel),
     (_few_filters, images_last_kernel),
     (_fewer_products, winograd_kernel),
     (_large_maps, shifts_kernel),
