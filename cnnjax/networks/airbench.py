@@ -8,7 +8,7 @@ from jaxtyping import Float
 
 from cnnjax.networks.base import NetworkConfig
 from cnnjax.networks.layers import Maps, positive
-from cnnjax.options import config, static, text
+from cnnjax.options import config, number, static, text
 
 
 class Airbench(nnx.Module):
@@ -71,3 +71,4 @@ class AirbenchConfig(NetworkConfig):
     module = Airbench
     per_example = True
     filters: tuple[int, ...] = static((64, 256, 256), "number of filters of each block")
+    scale: float = number(1 / 9, "factor of the logits")
