@@ -440,7 +440,7 @@ def test_a_file_that_is_no_archive_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"c.npz: no such file"):
         load(str(tmp_path / "c.npz"))
     (tmp_path / "d.txt").write_text("text")
-    with pytest.raises(DataError, match=r"d.txt: must be a folder of images, or an .npz, .tsv or .ts file"):
+    with pytest.raises(DataError, match=r"d.txt: must be a folder of images, or an .npz, .csv, .tsv or .ts file"):
         load(str(tmp_path / "d.txt"))
 
 

@@ -3,6 +3,7 @@
 import csv
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,6 @@ from cnnjax.options import reason, suggest
 FIELDS = ("max_length", "min_count")
 """The fields of `Loading` that texts use, from any source."""
 USES = ("input_key", "label_key", *FIELDS, *SHARES)
-DELIMITERS = {".csv": ",", ".tsv": "\t"}
 LONGEST = 400
 """The number of words at which texts are cut without `max_length`."""
 SPECIAL = ("<padding>", "<unknown>")
@@ -40,20 +40,29 @@ def encode(texts: Sequence[str], vocabulary: Sequence[str], length: int) -> Int[
     array([[2, 1, 0, 0],
            [3, 2, 1, 0]], dtype=int32)
     """
+    return _tokens([words_of(text) for text in texts], vocabulary, length)
+
+
+def _tokens(rows: Sequence[Sequence[str]], vocabulary: Sequence[str], length: int) -> Int[np.ndarray, "texts length"]:
     places = {word: token for token, word in enumerate(vocabulary)}
-    return _filled([[places.get(word, UNKNOWN) for word in words_of(text)] for text in texts], length)
-
-
-def _filled(rows: Sequence[Sequence[int]], length: int) -> Int[np.ndarray, "texts length"]:
     tokens = np.full((len(rows), length), PADDING, np.int32)
-    for row, found in zip(tokens, rows, strict=True):
-        row[: len(found)] = found[:length]
+    for row, words in zip(tokens, rows, strict=True):
+        row[: len(words)] = [places.get(word, UNKNOWN) for word in words[:length]]
     return tokens
+
+
+class _Tabs(csv.excel_tab):
+    """Tab-separated values, in which a quotation mark is a character as any other."""
+
+    quoting = csv.QUOTE_NONE
+
+
+DIALECTS = {".csv": csv.excel, ".tsv": _Tabs}
 
 
 def takes(path: Path) -> bool:
     """Returns whether this source reads a path: a `.csv` file, or a `.tsv` file that is not one of series."""
-    return path.suffix.lower() in DELIMITERS and path.is_file()
+    return path.suffix.lower() in DIALECTS and path.is_file()
 
 
 def read(path: Path, loading: Loading) -> Dataset:
@@ -75,11 +84,9 @@ def read(path: Path, loading: Loading) -> Dataset:
 
 def _rows(path: Path, loading: Loading) -> list[tuple[str, str]]:
     """Returns the texts and labels of a file."""
-    delimiter = DELIMITERS[path.suffix.lower()]
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
-            quoted = {"quoting": csv.QUOTE_NONE} if delimiter == "\t" else {}
-            reader = csv.reader(file, delimiter=delimiter, strict=True, **quoted)
+            reader = csv.reader(file, DIALECTS[path.suffix.lower()], strict=True)
             rows = [(reader.line_num, row) for row in reader if any(map(str.strip, row))]
     except OSError as error:
         raise DataError(f"{path}: {error.strerror}") from None
@@ -88,9 +95,7 @@ def _rows(path: Path, loading: Loading) -> list[tuple[str, str]]:
     except csv.Error as error:
         raise DataError(f"{path}: line {reader.line_num}: is not {path.suffix[1:].upper()}: {reason(error)}") from None
     if not rows:
-        raise DataError(
-            f"{path}: is empty: must have a header, such as text{delimiter!r}label, and a row for each text"
-        )
+        raise DataError(f"{path}: is empty: must have a header with text and label, and a row for each text")
     header = [name.strip() for name in rows[0][1]]
     if len(rows) == 1:
         raise DataError(f"{path}: has no rows after the header {', '.join(header)}")
@@ -141,13 +146,12 @@ def assemble_texts(name: str, classes: Sequence[str], splits: Mapping[str, Split
     for split, rows in found.items():
         if empty := [place for place, row in enumerate(rows) if not row]:
             raise DataError(f"{name}: {split}: text {empty[0]} is empty: must have at least one word")
-    every = (*SPECIAL, *sorted({word for rows in found.values() for row in rows for word in row}))
-    places = {word: token for token, word in enumerate(every)}
-    longest = loading.max_length or min(LONGEST, max(len(row) for rows in found.values() for row in rows))
-    tokens = {split: _filled([[places[w] for w in row] for row in rows], longest) for split, rows in found.items()}
-    whole = {split: Split(tokens[split], labels) for split, (_, labels) in splits.items()}
+    texts = [*chain(*found.values())]
+    every, lengths = (*SPECIAL, *sorted({*chain(*texts)})), [*map(len, texts)]
+    longest = loading.max_length or min(LONGEST, max(lengths))
+    whole = {split: Split(_tokens(found[split], every, longest), labels) for split, (_, labels) in splits.items()}
     data = assemble(name, classes, whole, loading, vocabulary=every)
-    return _with_vocabulary(data, loading, [len(row) for rows in found.values() for row in rows])
+    return _with_vocabulary(data, loading, lengths)
 
 
 def _with_vocabulary(data: Dataset, loading: Loading, lengths: Sequence[int]) -> Dataset:
