@@ -1,5 +1,6 @@
 """Sources: image folders, arrays and TFDS features, whole and damaged, and what a run does with them."""
 
+import re
 import struct
 import zlib
 from collections.abc import Callable
@@ -690,10 +691,12 @@ def test_mistakes_take_one_line(folder: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_the_page_on_data_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_page_on_data_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     page = ROOT / "docs" / "data.md"
     monkeypatch.chdir(tmp_path)
-    photos, waves, ring = fences(page, "python")
+    photos, waves, ring, thinned = fences(page, "python")
     for block in (photos, waves):
         exec(block, {})
     (tmp_path / "ring.py").write_text(ring)
@@ -704,3 +707,6 @@ def test_the_page_on_data_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     assert "\n".join(told) in done["photos"]
     assert "2 classes, training examples: sine" in done["waves.npz"]
     assert "test accuracy" in script("train", "ring.py", cwd=tmp_path).stdout
+    exec(thinned.replace("epochs=20", "epochs=1"), {})
+    printed, shown = (re.sub(r"[\d. ]", "", text) for text in (capsys.readouterr().out, fences(page, "text")[-1]))
+    assert sorted(printed.split()) == sorted(shown.split())

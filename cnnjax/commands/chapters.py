@@ -431,8 +431,17 @@ def predictions(subject: Subject) -> Chapter:
         ),
         *_mistakes(subject),
     ]
-    facts = {"accuracy": right, "calibration_error": calibration.error}
-    return Chapter("Predictions", pictures, facts=facts)
+    recall = dict(zip(classes, per_class.recall.tolist(), strict=True))
+    facts = {"accuracy": right, "calibration_error": calibration.error, "recall": recall}
+    return Chapter("Predictions", pictures, lines=[_recalled(per_class, classes)], facts=facts)
+
+
+def _recalled(found: look.PerClass, classes: Sequence[str]) -> str:
+    worst, mean = int(np.nanargmin(found.recall)), np.nanmean(found.recall)
+    return (
+        f"recall on {found.support.sum():,} validation examples: lowest {100 * found.recall[worst]:.2f} % (class "
+        f"{classes[worst]}, {found.support[worst]:,} examples), mean of the classes {100 * mean:.2f} %"
+    )
 
 
 def _mistakes(subject: Subject) -> list[Drawn]:
