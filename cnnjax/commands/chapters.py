@@ -78,8 +78,8 @@ def filters(subject: Subject) -> Chapter:
         f"a larger smoothness means that the filters respond to structures rather than to single cells."
     )
     alt = f"{min(count, layers.FILTERS)} filters before training on the left, and after training on the right."
-    values = ", ".join(f"{layer} {a:.3f} -> {b:.3f}" for layer, (a, b) in found.items())
-    line = f"spectral smoothness of filters, before -> after training (white noise: {noise:g}): {values}"
+    values = ", ".join(f"{layer} {a:.3f} and {b:.3f}" for layer, (a, b) in found.items())
+    line = f"spectral smoothness of filters before and after training (white noise: {noise:g}): {values}"
     facts = {layer: {"before": a, "after": b} for layer, (a, b) in found.items()}
     drawing = Drawn("filters", figure, "First-layer filters", text, alt)
     return Chapter("Filters", [drawing], _sentence(line), [line], {"smoothness": facts})
