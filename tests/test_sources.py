@@ -1,5 +1,6 @@
 """Sources: image folders, arrays and TFDS features, whole and damaged, and what a run does with them."""
 
+import re
 import struct
 import zlib
 from collections.abc import Callable
@@ -692,7 +693,9 @@ def test_mistakes_take_one_line(folder: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_the_page_on_data_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_page_on_data_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     page = ROOT / "docs" / "data.md"
     monkeypatch.chdir(tmp_path)
     photos, waves, bumps, ring = fences(page, "python")
@@ -709,3 +712,6 @@ def test_the_page_on_data_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     assert "Bumps/Bumps_TEST.tsv:100: " in done["Bumps/Bumps_TEST.tsv"]
     assert done["runs/bumps"].endswith("runs/bumps/figures/look.html\n")
     assert "test accuracy" in script("train", "ring.py", cwd=tmp_path).stdout
+    exec(thinned.replace("epochs=20", "epochs=1"), {})
+    printed, shown = (re.sub(r"[\d. ]", "", text) for text in (capsys.readouterr().out, fences(page, "text")[-1]))
+    assert sorted(printed.split()) == sorted(shown.split())
