@@ -698,7 +698,7 @@ def test_the_page_on_data_runs(
 ) -> None:
     page = ROOT / "docs" / "data.md"
     monkeypatch.chdir(tmp_path)
-    photos, waves, bumps, ring = fences(page, "python")
+    photos, waves, bumps, ring, thinned = fences(page, "python")
     for block in (photos, waves, bumps):
         exec(block, {})
     (tmp_path / "ring.py").write_text(ring)
