@@ -52,7 +52,8 @@ class TrainConfig(Config):
     metric: Metric = part(Accuracy(), "metric that ranks points")
     augment: tuple[Augmentation, ...] = part((), "augmentations of training batches, applied in order")
     data: str = static(
-        "digits", "digits, a folder of images, an .npz file, or a TensorFlow Datasets name such as mnist"
+        "digits",
+        "digits, a folder of images, an .npz, .tsv or .ts file, or a TensorFlow Datasets name such as mnist",
     )
     loading: Loading = part(Loading(), "how data are read and split")
     batch_size: int = static(64, "examples per step", least=1)
@@ -160,6 +161,8 @@ class SweepConfig:
             if paths.count(path) > 1:
                 raise ValueError(f"{name}: duplicate axis")
             self._check_axis(name, values, self.known[path])
+        zipped = (tuple(map(self._axis_of, group)) for group in self.zipped)
+        object.__setattr__(self, "zipped", tuple(zipped))
         self._check_zipped()
         if self.search == "halving" and ("epochs",) in paths:
             raise ValueError("epochs: cannot be swept with halving: use --search all")
@@ -258,6 +261,14 @@ class SweepConfig:
         different = min(len(set(map(text, values))), len(set(values)))
         if different < len(values) and not any(name in group for group in self.zipped):
             raise ValueError(f"{name}: {' '.join(map(text, values))}: duplicate value")
+
+    def _axis_of(self, name: str) -> str:
+        """Returns the name of the axis of a field that is named in another way, such as by its path."""
+        try:
+            path = resolve(name, self.known)
+        except ValueError:
+            return name
+        return next((axis for axis, _ in self.axes if resolve(axis, self.known) == path), name)
 
     def _check_zipped(self) -> None:
         values = dict(self.axes)

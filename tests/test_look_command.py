@@ -104,7 +104,13 @@ def test_a_sweep_s_winner_is_drawn_explained_and_measured(
     assert set(facts["smoothness"]) == {"blocks.0.convolutions.0"}
     assert len(facts["reached"]["units"]) <= checks.FIXED
     assert facts["randomization"]["layers"] == ["dense.0", "blocks.0.convolutions.0"]
-    assert lines[-2] == f"methods that fail the check (above 0.5 with all layers random): {_failed(facts)}"
+    recall = facts["recall"]
+    worst = min(recall, key=lambda name: recall[name])
+    assert lines[-2].startswith(
+        f"recall on 180 validation examples: lowest {100 * recall[worst]:.2f} % (class {worst}, "
+    )
+    assert lines[-2].endswith(f" examples), mean of the classes {100 * np.mean([*recall.values()]):.2f} %")
+    assert lines[-3] == f"methods that fail the check (above 0.5 with all layers random): {_failed(facts)}"
 
 
 def _failed(facts: dict[str, Any]) -> str:
@@ -307,7 +313,8 @@ def test_inputs_of_any_shape_are_images_or_curves() -> None:
     assert note((8, 8, 1)) == note((8, 8, 3)) == note((24, 1)) == note((5,)) == ""
     assert note((8, 8, 2)) == "Inputs are drawn as the mean over 2 channels."
     assert note((3, 8, 8, 1)) == "Inputs are drawn as the middle slice."
-    assert note((24, 9)) == "Each color is a channel (the first 8 of 9)."
+    assert note((24, 2)) == "Channels: 1 blue, 2 orange; each has its own scale."
+    assert note((24, 9)).startswith("Channels (the first 8 of 9): 1 blue, 2 orange, ")
 
 
 def test_a_sheet_places_images_in_their_cells() -> None:

@@ -1,13 +1,14 @@
 """Predicts the classes of image files or series with a trained network, or the outputs of a regression.
 
 Images are converted to the size, channels and range of the training data, and standardized as in training. Series are
-CSV files: each row is a series, or, with several channels, each file is one, with a row for each time step.
+.tsv or .ts files as for training, whose labels are not used, or CSV files: each row is a series, or, with several
+channels, each file is one, with a row for each time step. An .npz file has inputs of any kind as an array.
 """
 
 import json
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -21,7 +22,7 @@ from cnnjax.commands.command_line import use_compilation_cache
 from cnnjax.commands.errors import reported, usage
 from cnnjax.commands.opened import check_folder
 from cnnjax.commands.parser import parse_words
-from cnnjax.data import DataError, Spec
+from cnnjax.data import DataError, Spec, arrays, ucr
 from cnnjax.data.images import (
     Background,
     Fit,
@@ -49,7 +50,7 @@ class Arguments:
     run: Annotated[Path, tyro.conf.Positional]
     """run folder; a sweep predicts with its winner"""
     files: Annotated[tuple[Path, ...], tyro.conf.Positional]
-    """image or CSV files, and folders, which are searched recursively"""
+    """image, CSV, .tsv, .ts or .npz files, and folders, which are searched recursively"""
     top: int = 3
     """number of classes to print, most probable first"""
     json: bool = False
@@ -93,7 +94,7 @@ def main(arguments: Arguments) -> None:
             trained, reading, search, read = _prepared(arguments)
         if not arguments.json:
             print(f"{arguments.run}: {describe_inputs(trained.config.data, trained.spec)}; {reading}")
-        inputs = _inputs(arguments.files, search, read)
+        inputs = _inputs(arguments.files, trained.spec, search, read)
         failed = False
         while batch := list(islice(inputs, BATCH)):
             for found in _predicted(trained, batch, arguments.top):
@@ -128,7 +129,8 @@ def _prepared(arguments: Arguments) -> tuple[Trained, str, Search, Read]:
     usual_of = {**vars(Reading()), "fit": None}
     if unused := [name for name, value in given.items() if value != usual_of[name]]:
         raise ValueError(f"{unused[0]}: applies to images only, and the inputs of this run are series")
-    return trained, "series", partial(files_below, suffixes={".csv"}), partial(_series, trained.spec)
+    search = partial(files_below, suffixes={".csv", ".npz", *ucr.SUFFIXES})
+    return trained, "series", search, partial(_series, trained.spec, trained.config.loading.max_length)
 
 
 def _described(spec: Spec, how: Reading) -> str:
@@ -145,20 +147,24 @@ def _image(spec: Spec, how: Reading, path: Path) -> Iterator[Input]:
     image, note = read_image(path, spec, how), ""
     if (image == image[0, 0]).all():
         note = "all pixels are equal: if the background is transparent, try another --background"
-    elif seen := looks_inverted(image, spec, how):
+    elif seen := looks_inverted(read_image(path, spec, replace(how, trim=None)), spec, how):  # with its whole margin
         usual = seen.split()[0]
         change = "omit" if how.invert else "add"
         note = f"looks {seen}, but the training images are {usual} on average: if so, {change} --invert"
     yield Input(str(path), image, note)
 
 
-def _series(spec: Spec, path: Path) -> Iterator[Input]:
-    found = read_series(path, spec)
-    for row, series in enumerate(found, 1):
-        yield Input(f"{path}:{row}" if len(found) > 1 else str(path), series)
+def _series(spec: Spec, length: int | None, path: Path) -> Iterator[Input]:
+    labeled = path.suffix.lower() in ucr.SUFFIXES
+    return _rows(path, ucr.read_inputs(path, spec, length) if labeled else read_series(path, spec))
 
 
-def _inputs(paths: Sequence[Path], search: Search, read: Read) -> Iterator[Input]:
+def _rows(path: Path, found: np.ndarray) -> Iterator[Input]:
+    for row, value in enumerate(found, 1):
+        yield Input(f"{path}:{row}" if len(found) > 1 else str(path), value)
+
+
+def _inputs(paths: Sequence[Path], spec: Spec, search: Search, read: Read) -> Iterator[Input]:
     """Yields the inputs of files and folders, in order."""
     for path in paths:
         files = [path]
@@ -167,10 +173,10 @@ def _inputs(paths: Sequence[Path], search: Search, read: Read) -> Iterator[Input
             if rest:
                 print(f"note: {path}: skipped: {named(path, rest)}", file=sys.stderr)
             if not files:
-                yield Input(str(path), note="contains no image or CSV file to predict")
+                yield Input(str(path), note="contains no file to predict")
         for file in files:
             try:
-                yield from read(file)
+                yield from _rows(file, arrays.read_inputs(file, spec)) if file.suffix.lower() == ".npz" else read(file)
             except DataError as error:
                 yield Input(str(file), note=str(error).removeprefix(f"{file}: "))
 
