@@ -15,6 +15,7 @@ from jaxtyping import Float, Num
 from cnnjax.config import SAMPLERS, SweepConfig, TrainConfig
 from cnnjax.data import Spec
 from cnnjax.data.cache import read_spec
+from cnnjax.devices import jit
 from cnnjax.networks import Variables
 from cnnjax.planning import read_program
 from cnnjax.runs.checkpoints import CheckpointError
@@ -90,7 +91,7 @@ def trained(config: TrainConfig, spec: Spec, state: TrainState, rows: Sequence[R
     task = make_task(config, spec)
     variables = jax.device_put(Variables(state.params, state.stats))
 
-    @jax.jit
+    @jit
     def compute(task: Task, variables: Variables, images: Array) -> Array:
         inputs = task.spec.standardize(images)
         return task.functions.apply(variables, inputs, train=False, key=jax.random.key(0))[0]
