@@ -42,7 +42,7 @@ def in_float64(
     """Computes function(*fixed, *varied) one operation at a time, in float64.
 
     >>> in_float64(lambda x: (x + 1e-9) - x, [jnp.float32(1)])  # 0 in float32
-    Array(1.00000008e-09, dtype=float64)
+    array(1.00000008e-09)
 
     With `ulps`, the floating-point numbers in `varied`, and the results of all operations that depend on
     them and round, are multiplied by random factors in 1 ± ulps * eps, where eps is that of their dtype in
@@ -57,7 +57,7 @@ def in_float64(
       seed: seeds the changes.
 
     Returns:
-      The result of the function, with float64 (complex128) in place of other floating-point dtypes.
+      The result of the function as NumPy arrays, with float64 (complex128) for other floating-point dtypes.
     """
     traced, shapes = jax.make_jaxpr(function, return_shape=True)(*fixed, *varied)
     arguments = jax.tree.leaves((*fixed, *varied))
@@ -68,7 +68,8 @@ def in_float64(
             evaluation.argument(value, aval.dtype, place >= exact)
             for place, (value, aval) in enumerate(zip(arguments, traced.in_avals, strict=True))
         ]
-        return jax.tree.unflatten(jax.tree.structure(shapes), evaluation.of(traced, values))
+        results = map(np.asarray, evaluation.of(traced, values))
+        return jax.tree.unflatten(jax.tree.structure(shapes), results)
 
 
 def _wide_dtype(dtype: Any) -> Any:

@@ -43,6 +43,22 @@ class Difference(NamedTuple):
         """The difference as a fraction of the tolerance."""
         return self.difference / self.tolerance
 
+    @classmethod
+    def of(cls, trial: int, leaf: str, found: np.ndarray, exact: np.ndarray, rough: np.ndarray) -> "Difference":
+        """Compares a leaf of a program with the reference, exact and coarsely rounded."""
+        if exact.dtype.kind not in "fc":
+            return cls(trial, leaf, float((found != exact).any()), 0.5, 1.0)
+        with np.errstate(invalid="ignore"):
+            apart = np.where((found == exact) | (np.isnan(found) & np.isnan(exact)), 0, found - exact)
+            difference, spread, scale = map(_largest, (np.where(np.isnan(apart), np.inf, apart), rough - exact, exact))
+        single = np.finfo(np.float32)
+        tolerance = float(spread + _ROUNDING * single.eps * scale + single.tiny)
+        return cls(trial, leaf, difference, tolerance if np.isfinite(tolerance) else np.inf, scale)
+
+
+def _largest(array: np.ndarray) -> float:
+    return float(np.max(np.abs(array), initial=0))
+
 
 def verify(program: Program, run: Run, data: Dataset, state: TrainState, trials: Sequence[Trial]) -> Difference:
     """Compares a step and an evaluation of a compiled program with the same functions in float64 without jit.
@@ -92,7 +108,7 @@ def _compared(
         names += [f"evaluation.{name}" for name in metrics._fields]
         leaves = jax.tree.leaves((_change(after, before), metrics))
         for name, *values in zip(names, leaves, *map(jax.tree.leaves, (exact, rough)), strict=True):
-            yield Difference(trial.number, name, *_difference(*values))
+            yield Difference.of(trial.number, name, *values)
 
 
 def _references(
@@ -109,7 +125,7 @@ def _references(
         steps = np.int32(program.config.epochs * run.steps)
         fixed = [task, jax.random.key(trial.config.seed), steps, data.train, data.valid]
         exact, rough = (in_float64(changed, fixed, [state], factor, seed) for factor in (0, ulps))
-        return jax.tree.map(np.asarray, (exact, rough))
+    return exact, rough
 
 
 @contextlib.contextmanager
@@ -133,23 +149,6 @@ def _change(after: PyTree, before: PyTree) -> PyTree:
         return np.float64(new) - old if isinstance(new, np.ndarray | np.generic) else new - old
 
     return jax.tree.map(change, after, before)
-
-
-def _difference(found: np.ndarray, exact: np.ndarray, rough: np.ndarray) -> tuple[float, float, float]:
-    """Returns the largest difference, the tolerance, and the largest magnitude."""
-    if exact.dtype.kind not in "fc":
-        return float((found != exact).any()), 0.5, 1.0
-
-    def largest(array: np.ndarray) -> float:
-        return float(np.max(np.abs(array), initial=0))
-
-    with np.errstate(invalid="ignore"):
-        apart = np.where((found == exact) | (np.isnan(found) & np.isnan(exact)), 0, found - exact)
-        scale = largest(exact)
-        single = np.finfo(np.float32)
-        tolerance = float(largest(rough - exact) + _ROUNDING * single.eps * scale + single.tiny)
-    difference = largest(np.where(np.isnan(apart), np.inf, apart))
-    return difference, tolerance if np.isfinite(tolerance) else np.inf, scale
 
 
 def _nearby(params: PyTree, seed: int) -> PyTree:
