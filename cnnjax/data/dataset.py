@@ -250,7 +250,8 @@ def _check_tokens(name: str, splits: Mapping[str, Split], tokens: int) -> None:
                 f"{name}: {split}: inputs are {inputs.dtype}{list(inputs.shape)}: tokens must be integers, "
                 "[examples, length]"
             )
-        if not 0 <= (least := inputs.min()) <= (most := inputs.max()) < tokens:
+        least, most = inputs.min(initial=0), inputs.max(initial=0)
+        if not 0 <= least <= most < tokens:
             raise DataError(f"{name}: {split}: tokens are {least} to {most}: must be from 0 to {tokens - 1}")
 
 

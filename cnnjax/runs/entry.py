@@ -216,7 +216,8 @@ def fit(
       those before it diverged.
     """
     _check_config(config, TrainConfig, ": cnnjax.sweep takes a SweepConfig")
-    return _execute(config, data, store, resume, (), allow_changes, progress, stop, execution).trained(0)
+    swept = _execute(config, data, store, resume, (), allow_changes, progress, stop, execution)
+    return swept.trained(0)._replace(vocabulary=data.vocabulary)
 
 
 def _execute(

@@ -10,11 +10,12 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 from jax import Array
-from jaxtyping import Float, Num
+from jaxtyping import Float, Int, Num
 
 from cnnjax.config import SAMPLERS, SweepConfig, TrainConfig
 from cnnjax.data import Spec
 from cnnjax.data.cache import read_spec
+from cnnjax.data.texts import encode
 from cnnjax.networks import Variables
 from cnnjax.planning import read_program
 from cnnjax.runs.checkpoints import CheckpointError
@@ -45,6 +46,9 @@ class Trained(NamedTuple):
     averaged: "Trained | None" = None
     """The same network with the moving averages of its parameters and statistics; None without `TrainConfig.ema`."""
 
+    vocabulary: tuple[str, ...] = ()
+    """The words that tokens stand for, from `fit` or a run folder; empty if the inputs are not text."""
+
     @property
     def classes(self) -> tuple[str, ...]:
         """The names of the columns of `logits`; empty if the labels are not classes."""
@@ -55,6 +59,12 @@ class Trained(NamedTuple):
         if not self.classes:
             raise ValueError("probabilities: the labels are not classes: use logits")
         return jax.nn.softmax(self.logits(inputs))
+
+    def tokens(self, texts: Sequence[str]) -> Int[np.ndarray, "texts length"]:
+        """Converts texts to inputs of `logits`; ValueError if the inputs are not text."""
+        if not self.vocabulary:
+            raise ValueError(f"tokens: the inputs of {self.config.data} are not text, or its vocabulary is not known")
+        return encode(texts, self.vocabulary, *self.spec.shape)
 
     def __repr__(self) -> str:
         metric = self.config.metric
@@ -172,7 +182,9 @@ def load_run(folder: str | Path, trial: int | None = None, classes: Iterable[Any
         raise CheckpointError(f"trial {trial} has no checkpoint in {store.folder}: train it first")
     state = states_of(program, checkpoint.state, [planned[trial]], spec)[trial]
     rows = [row for row in read_metrics(folder / "metrics.jsonl") if row["trial"] == trial]
-    return trained(planned[trial].config, spec, state, rows)._replace(where=str(folder))
+    return trained(planned[trial].config, spec, state, rows)._replace(
+        where=str(folder), vocabulary=tuple(map(str, data.get("vocabulary", ())))
+    )
 
 
 def valid(path: Path, read: Callable[[], Any]) -> Any:
