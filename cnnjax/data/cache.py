@@ -68,7 +68,7 @@ def _load(folder: Path) -> Dataset:
             raise ValueError(f"{folder}: {name} has changed since it was written")
         splits[name] = Split(*arrays)
     cut, notes = (tuple(map(str, facts[name])) for name in ("cut", "notes"))
-    return Dataset(facts["name"], read_spec(facts["spec"]), **splits, cut=cut, notes=notes)
+    return Dataset(facts["name"], read_spec(facts["spec"]), **splits, cut=cut, notes=notes, folds=None)
 
 
 def describe_spec(spec: Spec) -> dict[str, Any]:

@@ -145,11 +145,17 @@ class Dataset(NamedTuple):
     """The splits that were cut from the training split of the source."""
     notes: tuple[str, ...] = ()
     """What was noticed while the data were read, such as files that were skipped; a line each."""
+    folds: "Mapping[str, Dataset] | None" = None
+    """If this is the first fold of a cross-validation, all of its folds by name."""
 
     @property
     def classes(self) -> tuple[str, ...]:
         """The names of the classes; empty if the labels are not classes."""
         return self.spec.classes
+
+    def at(self, fold: str | None) -> "Dataset":
+        """Returns a fold by name if this data set has folds, else the data set itself."""
+        return self if self.folds is None or fold is None else self.folds[fold]
 
     @classmethod
     def of(
