@@ -124,7 +124,7 @@ def test_points_are_ranked_by_their_mean_over_folds_and_seeds(kept: tuple[Swept,
         scores = [row["valid_accuracy"] for row in rows if row["learning_rate"] == point.values["learning_rate"]]
         assert len(scores) == point.valid_metric.n == 6
         assert point.valid_metric.mean == pytest.approx(np.mean(scores))
-        assert point.repeated == "folds x seeds"
+        assert point.repeated == "trials"
     assert swept.points[0].valid_metric.mean >= swept.points[1].valid_metric.mean
     assert compare(rank(swept.results))[1].high < np.inf  # 6 blocks: each seed in each fold
 

@@ -50,10 +50,10 @@ class Ranked(NamedTuple):
 
     @property
     def repeated(self) -> str:
-        """What the mean of the point is over: `seeds`, `folds`, or `folds x seeds`."""
+        """What the mean of the point is over: `seeds`, `folds`, or `trials`, which are several seeds in each fold."""
         if self.results[0].trial.fold is None:
             return "seeds"
-        return "folds x seeds" if len({result.trial.config.seed for result in self.results}) > 1 else "folds"
+        return "trials" if len({result.trial.config.seed for result in self.results}) > 1 else "folds"
 
     @property
     def name(self) -> str:
