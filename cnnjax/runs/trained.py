@@ -20,7 +20,7 @@ from cnnjax.networks import Variables
 from cnnjax.planning import read_program
 from cnnjax.runs.checkpoints import CheckpointError
 from cnnjax.runs.printed import describe_inputs, printed
-from cnnjax.runs.records import Counts, RecordError, Row, read_metrics, read_record, replayed
+from cnnjax.runs.records import Counts, RecordError, Row, read_folds, read_metrics, read_record, replayed
 from cnnjax.runs.resume import as_sweep, configuration_of
 from cnnjax.runs.store import checkpoints_of
 from cnnjax.sweeps import Program, Result, Trial, digits, state_of, states_of
@@ -135,7 +135,8 @@ def load_run(folder: str | Path, trial: int | None = None, classes: Iterable[Any
 
     Args:
       folder: a run folder, written by `train.py`, `sweep.py`, `fit` or `sweep`.
-      trial: the number of a trial of a sweep; by default the trial of the winner with the lowest seed.
+      trial: the number of a trial of a sweep; by default the trial of the winner with the lowest seed, in the
+        first fold.
       classes: user-defined classes, enumerations and functions that the configuration names.
 
     Returns:
@@ -181,6 +182,7 @@ def load_run(folder: str | Path, trial: int | None = None, classes: Iterable[Any
     if checkpoint is None:
         raise CheckpointError(f"trial {trial} has no checkpoint in {store.folder}: train it first")
     state = states_of(program, checkpoint.state, [planned[trial]], spec)[trial]
+    spec = valid(folder / "data.json", lambda: read_folds(data)).get(planned[trial].fold, spec)
     rows = [row for row in read_metrics(folder / "metrics.jsonl") if row["trial"] == trial]
     return trained(planned[trial].config, spec, state, rows)._replace(
         where=str(folder), vocabulary=tuple(map(str, data.get("vocabulary", ())))
