@@ -161,6 +161,8 @@ class SweepConfig:
             if paths.count(path) > 1:
                 raise ValueError(f"{name}: duplicate axis")
             self._check_axis(name, values, self.known[path])
+        zipped = (tuple(map(self._axis_of, group)) for group in self.zipped)
+        object.__setattr__(self, "zipped", tuple(zipped))
         self._check_zipped()
         if self.search == "halving" and ("epochs",) in paths:
             raise ValueError("epochs: cannot be swept with halving: use --search all")
@@ -259,6 +261,14 @@ class SweepConfig:
         different = min(len(set(map(text, values))), len(set(values)))
         if different < len(values) and not any(name in group for group in self.zipped):
             raise ValueError(f"{name}: {' '.join(map(text, values))}: duplicate value")
+
+    def _axis_of(self, name: str) -> str:
+        """Returns the name of the axis of a field that is named in another way, such as by its path."""
+        try:
+            path = resolve(name, self.known)
+        except ValueError:
+            return name
+        return next((axis for axis, _ in self.axes if resolve(axis, self.known) == path), name)
 
     def _check_zipped(self) -> None:
         values = dict(self.axes)

@@ -371,10 +371,12 @@ def _check_static(option: "Option", name: str) -> None:
     if problem := _not_static(value):
         raise ValueError(f"{name}: {problem}: {_FIELDS}")
     if not _fits(value, hint):
+        if typing.get_origin(hint) is Literal:
+            choose(name, value, dict.fromkeys(map(str, typing.get_args(hint))))
         if typing.get_args(hint) and set(typing.get_args(hint)) <= {int, ...}:
             raise ValueError(f"{name}: {value!r}: must be a tuple of integers, such as {text(option.default)}")
         words = getattr(hint, "__name__", None) if not typing.get_args(hint) else str(hint)
-        default = "" if option.default is _MISSING else f", such as {text(option.default)}"
+        default = "" if option.default in (_MISSING, None) else f", such as {text(option.default)}"
         raise ValueError(f"{name}: {value!r}: must be of type {words}{default}")
     if isinstance(value, int | float) and not isinstance(value, bool):
         _check_range(name, value, option.metadata, int if isinstance(value, int) else float)

@@ -2,6 +2,7 @@
 
 import csv
 import importlib.util
+import inspect
 import json
 import os
 import re
@@ -16,7 +17,7 @@ import pytest
 from conftest import BAD_INPUT, ROOT, images, mistake, script
 from PIL import Image
 
-from cnnjax import CNNConfig, SweepConfig, TrainConfig
+from cnnjax import CNNConfig, SweepConfig, TrainConfig, augmentation
 from cnnjax.data import Dataset
 from cnnjax.sweeps import compile_program, plan, trials
 from cnnjax.training import Lanes
@@ -447,6 +448,31 @@ def test_the_benchmark_compares_and_draws(tmp_path: Path) -> None:
     assert bool(table["missing"]) is not has_torch
     assert ("PyTorch is not installed" in done.stdout) is not has_torch
     assert ("PyTorch / cnnjax" in done.stdout) is has_torch
+
+
+@pytest.mark.slow
+def test_the_benchmark_times_each_augmentation(tmp_path: Path) -> None:
+    done = script(
+        "benchmark",
+        "--what",
+        "augmentations",
+        "--rounds",
+        "1",
+        "--steps",
+        "2",
+        "--peers",
+        "--json",
+        "b.json",
+        cwd=tmp_path,
+    )
+    found = json.loads((tmp_path / "b.json").read_text())["augmentations"]
+    assert all(len(ms) == 1 and ms[0] > 0 for ms in found.values())
+    names = {name.rpartition(", ")[2] for name in found}
+    public = {value for value in vars(augmentation).values() if inspect.isclass(value)}
+    assert names == {"none"} | {part.kind() for part in public - {augmentation.Augmentation, augmentation.TokenDropout}}
+    rows = [line.split() for line in done.stdout.splitlines() if line.startswith("  ")]
+    assert [row[0] for row in rows] == [name.rpartition(", ")[2] for name in found]
+    assert [float(row[2]) for row in rows if row[0] == "none"] == [0, 0]
 
 
 @pytest.mark.slow

@@ -104,7 +104,13 @@ def test_a_sweep_s_winner_is_drawn_explained_and_measured(
     assert set(facts["smoothness"]) == {"blocks.0.convolutions.0"}
     assert len(facts["reached"]["units"]) <= checks.FIXED
     assert facts["randomization"]["layers"] == ["dense.0", "blocks.0.convolutions.0"]
-    assert lines[-2] == f"methods that fail the check (above 0.5 with all layers random): {_failed(facts)}"
+    recall = facts["recall"]
+    worst = min(recall, key=lambda name: recall[name])
+    assert lines[-2].startswith(
+        f"recall on 180 validation examples: lowest {100 * recall[worst]:.2f} % (class {worst}, "
+    )
+    assert lines[-2].endswith(f" examples), mean of the classes {100 * np.mean([*recall.values()]):.2f} %")
+    assert lines[-3] == f"methods that fail the check (above 0.5 with all layers random): {_failed(facts)}"
 
 
 def _failed(facts: dict[str, Any]) -> str:

@@ -45,6 +45,8 @@ CASES = {
     "dilation": Case((9, 9), 5, 3, (3, 2), (1, 2), "SAME", (2, 3)),
     "groups": Case((6, 6), 6, 4, (3, 3), (1, 2), "SAME", groups=2),
     "depthwise": Case((6, 6), 4, 8, (3, 3), (1, 1), "SAME", groups=4),
+    "depthwise-chunks": Case((18, 17), 40, 80, (2, 3), (1, 1), ((1, 0), (2, -1)), groups=40),
+    "depthwise-strides": Case((17, 8), 4, 4, (3, 2), (2, 3), ((-1, 2), (1, 0)), (2, 1), groups=4),
     "one-channel": Case((8, 8), 1, 4, (3, 3), (1, 1), "SAME"),
     "few-channels-strides": Case((11, 9), 3, 4, (5, 4), (2, 3), ((1, 2), (0, 3))),
     "few-channels-wide": Case((9, 9), 6, 4, (5, 5), (1, 1), "VALID"),
@@ -59,12 +61,15 @@ CASES = {
     "winograd-wide": Case((8, 8), 128, 144, (5, 5), (1, 1), "SAME"),
     "winograd-chunks": Case((8, 8), 64, 64, (3, 3), (1, 1), "SAME", images=64),
     "pointwise": Case((4, 4), 2, 6, (1, 1), (1, 1), "VALID"),
+    "pointwise-strides": Case((6, 7), 5, 6, (1, 1), (2, 4), "SAME"),
     "chunks": Case((5, 5), 5, 3, (3, 3), (1, 1), "SAME", images=32),
     "chunks-groups": Case((5, 5), 6, 4, (3, 3), (2, 1), "SAME", groups=2, images=48),
     "no-divisor": Case((4, 4), 5, 3, (3, 3), (1, 1), "SAME", images=37),
     "1-d": Case((11,), 5, 3, (4,), (2,), "SAME", (1,)),
     "1-d-one-channel": Case((11,), 1, 3, (5,), (1,), "VALID", (1,)),
     "1-d-dilation": Case((11,), 4, 6, (3,), (1,), ((3, 1),), (2,), 2),
+    "1-d-depthwise": Case((11,), 5, 5, (4,), (2,), "SAME", (1,), 5, 8),
+    "3-d-depthwise": Case((4, 5, 4), 3, 6, (2, 3, 2), (1, 2, 1), "SAME", (1, 1, 1), 3),
     "3-d": Case((4, 5, 4), 2, 3, (2, 3, 2), (1, 2, 1), "SAME", (1, 1, 1)),
 }
 
@@ -131,7 +136,7 @@ def _case(request: pytest.FixtureRequest) -> Case:
 
 # Compiling derivatives of derivatives and lanes takes seconds: every case has its turn among the
 # slow tests, one of each form here.
-FORMS = {"groups", "few-channels-strides", "few-filters", "shifts", "chunks"}
+FORMS = {"groups", "depthwise-chunks", "few-channels-strides", "few-filters", "shifts", "chunks"}
 
 
 @pytest.fixture(params=[pytest.param(name, marks=[] if name in FORMS else pytest.mark.slow) for name in CASES])

@@ -296,23 +296,26 @@ def test_many_files_and_folders_as_json(
     for name in (".hidden.png", ".git/a.png", "notes.txt"):
         (folder / name).touch()
     gray(16 - some[0]).save("light.bmp")
-    code, out, err = told(capsys, run=run, files=(folder, Path("light.bmp")), json=True, top=2)
+    disc = np.hypot(*(np.mgrid[:80, :80] - 40)) < 20
+    Image.fromarray(np.where(disc, 0, 255).astype(np.uint8)).save("disc.png")  # dark, once its margin is cut off
+    code, out, err = told(capsys, run=run, files=(folder, Path("light.bmp"), Path("disc.png")), json=True, top=2)
     found = [json.loads(line) for line in out]
     names = [*(f"mine/{n:02d}.png" for n in range(0, 40, 2)), *(f"mine/deep/er/{n:02d}.png" for n in range(1, 40, 2))]
-    assert [line["file"] for line in found] == [*sorted(names), "light.bmp"]
+    assert [line["file"] for line in found] == [*sorted(names), "light.bmp", "disc.png"]
     likely = np.exp(np.asarray(trained.logits(some), float))
     expected = likely / likely.sum(1, keepdims=True)
-    for line in found[:-1]:
+    for line in found[:-2]:
         row = expected[int(Path(line["file"]).stem)]
         first, second = line["classes"]
         assert [first["class"], second["class"]] == [str(i) for i in np.argsort(-row)[:2]]
         np.testing.assert_allclose([first["probability"], second["probability"]], -np.sort(-row)[:2], rtol=1e-4)
         assert list(line) == ["file", "classes"]
-    assert "add --invert" in found[-1]["warning"]
-    noted, warned = err
+    assert all("add --invert" in line["warning"] for line in found[-2:])
+    noted, warned, disc_warned = err
     assert code == 0
     assert noted == "note: mine: skipped: .git, .hidden.png, notes.txt"
     assert warned.startswith("warning: light.bmp: looks dark on light, but the training images are dark on average")
+    assert disc_warned.startswith("warning: disc.png: looks dark on light, but the training images are dark on average")
 
 
 def test_bad_files_are_named_and_the_others_predicted(

@@ -277,6 +277,9 @@ def _kind_of(option: Option, several: bool) -> Any:
         return Annotated[
             object, _primitive(read_any, f"{'|'.join(words)}|{typing.get_args(plain[0])[0].__name__.upper()},...")
         ]
+    if set(plain) == {int, tuple[int, ...]}:
+        several_or_one = _optional(lambda word: (_tuple(int) if "," in word else int)(word), optional)
+        return Annotated[object, _primitive(several_or_one, "INT|INT,...")]
     if len(plain) == 1 and typing.get_origin(plain[0]) is tuple:
         entry = typing.get_args(plain[0])[0]
         if entry not in (int, float, str):

@@ -80,8 +80,8 @@ def filters(subject: Subject) -> Chapter:
         f"a larger smoothness means that the filters respond to structures rather than to single cells."
     )
     alt = f"{min(count, layers.FILTERS)} filters before training on the left, and after training on the right."
-    values = ", ".join(f"{layer} {a:.3f} -> {b:.3f}" for layer, (a, b) in found.items())
-    line = f"spectral smoothness of filters, before -> after training (white noise: {noise:g}): {values}"
+    values = ", ".join(f"{layer} {a:.3f} and {b:.3f}" for layer, (a, b) in found.items())
+    line = f"spectral smoothness of filters before and after training (white noise: {noise:g}): {values}"
     facts = {layer: {"before": a, "after": b} for layer, (a, b) in found.items()}
     drawing = Drawn("filters", figure, "First-layer filters", text, alt)
     return Chapter("Filters", [drawing], _sentence(line), [line], {"smoothness": facts})
@@ -454,8 +454,17 @@ def predictions(subject: Subject) -> Chapter:
         ),
         *_mistakes(subject),
     ]
-    facts = {"accuracy": right, "calibration_error": calibration.error}
-    return Chapter("Predictions", pictures, facts=facts)
+    recall = dict(zip(classes, per_class.recall.tolist(), strict=True))
+    facts = {"accuracy": right, "calibration_error": calibration.error, "recall": recall}
+    return Chapter("Predictions", pictures, lines=[_recalled(per_class, classes)], facts=facts)
+
+
+def _recalled(found: look.PerClass, classes: Sequence[str]) -> str:
+    worst, mean = int(np.nanargmin(found.recall)), np.nanmean(found.recall)
+    return (
+        f"recall on {found.support.sum():,} validation examples: lowest {100 * found.recall[worst]:.2f} % (class "
+        f"{classes[worst]}, {found.support[worst]:,} examples), mean of the classes {100 * mean:.2f} %"
+    )
 
 
 def _mistakes(subject: Subject) -> list[Drawn]:

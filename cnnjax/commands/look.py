@@ -88,7 +88,7 @@ def _standing(arguments: Arguments, trained: Trained, data: Dataset, logits: np.
     value = digits(float(np.mean(metric(jnp.asarray(outputs), jnp.asarray(data.valid.labels)))), metric)
     count = sum(leaf.size for leaf in jax.tree.leaves(trained.variables.params))
     unit = " %" if metric.percent else ""
-    facts = f"trained on {trained.config.data}, {count:,} parameters, valid {metric.name} {value}{unit}"
+    facts = f"trained on {trained.config.data}, {count:,} parameters, validation {metric.name} {value}{unit}"
     ended = (arguments.run / "summary.json").is_file() or not (arguments.run / "command").is_file()
     return facts + ("" if ended else "; the run has not finished: this is its most recent checkpoint")
 

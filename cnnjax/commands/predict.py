@@ -8,7 +8,7 @@ channels, each file is one, with a row for each time step. An .npz file has inpu
 import json
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -147,7 +147,7 @@ def _image(spec: Spec, how: Reading, path: Path) -> Iterator[Input]:
     image, note = read_image(path, spec, how), ""
     if (image == image[0, 0]).all():
         note = "all pixels are equal: if the background is transparent, try another --background"
-    elif seen := looks_inverted(image, spec, how):
+    elif seen := looks_inverted(read_image(path, spec, replace(how, trim=None)), spec, how):  # with its whole margin
         usual = seen.split()[0]
         change = "omit" if how.invert else "add"
         note = f"looks {seen}, but the training images are {usual} on average: if so, {change} --invert"

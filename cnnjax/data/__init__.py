@@ -5,7 +5,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from cnnjax.data import arrays, cache, digits, folders, tfds, ucr
+from cnnjax.data import arrays, cache, digits, folders, texts, tfds, ucr
 from cnnjax.data.dataset import PADDING as PADDING
 from cnnjax.data.dataset import UNKNOWN as UNKNOWN
 from cnnjax.data.dataset import Batch as Batch
@@ -16,8 +16,9 @@ from cnnjax.data.dataset import Split as Split
 from cnnjax.data.loading import Loading as Loading
 from cnnjax.data.sources import split_files
 from cnnjax.data.sources import summary as summary
+from cnnjax.options import check
 
-FILES = (arrays, ucr, folders)
+FILES = (arrays, ucr, texts, folders)
 """The sources that read a path. Each has `takes(path)`, the fields of `Loading` that it `USES`, and `read`."""
 
 
@@ -31,9 +32,10 @@ def load(
     ((1257, 8, 8, 1), 'uint8', ('0', '1', '2'))
 
     Args:
-      name: `digits`; the path of a folder with a folder of images for each class, of an `.npz` file, or of a
-        `.tsv` or `.ts` file of series (see docs/data.md); or a TFDS name with an optional configuration and
-        version, such as `mnist`, `emnist/letters` or `mnist:3.0.1`; without a version, the highest one is used.
+      name: `digits`; the path of a folder with a folder of images for each class, of an `.npz` file, of a
+        `.tsv` or `.ts` file of series, or of a `.csv` or `.tsv` file of texts (see docs/data.md); or a TFDS name
+        with an optional configuration and version, such as `mnist`, `emnist/letters` or `mnist:3.0.1`; without a
+        version, the highest one is used.
       data_dir: the directory of the prepared TFDS data; by default `TFDS_DATA_DIR` or
         `~/tensorflow_datasets`.
       cache_dir: the directory for decoded arrays; by default `CNNJAX_CACHE_DIR`, or `cnnjax` in the
@@ -41,16 +43,20 @@ def load(
       loading: how the data are read and split; by default `Loading()`.
 
     Returns:
-      The data set, with images as stored (uint8) and labels as int32. A missing validation or test
+      The data set, with images as stored (uint8), texts as tokens, and labels as int32. A missing validation or test
       split is cut from the training split by a fixed rule (see `dataset.three_splits`).
 
     Raises:
       DataError: if the data is missing, damaged or not usable, or a field of `loading` does not apply.
-      TypeError: if `name` is not a string.
+      TypeError: if `name` is not a string, or `loading` not a `Loading`.
+      ValueError: if a field of `loading` is out of range.
     """
     if not isinstance(name, str):
         raise TypeError(f"name: {name!r}: must be the name of a data set, such as 'digits'")
+    if not isinstance(loading, Loading | None):
+        raise TypeError(f"loading: {loading!r}: must be a Loading, such as Loading(image_size=32)")
     cache_dir, loading = cache_dir or cache.default_directory(), loading or Loading()
+    check(loading)
     if name == "digits":
         loading.check_used(name, digits.USES)
         key = f"digits-{version('scikit-learn')}-{cache.LAYOUT}-{cache.digest(str(loading))}"
@@ -73,7 +79,7 @@ def _found(name: str, data_dir: Path | None) -> tuple[Any, Path]:
     for source in FILES:
         if source.takes(path):
             return source, path
-    raise DataError(f"data: {name}: must be a folder of images, or an .npz, .tsv or .ts file")
+    raise DataError(f"data: {name}: must be a folder of images, or an .npz, .csv, .tsv or .ts file")
 
 
 def existing(name: str) -> Path | None:

@@ -69,13 +69,17 @@ def read_inputs(path: Path, spec: Spec) -> Num[np.ndarray, "examples *shape"]:
 def _arrays(path: Path) -> dict[str, np.ndarray]:
     found, name = dict[str, np.ndarray](), ""
     try:
-        with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
+        with path.open("rb") as opened:
+            if not zipfile.is_zipfile(opened):
+                raise ValueError("is not a zip archive")
+            file = np.load(opened, allow_pickle=False)
             for name in file.files:
                 found |= {name: file[name]}
     except (OSError, ValueError, EOFError, zipfile.BadZipFile, KeyError) as error:
         if "allow_pickle" in str(error) and name:
             raise DataError(
-                f"{path}: {name}: holds Python objects, which are not read: save numbers or names"
+                f"{path}: {name}: holds Python objects, such as series of unequal length, which are not read: save "
+                "numbers or names"
             ) from None
         problem = getattr(error, "strerror", None) or f"is not a valid .npz file: {reason(error)}"
         raise DataError(f"{path}: {name + ': ' if name else ''}{problem}") from None

@@ -17,7 +17,7 @@ from cnnjax.data.dataset import Dataset, Spec, Split
 from cnnjax.options import from_json
 
 SPLITS = ("train", "valid", "test")
-LAYOUT = 7  # version of the cache folders and of the rules that choose splits; a new version ignores old folders
+LAYOUT = 8  # version of the cache folders and of the rules that choose splits; a new version ignores old folders
 
 
 def default_directory() -> Path:
@@ -71,8 +71,8 @@ def _load(folder: Path) -> Dataset:
         if [sha256(array) for array in arrays] != facts["sha256"][name]:
             raise ValueError(f"{folder}: {name} has changed since it was written")
         splits[name] = Split(*arrays)
-    cut, notes = (tuple(map(str, facts[name])) for name in ("cut", "notes"))
-    return Dataset(facts["name"], read_spec(facts["spec"]), **splits, cut=cut, notes=notes)
+    cut, notes, vocabulary = (tuple(map(str, facts[name])) for name in ("cut", "notes", "vocabulary"))
+    return Dataset(facts["name"], read_spec(facts["spec"]), **splits, cut=cut, notes=notes, vocabulary=vocabulary)
 
 
 def describe_spec(spec: Spec) -> dict[str, Any]:
@@ -103,7 +103,8 @@ def read_spec(described: Mapping[str, Any]) -> Spec:
     counts = None if counted is None else np.asarray(list(map(float, counted)), np.float32)
     if counts is not None and len(counts) != len(classes):
         raise ValueError(f"counts: {len(counts)} numbers, classes: {len(classes)}")
-    return Spec(shape, dtypes[0].name, classes, label_shape, dtypes[1].name, mean, std, low, high, margin, counts)
+    kind = shape, dtypes[0].name, classes, label_shape, dtypes[1].name
+    return Spec(*kind, mean, std, low, high, margin, counts, int(described.get("tokens", 0)))
 
 
 def _save(folder: Path, dataset: Dataset) -> None:
@@ -122,6 +123,7 @@ def _save(folder: Path, dataset: Dataset) -> None:
             "spec": describe_spec(dataset.spec),
             "cut": dataset.cut,
             "notes": dataset.notes,
+            "vocabulary": dataset.vocabulary,
             "shapes": shapes,
             "sha256": digests,
         }

@@ -39,6 +39,7 @@ def assemble(
     splits: Mapping[str, Split],
     loading: Loading,
     notes: Sequence[str] = (),
+    vocabulary: Sequence[str] = (),
 ) -> Dataset:
     """Creates a data set from the splits of a source: cuts missing splits, checks classes, and notes duplicates.
 
@@ -48,6 +49,7 @@ def assemble(
       splits: `train`, and `valid` and `test` if the source has them.
       loading: how to split.
       notes: what was noticed while the source was read.
+      vocabulary: the words, if the inputs are tokens.
 
     Raises:
       DataError: as in `Dataset.of`, or if a split lacks a class that another one has.
@@ -62,6 +64,7 @@ def assemble(
         splits.get("test"),
         valid_share=loading.valid_share,
         test_share=loading.test_share,
+        vocabulary=vocabulary,
     )
     if classes:
         _check_complete(data)
@@ -79,7 +82,7 @@ def _check_enough(name: str, classes: Sequence[str], splits: Mapping[str, Split]
             if 0 < count < needed:
                 raise DataError(
                     f"{name}: class {classes[label]} has {count} example{'s' if count > 1 else ''}: at least {needed} "
-                    f"are needed, to cut the splits that the data do not have"
+                    "are needed, to cut the splits that the data do not have: add some, or remove the class"
                 )
 
 
@@ -133,9 +136,22 @@ def indexed(where: str, labels: Mapping[str, np.ndarray]) -> tuple[tuple[str, ..
     for name, given in others:
         places = np.searchsorted(known, given).clip(0, len(known) - 1)
         if len(wrong := np.flatnonzero(known[places] != given)):
-            raise DataError(f"{where}: {name}: example {wrong[0]} has label {given[wrong[0]]}, which is not in {train}")
+            raise DataError(
+                f"{where}: {name}: example {wrong[0]} has label {given[wrong[0]]}, which is not in {train}: add "
+                "examples of it there, or remove it here"
+            )
         found.append(places.astype(np.int32))
     return tuple(map(str, known.tolist())), found
+
+
+def integers(labels: Mapping[str, np.ndarray]) -> Mapping[str, np.ndarray]:
+    """Converts labels to integers if all are, such as `1` or `1.0`, so that classes are in the order of numbers."""
+    try:
+        numbers = {name: written.astype(np.float64) for name, written in labels.items()}
+    except ValueError:
+        return labels
+    whole = all((values == np.round(values)).all() for values in numbers.values())
+    return {name: values.astype(np.int64) for name, values in numbers.items()} if whole else labels
 
 
 def summary(data: Dataset) -> Iterator[str]:

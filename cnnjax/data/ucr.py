@@ -9,7 +9,7 @@ from jaxtyping import Float, Num
 
 from cnnjax.data.dataset import DataError, Dataset, Spec, Split
 from cnnjax.data.loading import Loading
-from cnnjax.data.sources import SHARES, assemble, indexed, split_files
+from cnnjax.data.sources import SHARES, assemble, indexed, integers, split_files
 from cnnjax.options import reason
 
 USES = ("max_length", *SHARES)
@@ -86,7 +86,7 @@ def read(path: Path, loading: Loading) -> Dataset:
     inputs = {split: np.stack([fit_length(series, length) for series in part.series]) for split, part in found.items()}
     written = {files[split].name: np.asarray(part.labels) for split, part in found.items()}
     regression = found["train"].regression
-    classes, labels = ((), _floats(written)) if regression else indexed(str(main.parent), _integers(written))
+    classes, labels = ((), _floats(written)) if regression else indexed(str(main.parent), integers(written))
     splits = {split: Split(inputs[split], part) for split, part in zip(files, labels, strict=True)}
     return assemble(path.resolve().name, classes, splits, loading)
 
@@ -227,13 +227,3 @@ def _floats(labels: Mapping[str, np.ndarray]) -> list[np.ndarray]:
         raise DataError(
             f"{', '.join(labels)}: @targetLabel true: the labels must be numbers: {reason(error)}"
         ) from None
-
-
-def _integers(labels: Mapping[str, np.ndarray]) -> Mapping[str, np.ndarray]:
-    """Converts labels to integers if all are, such as `1` or `1.0`, so that classes are in the order of numbers."""
-    try:
-        numbers = {name: written.astype(np.float64) for name, written in labels.items()}
-    except ValueError:
-        return labels
-    whole = all((values == np.round(values)).all() for values in numbers.values())
-    return {name: values.astype(np.int64) for name, values in numbers.items()} if whole else labels

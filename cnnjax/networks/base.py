@@ -32,6 +32,9 @@ class NetworkConfig(Config):
     """The names of the fields that count channels or units per layer. Networks that differ only in these
     form a family, whose narrow members can be embedded in wide ones (see `cnnjax.sweeps.embedding`)."""
 
+    for_text: ClassVar[bool] = False
+    """Whether the inputs are tokens, [batch, length], of texts. `build` then takes `tokens` as well: their number."""
+
     @property
     def per_example(self) -> bool:
         """Whether each output depends only on its own input, apart from the statistics of `nnx.BatchNorm`.
@@ -53,8 +56,24 @@ class NetworkConfig(Config):
             raise NotImplementedError(
                 f"{type(self).__name__}: set `module`, or implement build(rngs, example, outputs)"
             )
-        arguments = {name: getattr(self, name) for name in kinds(type(self))}
-        return self.module(example.shape[1:], outputs, **arguments, rngs=rngs)
+        return self.module(example.shape[1:], outputs, **self.arguments, rngs=rngs)
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """The fields by name."""
+        return {name: getattr(self, name) for name in kinds(type(self))}
+
+    def built(self, rngs: nnx.Rngs, example: Array, outputs: int, tokens: int = 0) -> nnx.Module:
+        """Builds the module for data that have `tokens` tokens if they are texts, and 0 if not.
+
+        Raises:
+          ValueError: if the network is not for data of this kind.
+        """
+        if self.for_text and not tokens:
+            raise ValueError(f"network: {self.kind()}: is for text, and the data are numbers: use another, such as cnn")
+        if tokens and not self.for_text:
+            raise ValueError(f"network: {self.kind()}: is not for text: use another, such as text-cnn")
+        return self.build(rngs, example, outputs, **({"tokens": tokens} if tokens else {}))
 
 
 class Variables(NamedTuple):

@@ -15,7 +15,8 @@ from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
 from jax.sharding import AxisType
 
-from cnnjax.operations.forms import cpu_input, cpu_kernel, cpu_output, lax_input, lax_kernel, lax_output
+from cnnjax.operations.forms.native import lax_input, lax_kernel, lax_output
+from cnnjax.operations.forms.table import cpu_input, cpu_kernel, cpu_output
 from cnnjax.operations.windows import Geometry, Padding, explicit_padding, known, output_size
 
 # ------------------------------------------------------------------------- the three primitives

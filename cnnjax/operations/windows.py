@@ -1,9 +1,12 @@
 """The geometry of windows: output sizes, padding, and the static parameters of a convolution."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from jax import lax
+import jax.numpy as jnp
+from jax import Array, lax
 
 Padding = str | Sequence[int | tuple[int, int]]
 Sizes = tuple[int, ...]
@@ -48,6 +51,20 @@ def explicit_padding(
     return pairs
 
 
+def padded(x: Array, pairs: Pairs, interior: int | Sequence[int] = 0) -> Array:
+    """Pads the spatial dimensions of [*, *spatial, *] with zeros, or crops them where a pair is negative.
+
+    Args:
+      x: an array whose axes from the second on are spatial.
+      pairs: the (low, high) padding of each spatial dimension.
+      interior: the number of zeros between neighbors, for each dimension or for all.
+    """
+    between = [interior] * len(pairs) if isinstance(interior, int) else interior
+    config = [(lo, hi, zeros) for (lo, hi), zeros in zip(pairs, between, strict=True)]
+    rest = [(0, 0, 0)] * (x.ndim - 1 - len(pairs))
+    return lax.pad(x, jnp.zeros((), x.dtype), [(0, 0, 0), *config, *rest])
+
+
 class Geometry(NamedTuple):
     """The static parameters of a convolution, each with one entry per spatial dimension."""
 
@@ -69,6 +86,11 @@ class Geometry(NamedTuple):
         return self.precision is not None
 
     @property
+    def algorithm(self) -> bool:
+        """Whether the precision is an algorithm, which only `jax.lax` knows how to follow."""
+        return not (self.precision is None or isinstance(self.precision, tuple))
+
+    @property
     def spans(self) -> Sizes:
         """The distance from the first to the last tap of the dilated kernel."""
         return tuple((k - 1) * d for k, d in zip(self.kernel, self.dilation, strict=True))
@@ -87,3 +109,16 @@ class Geometry(NamedTuple):
                 self.input, self.padding, self.spans, self.output, self.strides, strict=True
             )
         )
+
+    @property
+    def transposed_padding(self) -> Pairs:
+        """The padding of the transpose: a convolution of the cotangent, with zeros between strides."""
+        return tuple(
+            (span - lo, span - hi + rest)
+            for span, (lo, hi), rest in zip(self.spans, self.padding, self.unreached, strict=True)
+        )
+
+    @property
+    def transposed(self) -> Geometry:
+        """The transpose of a convolution with strides of 1, which is a convolution with the flipped kernel."""
+        return self._replace(input=self.output, output=self.input, padding=self.transposed_padding)

@@ -126,6 +126,7 @@ def describe_data(data: Dataset) -> dict[str, Any]:
         **{
             name: list(value) if isinstance(value, tuple) else value for name, value in describe_spec(data.spec).items()
         },
+        **({"vocabulary": list(data.vocabulary)} if data.vocabulary else {}),
         "examples": {name: len(split.labels) for name, split in splits.items()},
         "sha256": digest([sha256(array) for split in splits.values() for array in split]),
     }

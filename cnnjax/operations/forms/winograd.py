@@ -20,10 +20,14 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 
-from cnnjax.operations.windows import Geometry
+from cnnjax.operations.forms.chunks import map_chunks, sum_chunks
+from cnnjax.operations.windows import Geometry, padded
 
 # Six points with infinity. The points of the literature, 1 and 2, have twice the error.
 _POINTS = (0, 2 / 3, -2 / 3, 3 / 2, -3 / 2)
+
+
+_VALUES = 2**13  # per chunk: images times tiles times channels or filters
 
 
 class _Transforms(NamedTuple):
@@ -111,7 +115,7 @@ def _matrix(high: np.ndarray, wide: np.ndarray, like: Array) -> Array:
 
 def _input_points(x: Array, high: _Tiles, wide: _Tiles, precision: Any) -> Array:
     """Transforms inputs to the points, [points, images * tiles, channels]."""
-    x = lax.pad(x, jnp.zeros((), x.dtype), [(0, 0, 0), (*high.padding, 0), (*wide.padding, 0), (0, 0, 0)])
+    x = padded(x, (high.padding, wide.padding))
 
     def under(tiles: _Tiles, i: int) -> slice:
         return slice(i, i + (tiles.number - 1) * tiles.size + 1, tiles.size)
@@ -122,8 +126,29 @@ def _input_points(x: Array, high: _Tiles, wide: _Tiles, precision: Any) -> Array
     return points.reshape(len(points), -1, x.shape[-1])
 
 
+def _images(channels: int, geometry: Geometry) -> int:
+    return max(1, _VALUES // (tile_count(geometry) * channels))
+
+
 def winograd_output(x: Array, kernel: Array, geometry: Geometry) -> Array:
     """Returns the output of a convolution."""
+    images = _images(max(kernel.shape[-2:]), geometry)
+    return map_chunks(lambda x: _output(x, kernel, geometry), x, images)
+
+
+def winograd_input(y: Array, kernel: Array, geometry: Geometry) -> Array:
+    """Returns the input gradient of a convolution."""
+    flipped = jnp.swapaxes(lax.rev(kernel, (0, 1)), -1, -2)
+    return winograd_output(y, flipped, geometry.transposed)
+
+
+def winograd_kernel(x: Array, y: Array, geometry: Geometry) -> Array:
+    """Returns the kernel gradient of a convolution."""
+    images = _images(max(x.shape[-1], y.shape[-1]), geometry)
+    return sum_chunks(lambda x, y: _kernel(x, y, geometry), x, y, images)
+
+
+def _output(x: Array, kernel: Array, geometry: Geometry) -> Array:
     high, wide = _both(geometry)
     matrix = _matrix(high.kernel, wide.kernel, kernel)
     weights = jnp.dot(matrix, kernel.reshape(-1, kernel.shape[-2] * kernel.shape[-1]), precision=geometry.precision)
@@ -138,8 +163,7 @@ def winograd_output(x: Array, kernel: Array, geometry: Geometry) -> Array:
     return y[:, : geometry.output[0], : geometry.output[1]]
 
 
-def winograd_kernel(x: Array, y: Array, geometry: Geometry) -> Array:
-    """Returns the kernel gradient of a convolution."""
+def _kernel(x: Array, y: Array, geometry: Geometry) -> Array:
     high, wide = _both(geometry)
     points = _input_points(x, high, wide, geometry.precision)
     lack = [tiles.number * tiles.size - out for tiles, out in zip((high, wide), geometry.output, strict=True)]
