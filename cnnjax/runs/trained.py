@@ -42,6 +42,8 @@ class Trained(NamedTuple):
     """Metric and loss on the test split, from `fit` or `sweep`."""
     where: str = ""
     """The run folder, or `memory`."""
+    vocabulary: tuple[str, ...] = ()
+    """Of texts, the words that tokens stand for, from `load_run`."""
     averaged: "Trained | None" = None
     """The same network with the moving averages of its parameters and statistics; None without `TrainConfig.ema`."""
 
@@ -172,7 +174,8 @@ def load_run(folder: str | Path, trial: int | None = None, classes: Iterable[Any
         raise CheckpointError(f"trial {trial} has no checkpoint in {store.folder}: train it first")
     state = states_of(program, checkpoint.state, [planned[trial]], spec)[trial]
     rows = [row for row in read_metrics(folder / "metrics.jsonl") if row["trial"] == trial]
-    return trained(planned[trial].config, spec, state, rows)._replace(where=str(folder))
+    words = tuple(map(str, data.get("vocabulary", ())))
+    return trained(planned[trial].config, spec, state, rows)._replace(where=str(folder), vocabulary=words)
 
 
 def valid(path: Path, read: Callable[[], Any]) -> Any:
