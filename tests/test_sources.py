@@ -708,7 +708,7 @@ def test_the_page_on_data_runs(
     }
     assert "\n".join(told) in done["photos"]
     assert "2 classes, training examples: sine" in done["waves"]
-    assert done["bumps"].startswith("Bumps: train 180, valid 20 (cut from train), test 100")
+    assert "Bumps: train 180, valid 20 (cut from train), test 100" in done["bumps"]
     assert "Bumps/Bumps_TEST.tsv:100: " in done["Bumps/Bumps_TEST.tsv"]
     assert done["runs/bumps"].endswith("runs/bumps/figures/look.html\n")
     assert "test accuracy" in script("train", "ring.py", cwd=tmp_path).stdout

@@ -50,6 +50,7 @@ from cnnjax.look.surface import spaced as spaced
 from cnnjax.look.surface import surface as surface
 from cnnjax.look.surface import trajectory as trajectory
 from cnnjax.look.surface import trajectory_plane as trajectory_plane
+from cnnjax.look.texts import token_contributions as token_contributions
 from cnnjax.look.units import Top as Top
 from cnnjax.look.units import dead_units as dead_units
 from cnnjax.look.units import maxima as maxima

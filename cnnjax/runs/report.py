@@ -344,6 +344,7 @@ def _probabilities(trained: Trained, split: Split) -> np.ndarray:
 
 def _evaluated(found: np.ndarray, data: Dataset, which: str) -> reports.Mistakes:
     from cnnjax import look
+    from cnnjax.data.texts import decode
     from cnnjax.pictures.thumbnails import thumbnail
 
     labels, names = np.asarray(data.valid.labels), data.classes
@@ -351,12 +352,14 @@ def _evaluated(found: np.ndarray, data: Dataset, which: str) -> reports.Mistakes
     error = look.calibration(found, labels).error
     pictures = []
     for example, label, predicted, sure in zip(*(column[:MISTAKES].tolist() for column in wrong), strict=True):
-        if (picture := thumbnail(data.valid.inputs[example], data.spec)) is not None:
+        words = decode(data.valid.inputs[example], data.vocabulary) if data.vocabulary else ""
+        picture = b"" if words else thumbnail(data.valid.inputs[example], data.spec)
+        if picture is not None:
             caption = f"{names[label]}, predicted {names[predicted]} ({sure:.1%})"
             alt = f"validation example {example}: class {names[label]}, predicted {names[predicted]}"
-            pictures.append(Shown(picture, caption, "", alt))
+            pictures.append(Shown(picture, caption, words, alt))
     count = len(wrong.examples)
-    words = (
+    summed = (
         f"The network{which} predicts a wrong class for {count:,} of the {len(labels):,} validation examples "
         f"({count / len(labels):.2%}). Its confidence and its accuracy differ by {error:.2%} on average (expected "
         "calibration error)."
@@ -367,7 +370,7 @@ def _evaluated(found: np.ndarray, data: Dataset, which: str) -> reports.Mistakes
     percent = [[_plain(100 * value) for value in column.tolist()] for column in classes[:3]]
     rows = [list(row) for row in zip(names, *percent, classes.support.tolist(), strict=True)]
     matrix = look.confusion(found, labels).tolist()
-    return reports.Mistakes(words, names, matrix, Table(columns, rows), pictures)
+    return reports.Mistakes(summed, names, matrix, Table(columns, rows), pictures)
 
 
 # ------------------------------------------------------------------------- how it was made

@@ -43,11 +43,10 @@ class Trained(NamedTuple):
     """Metric and loss on the test split, from `fit` or `sweep`."""
     where: str = ""
     """The run folder, or `memory`."""
+    vocabulary: tuple[str, ...] = ()
+    """The words that tokens stand for; empty if the inputs are not text."""
     averaged: "Trained | None" = None
     """The same network with the moving averages of its parameters and statistics; None without `TrainConfig.ema`."""
-
-    vocabulary: tuple[str, ...] = ()
-    """The words that tokens stand for, from `fit` or a run folder; empty if the inputs are not text."""
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -184,9 +183,8 @@ def load_run(folder: str | Path, trial: int | None = None, classes: Iterable[Any
     state = states_of(program, checkpoint.state, [planned[trial]], spec)[trial]
     spec = valid(folder / "data.json", lambda: read_folds(data)).get(planned[trial].fold, spec)
     rows = [row for row in read_metrics(folder / "metrics.jsonl") if row["trial"] == trial]
-    return trained(planned[trial].config, spec, state, rows)._replace(
-        where=str(folder), vocabulary=tuple(map(str, data.get("vocabulary", ())))
-    )
+    words = tuple(map(str, data.get("vocabulary", ())))
+    return trained(planned[trial].config, spec, state, rows)._replace(where=str(folder), vocabulary=words)
 
 
 def valid(path: Path, read: Callable[[], Any]) -> Any:
