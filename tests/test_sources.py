@@ -666,8 +666,8 @@ def test_mistakes_take_one_line(folder: Path, tmp_path: Path) -> None:
 def test_the_page_on_data_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     page = ROOT / "docs" / "data.md"
     monkeypatch.chdir(tmp_path)
-    photos, waves, ring = fences(page, "python")
-    for block in (photos, waves):
+    photos, waves, reviews, vocabulary, ring = fences(page, "python")
+    for block in (photos, waves, reviews):
         exec(block, {})
     (tmp_path / "ring.py").write_text(ring)
     told = fences(page, "text")[1].splitlines()[:2]
@@ -676,4 +676,6 @@ def test_the_page_on_data_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     }
     assert "\n".join(told) in done["photos"]
     assert "2 classes, training examples: sine" in done["waves.npz"]
+    assert fences(page, "text")[2].splitlines()[2] in done["reviews.csv"]
+    exec(vocabulary, {})
     assert "test accuracy" in script("train", "ring.py", cwd=tmp_path).stdout

@@ -351,7 +351,9 @@ class _Runner:
         ema_tests = measure_test_of(averaged, {n: state.averaged for n, state in last.items()}, self.data)
         alone = count_parameters(state_of(Program((best[0].trial,), Lanes()), self.data.spec))
         where = self.store.name
-        return Swept(points, self.rows, states, tests, alone, self.sweep, self.data.spec, where, ema_tests)
+        return Swept(
+            points, self.rows, states, tests, alone, self.sweep, self.data.spec, where, ema_tests, self.data.vocabulary
+        )
 
 
 def _why(program: Program, run: Run, chunks: Sequence[Program]) -> str:

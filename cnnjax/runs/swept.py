@@ -71,6 +71,8 @@ class Swept(NamedTuple):
     """The run folder, or `memory`."""
     ema_tests: Mapping[int, tuple[float, float]] = MappingProxyType({})
     """As `tests`, with the moving averages of parameters; empty if the winner has none."""
+    vocabulary: tuple[str, ...] = ()
+    """The words that tokens stand for; empty if the inputs are not text."""
 
     @property
     def metric(self) -> Metric:
@@ -152,7 +154,7 @@ class Swept(NamedTuple):
         found = by_number[trial]
         rows = [row for row in self.rows if row["trial"] == trial]
         network = trained(found.trial.config, self.spec, self.states[trial], rows)._replace(
-            result=found, test=self.tests.get(trial), where=self.where
+            result=found, test=self.tests.get(trial), where=self.where, vocabulary=self.vocabulary
         )
         if network.averaged is None:
             return network

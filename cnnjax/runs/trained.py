@@ -47,7 +47,7 @@ class Trained(NamedTuple):
     """The same network with the moving averages of its parameters and statistics; None without `TrainConfig.ema`."""
 
     vocabulary: tuple[str, ...] = ()
-    """The words that tokens stand for, from `fit` or a run folder; empty if the inputs are not text."""
+    """The words that tokens stand for, from `fit`, `sweep` or a run folder; empty if the inputs are not text."""
 
     @property
     def classes(self) -> tuple[str, ...]:
