@@ -20,7 +20,7 @@ from cnnjax.commands.look import Arguments, main
 from cnnjax.commands.subject import Subject, evenly
 from cnnjax.look import Calibration, PerClass, ReceptiveField
 from cnnjax.pictures import attributions, evaluation, layers, units
-from cnnjax.pictures.sheet import Place, Sheet, as_image, as_map, note
+from cnnjax.pictures.sheet import Place, Sheet, as_curves, as_image, as_map, note
 from cnnjax.sweeps import Program, Trial, compile_program
 from cnnjax.training import Lanes
 
@@ -330,6 +330,37 @@ def test_a_sheet_places_images_in_their_cells() -> None:
     assert sheet.figure.get_figwidth() > before + 1
 
 
+def test_each_channel_of_a_series_has_its_own_scale() -> None:
+    series = np.array([[0.0, -50.0], [1.0, 50.0]])
+    data = Dataset.of("two", "ab", Split(np.stack([series] * 40), np.arange(40) % 2))
+    drawn = as_curves(series, (data.spec.low, data.spec.high))
+    np.testing.assert_allclose(drawn, [[0, 0], [1, 1]])
+    sheet = Sheet(1, 1)
+    sheet.example(Place(0, 0), series, (np.array(data.spec.low), np.array(data.spec.high)))
+    first, second = (line.get_xydata() for line in sheet.axis.lines)
+    np.testing.assert_array_equal(first, second)
+
+
+@pytest.mark.parametrize(("steps", "size"), [(40, 5), (40, 20), (12, 5)])
+def test_the_shaded_part_of_a_window_is_the_receptive_field(steps: int, size: int) -> None:
+    inputs, field = np.arange(3.0 * steps).reshape(3, steps, 1), ReceptiveField((size,), (2,), (-2,))
+    around, marked = chapters._around(field, (steps, 1))
+    assert around
+    assert marked
+    places = np.array([[0], [3], [(steps - 1) // 2]])
+    wide = chapters._patches(inputs, around, places)
+    start, stop = (round(share * wide.shape[1]) for share in marked)
+    np.testing.assert_array_equal(wide[:, start:stop], chapters._patches(inputs, field, places))
+    assert wide.shape[1] <= min(3 * size, steps)
+
+
+def test_what_has_no_steps_around_it_is_not_shaded() -> None:
+    whole, all_of_it = ReceptiveField((12,), (1,), (0,)), ReceptiveField((5,), (0,), (0,))
+    image = ReceptiveField((3, 3), (1, 1), (0, 0))
+    for field, shape in ((None, (12, 1)), (whole, (12, 1)), (all_of_it, (40, 1)), (image, (8, 8, 1))):
+        assert chapters._around(field, shape) == (field, None)
+
+
 def _images(count: int, *shape: int) -> list[np.ndarray]:
     return [*np.random.default_rng(0).random((count, *shape))]
 
@@ -351,6 +382,7 @@ def test_every_kind_of_input_is_drawn(shape: tuple[int, ...]) -> None:
         layers.feature_maps(example, maps, limits, "title"),
         layers.receptive_fields(example, {"a": field}, {"a": (1,) * space}, limits, "title"),
         units.units([unit, unit], limits, "title"),
+        units.units([unit._replace(starts=[0, 7])], limits, "title", marked=(0.25, 0.75)),
         units.maximized([example] * 6, ["a"] * 6, limits, "title"),
         attributions.attributions(
             [example], ["a"], {"one": [example[..., 0]], "two": [np.zeros((2,) * space)]}, limits, "title"

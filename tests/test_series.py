@@ -159,6 +159,7 @@ def test_labels_of_a_regression_are_numbers(tmp_path: Path) -> None:
     ("old", "new", "message"),
     [
         ("3,4.5,-3", "3,?,-3", r"a.ts: line 10: step 2 of dimension 1: '\?': values must be finite"),
+        (":6,0,1:", ":6,0,?:", r"a.ts: line 10: step 3 of dimension 2: '\?': values must be finite"),
         ("3,4.5,-3", "3,4.5", "a.ts: line 10: dimensions of 2 to 3 values: must be equal"),
         ("3,4.5,-3:6,0,1", "3,4.5:6,0", "a.ts: series have 2 to 3 steps: give --max-length 3"),
         ("3,4.5,-3:", "", "a.ts: line 10: dimensions: 1: must be 2, as in line 7"),

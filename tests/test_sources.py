@@ -516,6 +516,15 @@ def test_features_by_key(tmp_path: Path) -> None:
     ):
         with pytest.raises(DataError, match=message):
             of(input_key=key)
+    letters = of(input_key="name")
+    assert (set(letters.vocabulary[2:]), letters.spec.shape, letters.classes) == (set("nesw"), (1,), tuple("pqrs"))
+    assert [letters.vocabulary[token] for token in letters.test.inputs[:, 0]] == [
+        "nesw"[i] for i in letters.test.labels
+    ]
+    with pytest.raises(DataError, match=r"max_length: 8: does not apply to the data .*any/1.0.0, feature pair"):
+        of(input_key="pair", max_length=8)
+    with pytest.raises(DataError, match=r"image_size: 8: does not apply to the data .*any/1.0.0, feature name"):
+        of(input_key="name", image_size=8)
     with pytest.raises(DataError, match=r"image_size: 8: does not apply to the data .*any/1.0.0, feature pair"):
         of(input_key="pair", image_size=8)
 
@@ -698,8 +707,8 @@ def test_the_page_on_data_runs(
 ) -> None:
     page = ROOT / "docs" / "data.md"
     monkeypatch.chdir(tmp_path)
-    photos, waves, bumps, ring, thinned = fences(page, "python")
-    for block in (photos, waves, bumps):
+    photos, waves, bumps, reviews, vocabulary, ring, thinned = fences(page, "python")
+    for block in (photos, waves, bumps, reviews):
         exec(block, {})
     (tmp_path / "ring.py").write_text(ring)
     told = fences(page, "text")[1].splitlines()[:2]
@@ -708,10 +717,13 @@ def test_the_page_on_data_runs(
     }
     assert "\n".join(told) in done["photos"]
     assert "2 classes, training examples: sine" in done["waves"]
-    assert done["bumps"].startswith("Bumps: train 180, valid 20 (cut from train), test 100")
+    assert "Bumps: train 180, valid 20 (cut from train), test 100" in done["bumps"]
     assert "Bumps/Bumps_TEST.tsv:100: " in done["Bumps/Bumps_TEST.tsv"]
     assert done["runs/bumps"].endswith("runs/bumps/figures/look.html\n")
+    assert fences(page, "text")[2].splitlines()[2] in done["reviews"]
+    exec(vocabulary, {})
     assert "test accuracy" in script("train", "ring.py", cwd=tmp_path).stdout
+    capsys.readouterr()
     exec(thinned.replace("epochs=20", "epochs=1"), {})
     printed, shown = (re.sub(r"[\d. ]", "", text) for text in (capsys.readouterr().out, fences(page, "text")[-1]))
     assert sorted(printed.split()) == sorted(shown.split())

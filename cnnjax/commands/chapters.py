@@ -9,8 +9,9 @@ import numpy as np
 from cnnjax import look
 from cnnjax.commands import checks
 from cnnjax.commands.subject import LAYERS, Subject, evenly
+from cnnjax.data.texts import decode
 from cnnjax.pictures import attributions as explained
-from cnnjax.pictures import evaluation, layers, units
+from cnnjax.pictures import evaluation, layers, units, words
 from cnnjax.pictures.sheet import note
 
 ROWS, WRONG, NEIGHBORS, FIELDS, BARS = 5, 18, 500, 8, 30
@@ -163,7 +164,7 @@ def of_units(subject: Subject) -> Chapter:
     else:
         omitted.append(("inputs that maximize the outputs", "the output of the network is not that of a layer"))
     line, facts = _reached(subject, found)
-    dead = _dead(subject)
+    dead = dead_units(subject)
     lines = [line] if line else []
     return Chapter("Units", [*pictures, *dead], _sentence(line), lines, {"reached": facts}, omitted)
 
@@ -268,7 +269,7 @@ def _outputs(subject: Subject, layer: str) -> Drawn:
     return Drawn("outputs", figure, "Inputs that maximize the outputs", text, alt)
 
 
-def _dead(subject: Subject) -> list[Drawn]:
+def dead_units(subject: Subject) -> list[Drawn]:
     """Draws the dead units of layers with weights; a layer that a normalization follows is left out for it."""
     kinds = [layer.kind for layer in subject.outline.values()]
     names = [*subject.outline]
@@ -452,7 +453,7 @@ def predictions(subject: Subject) -> Chapter:
             "is too confident. The lower bars show how many predictions each bin has, and few vary by chance.",
             f"Reliability diagram with an expected calibration error of {calibration.error:.3f}.",
         ),
-        *_mistakes(subject),
+        *mistakes(subject),
     ]
     recall = dict(zip(classes, per_class.recall.tolist(), strict=True))
     facts = {"accuracy": right, "calibration_error": calibration.error, "recall": recall}
@@ -467,7 +468,8 @@ def _recalled(found: look.PerClass, classes: Sequence[str]) -> str:
     )
 
 
-def _mistakes(subject: Subject) -> list[Drawn]:
+def mistakes(subject: Subject) -> list[Drawn]:
+    """Draws the most confident mistakes."""
     found = look.mistakes(subject.probabilities, subject.labels)
     if not len(found.examples):
         return []
@@ -476,14 +478,13 @@ def _mistakes(subject: Subject) -> list[Drawn]:
         f"{subject.class_name(label)}\nas {subject.class_name(predicted)}\n{100 * confidence:.0f} %"
         for label, predicted, confidence in zip(shown.labels, shown.predictions, shown.confidence, strict=True)
     ]
-    figure = evaluation.mistakes(
-        [*np.asarray(subject.valid.inputs)[shown.examples]],
-        names,
-        subject.limits,
-        f"{subject.name}: most confident mistakes, {len(names)} of {len(found.examples)}",
-        "Each is named by its label, the predicted class and its probability.",
-        note(subject.spec.shape),
-    )
+    inputs = [*np.asarray(subject.valid.inputs)[shown.examples]]
+    title = f"{subject.name}: most confident mistakes, {len(names)} of {len(found.examples)}"
+    what = "Each is named by its label, the predicted class and its probability."
+    if subject.spec.tokens:
+        figure = words.passages([decode(tokens, subject.data.vocabulary) for tokens in inputs], names, title, what)
+    else:
+        figure = evaluation.mistakes(inputs, names, subject.limits, title, what, note(subject.spec.shape))
     text = (
         "The wrong predictions of which the network is most confident, with the label, the predicted class and its "
         "probability. Look for wrong labels, for examples that are hard for people too, and for what they share."

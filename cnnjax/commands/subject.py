@@ -97,8 +97,8 @@ class Subject:
         """The layers whose units are examined: convolutions, or else hidden dense layers; an even choice of many."""
         if self.given:
             return [*self.given]
-        convolutions = [name for name in self.kernels if self.outline[name].maps]
-        hidden = [name for name in self.weighted if name != self.output]
+        convolutions = [name for name in self.kernels if self.outline[name].maps or self.spec.tokens]
+        hidden = [name for name in self.weighted if name != self.output and self.outline[name].kind != "Embed"]
         return evenly(convolutions or hidden, LAYERS)
 
     def units(self, layer: str) -> list[int]:

@@ -43,6 +43,15 @@ def encode(texts: Sequence[str], vocabulary: Sequence[str], length: int) -> Int[
     return _tokens([words_of(text) for text in texts], vocabulary, length)
 
 
+def decode(tokens: Int[np.ndarray, " length"], vocabulary: Sequence[str]) -> str:
+    """Converts tokens to words with spaces between them, without padding.
+
+    >>> decode(np.array([2, 1, 0, 0]), ["<padding>", "<unknown>", "good", "a"])
+    'good <unknown>'
+    """
+    return " ".join(vocabulary[token] for token in np.asarray(tokens).tolist() if token != PADDING)
+
+
 def _tokens(rows: Sequence[Sequence[str]], vocabulary: Sequence[str], length: int) -> Int[np.ndarray, "texts length"]:
     places = {word: token for token, word in enumerate(vocabulary)}
     tokens = np.full((len(rows), length), PADDING, np.int32)
@@ -84,6 +93,40 @@ def read(path: Path, loading: Loading) -> Dataset:
 
 def _rows(path: Path, loading: Loading) -> list[tuple[str, str]]:
     """Returns the texts and labels of a file."""
+    header, rows = _table(path)
+    columns = [
+        _column(path, header, field, given, name)
+        for field, given, name in (
+            ("input_key", loading.input_key, "text"),
+            ("label_key", loading.label_key, "label"),
+        )
+    ]
+    return [*_pairs(path, header, columns, rows)]
+
+
+def read_texts(path: Path, loading: Loading) -> list[str]:
+    """Reads texts without labels: the column of texts of a `.csv` or `.tsv` file, or the lines of another file.
+
+    Raises:
+      DataError: if the file is missing or damaged, it has no texts, or a row or the column is missing.
+    """
+    if path.suffix.lower() in DIALECTS:
+        header, rows = _table(path)
+        column = _column(path, header, "input_key", loading.input_key, "text")
+        return [row[column].strip() for _, row in rows]
+    try:
+        found = [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
+    except OSError as error:
+        raise DataError(f"{path}: {error.strerror}") from None
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path}: is not a text file in UTF-8: {reason(error)}") from None
+    if not found:
+        raise DataError(f"{path}: is empty: must have a text in each line")
+    return found
+
+
+def _table(path: Path) -> tuple[list[str], list[tuple[int, list[str]]]]:
+    """Returns the header of a file, and its rows with the numbers of their lines."""
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
             reader = csv.reader(file, DIALECTS[path.suffix.lower()], strict=True)
@@ -99,14 +142,10 @@ def _rows(path: Path, loading: Loading) -> list[tuple[str, str]]:
     header = [name.strip() for name in rows[0][1]]
     if len(rows) == 1:
         raise DataError(f"{path}: has no rows after the header {', '.join(header)}")
-    columns = [
-        _column(path, header, field, given, name)
-        for field, given, name in (
-            ("input_key", loading.input_key, "text"),
-            ("label_key", loading.label_key, "label"),
-        )
-    ]
-    return [*_pairs(path, header, columns, rows[1:])]
+    for line, row in rows[1:]:
+        if len(row) != len(header):
+            raise DataError(f"{path}: line {line}: columns: {len(row)}: must be {len(header)}, as in the header")
+    return header, rows[1:]
 
 
 def _column(path: Path, header: Sequence[str], field: str, given: str | None, usual: str) -> int:
@@ -125,8 +164,6 @@ def _pairs(
     path: Path, header: Sequence[str], columns: Sequence[int], rows: Sequence[tuple[int, list[str]]]
 ) -> Iterator[tuple[str, str]]:
     for line, row in rows:
-        if len(row) != len(header):
-            raise DataError(f"{path}: line {line}: columns: {len(row)}: must be {len(header)}, as in the header")
         text, label = (row[column].strip() for column in columns)
         for column, value in zip(columns, (words_of(text), label), strict=True):
             if not value:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from cnnjax.config import SweepConfig, TrainConfig
-from cnnjax.data import Dataset, load
+from cnnjax.data import Dataset, folded, load
 from cnnjax.descriptions import given_by
 from cnnjax.options import suggest
 from cnnjax.planning import Execution, Packing, check_sweep, choose_packing, describe_plan, planned, read_plan
@@ -78,6 +78,7 @@ def events(
       VerificationError: if `execution.verify` finds that a compiled program is wrong.
     """
     execution, sweep = execution or Execution(), as_sweep(config)
+    data = folded(data, sweep.folds)
     check(sweep, data, execution, extend, classes)
     if only_extend:
         check_shards(extend, sweep, classes)
@@ -218,7 +219,8 @@ def fit(
       those before it diverged.
     """
     _check_config(config, TrainConfig, ": cnnjax.sweep takes a SweepConfig")
-    return _execute(config, data, store, resume, (), allow_changes, progress, stop, execution).trained(0)
+    swept = _execute(config, data, store, resume, (), allow_changes, progress, stop, execution)
+    return swept.trained(0)
 
 
 def _execute(
@@ -242,6 +244,7 @@ def _execute(
     if data is None:
         with waiting(f"loading {base.data}", visible=progress is True):
             data = _loaded(base)
+    data = folded(data, as_sweep(config).folds)
     how = Execution(**execution)
     if resume and store is not None:
         how = as_resumed(how, store)
