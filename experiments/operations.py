@@ -195,8 +195,9 @@ def _row(operation: Operation, times: dict[str, quiet.Summary], least: float) ->
     milliseconds = "".join(f" {1e3 * found.seconds:9.2f}" if found else f" {'-':>9s}" for found in (ours, peer, stock))
     ratios = [f"{found.seconds / ours.seconds:.2f}" if found else "-" for found in (peer, stock)]
     shares = ["void"] * 3 if void else [*ratios, f"{100 * least / ours.seconds:.0f} %"]
+    title = f"{operation.title} [{operation.images}]"
     print(
-        f"  {f'{operation.title} [{operation.images}]':38s}{milliseconds}  {''.join(f'{share:>10s}' for share in shares)}"
+        f"  {title:38s}{milliseconds}  {''.join(f'{share:>10s}' for share in shares)}"
         f"  {sum(found.dropped for found in counted)} of {sum(found.turns for found in counted)}"
     )
     return {
