@@ -34,7 +34,6 @@ from cnnjax.planning import (
     verify,
 )
 from cnnjax.runs.checkpoints import Checkpoint, CheckpointError
-<<<<<<< HEAD
 from cnnjax.runs.events import (
     Compiled,
     Compiling,
@@ -49,11 +48,7 @@ from cnnjax.runs.events import (
     Verifying,
     Within,
 )
-from cnnjax.runs.records import Counts, Row, epoch_rows, has_diverged, is_over, plain, result_of
-=======
-from cnnjax.runs.events import Compiled, Compiling, Epoch, Event, Finished, Noted, Planned, Resumed, Saved, Within
 from cnnjax.runs.records import Counts, Row, epoch_rows, has_diverged, is_over, plain, read_folds, result_of
->>>>>>> 410e1c8ceae764efe21b7649ad80fa21391119a7
 from cnnjax.runs.resume import last_state, lines_up_to, reached
 from cnnjax.runs.store import States, Store
 from cnnjax.runs.swept import LastStates, Swept

@@ -15,11 +15,8 @@ from jaxtyping import Float, Int, Num
 from cnnjax.config import SAMPLERS, SweepConfig, TrainConfig
 from cnnjax.data import Spec
 from cnnjax.data.cache import read_spec
-<<<<<<< HEAD
-from cnnjax.devices import jit
-=======
 from cnnjax.data.texts import encode
->>>>>>> 410e1c8ceae764efe21b7649ad80fa21391119a7
+from cnnjax.devices import jit
 from cnnjax.networks import Variables
 from cnnjax.planning import read_program
 from cnnjax.runs.checkpoints import CheckpointError
