@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from cnnjax.data import Spec as Spec
     from cnnjax.data import Split as Split
     from cnnjax.data import load as load
+    from cnnjax.look import summarize as summarize
     from cnnjax.losses import CrossEntropy as CrossEntropy
     from cnnjax.losses import Loss as Loss
     from cnnjax.losses import SquaredError as SquaredError
@@ -36,14 +37,32 @@ if TYPE_CHECKING:
     from cnnjax.metrics import Metric as Metric
     from cnnjax.networks import CNN as CNN
     from cnnjax.networks import MLP as MLP
+    from cnnjax.networks import VGG as VGG
+    from cnnjax.networks import Airbench as Airbench
+    from cnnjax.networks import AirbenchConfig as AirbenchConfig
+    from cnnjax.networks import AlexNet as AlexNet
+    from cnnjax.networks import AlexNetConfig as AlexNetConfig
+    from cnnjax.networks import AllCNN as AllCNN
+    from cnnjax.networks import AllCNNConfig as AllCNNConfig
     from cnnjax.networks import CNNConfig as CNNConfig
+    from cnnjax.networks import ConvNeXt as ConvNeXt
+    from cnnjax.networks import ConvNeXtConfig as ConvNeXtConfig
     from cnnjax.networks import Dropout as Dropout
     from cnnjax.networks import LeNet5 as LeNet5
     from cnnjax.networks import LeNet5Config as LeNet5Config
+    from cnnjax.networks import LeNet1998 as LeNet1998
+    from cnnjax.networks import LeNet1998Config as LeNet1998Config
     from cnnjax.networks import MLPConfig as MLPConfig
+    from cnnjax.networks import MobileNet as MobileNet
+    from cnnjax.networks import MobileNetConfig as MobileNetConfig
     from cnnjax.networks import NetworkConfig as NetworkConfig
     from cnnjax.networks import ResNet as ResNet
     from cnnjax.networks import ResNetConfig as ResNetConfig
+    from cnnjax.networks import TextCNN as TextCNN
+    from cnnjax.networks import TextCNNConfig as TextCNNConfig
+    from cnnjax.networks import VGGConfig as VGGConfig
+    from cnnjax.networks import WideResNet as WideResNet
+    from cnnjax.networks import WideResNetConfig as WideResNetConfig
     from cnnjax.networks import functional as functional
     from cnnjax.operations import avg_pool as avg_pool
     from cnnjax.operations import conv_general_dilated as conv_general_dilated
@@ -79,10 +98,13 @@ _HOMES = {
     "Shift TokenDropout WindowSlice",
     "cnnjax.config": "Range SweepConfig TrainConfig",
     "cnnjax.data": "Batch Dataset Loading Spec Split load",
+    "cnnjax.look": "summarize",
     "cnnjax.losses": "CrossEntropy Loss SquaredError",
     "cnnjax.metrics": "Accuracy Metric",
-    "cnnjax.networks": "CNN LeNet5 MLP ResNet "
-    "CNNConfig LeNet5Config MLPConfig NetworkConfig ResNetConfig Dropout functional",
+    "cnnjax.networks": "CNN LeNet5 MLP ResNet Airbench AlexNet AllCNN ConvNeXt LeNet1998 MobileNet TextCNN "
+    "VGG WideResNet "
+    "CNNConfig LeNet5Config MLPConfig NetworkConfig ResNetConfig AirbenchConfig AlexNetConfig AllCNNConfig "
+    "ConvNeXtConfig LeNet1998Config MobileNetConfig TextCNNConfig VGGConfig WideResNetConfig Dropout functional",
     "cnnjax.operations": "avg_pool conv_general_dilated max_pool",
     "cnnjax.optimizers": "SGD Adam AdamW Lion Muon Optimizer RMSprop",
     "cnnjax.options": "config number part static",

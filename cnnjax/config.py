@@ -26,6 +26,7 @@ from cnnjax.options import (
     number,
     options,
     part,
+    part_of,
     resolve,
     static,
     suggest,
@@ -52,7 +53,8 @@ class TrainConfig(Config):
     metric: Metric = part(Accuracy(), "metric that ranks points")
     augment: tuple[Augmentation, ...] = part((), "augmentations of training batches, applied in order")
     data: str = static(
-        "digits", "digits, a folder of images, an .npz file, or a TensorFlow Datasets name such as mnist"
+        "digits",
+        "digits, a folder of images, an .npz, .tsv or .ts file, or a TensorFlow Datasets name such as mnist",
     )
     loading: Loading = part(Loading(), "how data are read and split")
     batch_size: int = static(64, "examples per step", least=1)
@@ -111,6 +113,8 @@ class SweepConfig:
       base: the run that the axes vary.
       axes: (name, values) pairs, the last varying fastest; the values are a sequence or a `Range`.
       seeds: the number of seeds per point, counting up from the seed of `base`.
+      folds: the number of folds of a cross-validation, in which every point is trained with every seed
+        (`cnnjax.data.folds`); None for the splits of the data.
       zipped: groups of axes that vary together.
       points: the number of random points; 0 for all combinations.
       search: `all` trains all points to the end. `halving` continues only with the best 1/`factor` of the
@@ -141,6 +145,7 @@ class SweepConfig:
     shard: str | None = None
     equal_within: float | None = None
     more_seeds: tuple[tuple[int, int], ...] = ()
+    folds: int | None = None
 
     def __post_init__(self) -> None:
         if not isinstance(self.base, TrainConfig):
@@ -160,6 +165,8 @@ class SweepConfig:
             if paths.count(path) > 1:
                 raise ValueError(f"{name}: duplicate axis")
             self._check_axis(name, values, self.known[path])
+        zipped = (tuple(map(self._axis_of, group)) for group in self.zipped)
+        object.__setattr__(self, "zipped", tuple(zipped))
         self._check_zipped()
         if self.search == "halving" and ("epochs",) in paths:
             raise ValueError("epochs: cannot be swept with halving: use --search all")
@@ -171,6 +178,7 @@ class SweepConfig:
             raise ValueError(f"shard: {self.shard}: {self.search} needs all points: use --search all")
         _ = self.part  # raises ValueError if it is invalid
         self._check_judging()
+        self._check_folds()
 
     def _check_types(self) -> None:
         pairs = 'must be pairs of a name and its values, such as (("learning_rate", (0.01, 0.1)),)'
@@ -209,13 +217,25 @@ class SweepConfig:
         if pairs and (self.search != "all" or self.shard is not None):
             raise ValueError("more_seeds: only a whole sweep that trains every point to its end has some: search='all'")
 
+    def _check_folds(self) -> None:
+        if self.folds is None:
+            return
+        check_type("folds", self.folds, int)
+        if self.folds < 3:
+            raise ValueError(f"folds: {self.folds}: must be at least 3, to train, validate and test in each")
+        for name in ("valid_share", "test_share", "fold"):
+            if (value := getattr(self.base.loading, name)) is not None:
+                raise ValueError(f"{name}: {text(value)}: cannot be combined with folds, which split the data: omit it")
+
     @property
     def part(self) -> tuple[int, int]:
         """The index of the shard, starting at 0, and the number of shards; (0, 1) for all points."""
-        first, slash, count = ("1/1" if self.shard is None else self.shard).partition("/")
-        if not (slash and first.isdecimal() and count.isdecimal() and 1 <= int(first) <= int(count)):
-            raise ValueError(f"shard: {self.shard!r}: give a part and the number of parts, such as 2/8")
-        return int(first) - 1, int(count)
+        return (0, 1) if self.shard is None else part_of("shard", self.shard)
+
+    @property
+    def repeats(self) -> int:
+        """The number of trials per point, without those of `more_seeds`: seeds, in each fold."""
+        return self.seeds * (self.folds or 1)
 
     @cached_property
     def known(self) -> dict[tuple[str, ...], Option]:
@@ -258,6 +278,14 @@ class SweepConfig:
         different = min(len(set(map(text, values))), len(set(values)))
         if different < len(values) and not any(name in group for group in self.zipped):
             raise ValueError(f"{name}: {' '.join(map(text, values))}: duplicate value")
+
+    def _axis_of(self, name: str) -> str:
+        """Returns the name of the axis of a field that is named in another way, such as by its path."""
+        try:
+            path = resolve(name, self.known)
+        except ValueError:
+            return name
+        return next((axis for axis, _ in self.axes if resolve(axis, self.known) == path), name)
 
     def _check_zipped(self) -> None:
         values = dict(self.axes)

@@ -161,6 +161,6 @@ def _found(name: Any, given: Mapping[str, Any]) -> Any:
     if found is None:
         raise UnknownClassError(
             f"{name}: not a part of cnnjax{' or one of the given classes' if given else ''}: give the preset that "
-            f"defines it with --preset FILE, or classes=[{last}]"
+            f"defines it with --preset FILE, or in Python classes=[{last}]"
         )
     return found

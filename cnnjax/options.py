@@ -68,6 +68,18 @@ def text(value: Any) -> str:
     return value.__name__ if isinstance(value, types.FunctionType) else str(value)
 
 
+def part_of(name: str, words: str) -> tuple[int, int]:
+    """Parses a part, such as `2/8` for the second of eight: its index, starting at 0, and the number of parts.
+
+    Raises:
+      ValueError: if `words` has another form, or there is no such part; it starts with `name`.
+    """
+    first, slash, count = words.partition("/")
+    if not (slash and first.isdecimal() and count.isdecimal() and 1 <= int(first) <= int(count)):
+        raise ValueError(f"{name}: {words!r}: give a part and the number of parts, such as 2/8")
+    return int(first) - 1, int(count)
+
+
 def suggest(word: str, known: Iterable[str]) -> str:
     """Returns `did you mean 'digits'? ` for a word that is close to a known one, else an empty string."""
     close = difflib.get_close_matches(word, list(known), n=1)
@@ -371,10 +383,12 @@ def _check_static(option: "Option", name: str) -> None:
     if problem := _not_static(value):
         raise ValueError(f"{name}: {problem}: {_FIELDS}")
     if not _fits(value, hint):
+        if typing.get_origin(hint) is Literal:
+            choose(name, value, dict.fromkeys(map(str, typing.get_args(hint))))
         if typing.get_args(hint) and set(typing.get_args(hint)) <= {int, ...}:
             raise ValueError(f"{name}: {value!r}: must be a tuple of integers, such as {text(option.default)}")
         words = getattr(hint, "__name__", None) if not typing.get_args(hint) else str(hint)
-        default = "" if option.default is _MISSING else f", such as {text(option.default)}"
+        default = "" if option.default in (_MISSING, None) else f", such as {text(option.default)}"
         raise ValueError(f"{name}: {value!r}: must be of type {words}{default}")
     if isinstance(value, int | float) and not isinstance(value, bool):
         _check_range(name, value, option.metadata, int if isinstance(value, int) else float)

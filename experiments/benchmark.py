@@ -685,7 +685,7 @@ AUGMENTED: dict[tuple[str, tuple[int, ...]], tuple[Augmentation, ...]] = {
 """The augmentations of each kind of inputs, with the shape of one."""
 
 
-def augmentation_table(rounds: int, batch: int = 128, steps: int = 50) -> dict[str, list[float]]:
+def augmentation_table(rounds: int, steps: int, batch: int = 128) -> dict[str, list[float]]:
     """Prints the milliseconds of a step of a linear model without and with each augmentation, timed in turns."""
     found: dict[str, list[float]] = {}
     for (kind, shape), augmentations in AUGMENTED.items():
@@ -772,7 +772,9 @@ def main(arguments: Arguments) -> None:
             single = operations.table(arguments.operations, arguments.rounds, alone, sharded, bench.torch)
     sweep = sweep_table(arguments) if "sweep" in arguments.what else {}
     memory = memory_table() if "memory" in arguments.what else {}
-    augmentations = augmentation_table(arguments.rounds) if "augmentations" in arguments.what else {}
+    augmentations = (
+        augmentation_table(arguments.rounds, steps=arguments.steps or 50) if "augmentations" in arguments.what else {}
+    )
     for line in bench.missing:
         print(f"left out: {line}")
     if arguments.json:

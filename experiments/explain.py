@@ -102,7 +102,7 @@ def main(arguments: Arguments) -> None:
     title = f"Convolution explained with {path.name}"
     lead = (
         "A convolutional layer looks at an image through small windows, with the same few weights everywhere. This "
-        "page shows what that means, with an image of your own. Every picture and number is computed from it."
+        "page shows what that means with one image: every picture and number is computed from it."
     )
     page = write(out / "index.html", title, lead, saved(out, chapters))
     for chapter in chapters:

@@ -120,7 +120,7 @@ def introduction(subject: Subject) -> Chapter:
         figures.subject(subject.photo, subject.image, subject.shades),
         "The image in three sizes",
         "The gray levels are stretched: the darkest is 0, the lightest 9.",
-        f"Your image with {PHOTO} x {PHOTO} and {SIDE} x {SIDE} pixels in color, and as {SMALL} x {SMALL} numbers from "
+        f"The image with {PHOTO} x {PHOTO} and {SIDE} x {SIDE} pixels in color, and as {SMALL} x {SMALL} numbers from "
         "0 to 9.",
     )
     return Chapter(Section("The image", text, [shown]))

@@ -165,7 +165,7 @@ def mistake(name: str, *arguments: str | Path, cwd: Path, code: int, message: st
 
 
 def images(shape: tuple[int, ...], count: int, seed: int = 0) -> list[dict]:
-    """Images in which the label can be seen: a bright row."""
+    """Images or series in which the label can be seen: a bright row, or a step."""
     rng = np.random.default_rng(seed)
     rows = []
     for i in range(count):
@@ -178,7 +178,7 @@ def images(shape: tuple[int, ...], count: int, seed: int = 0) -> list[dict]:
 def prepare(
     data_dir: Path, name: str, splits: dict[str, list[dict]], shape: tuple, file_format: str = "array_record"
 ) -> Path:
-    """A TFDS directory written by TFDS itself; images given as arrays are stored as PNG."""
+    """A TFDS directory written by TFDS itself; images given as arrays are stored as PNG, series as arrays."""
     import io
 
     import tensorflow_datasets as tfds
@@ -197,7 +197,9 @@ def prepare(
 
         def _info(self):
             label = tfds.features.ClassLabel(num_classes=10)
-            features = tfds.features.FeaturesDict({"image": tfds.features.Image(shape=shape), "label": label})
+            series = tfds.features.Tensor(shape=shape, dtype=np.float32)
+            image = tfds.features.Image(shape=shape) if len(shape) == 3 else series
+            features = tfds.features.FeaturesDict({"image": image, "label": label})
             return tfds.core.DatasetInfo(builder=self, features=features, supervised_keys=("image", "label"))
 
         def _split_generators(self, manager):
@@ -205,7 +207,8 @@ def prepare(
 
         def _generate_examples(self, rows):
             for i, row in enumerate(rows):
-                yield i, {"image": png(row["image"]), "label": row["label"]}
+                stored = png(row["image"]) if len(shape) == 3 else row["image"].astype(np.float32)
+                yield i, {"image": stored, "label": row["label"]}
 
     Pictures.name = name
     builder = Pictures(data_dir=data_dir, file_format=file_format)
@@ -217,7 +220,8 @@ def prepare(
 def tfds_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Prepared directories with the names and shapes of the presets' data, small and made up."""
     folder = tmp_path_factory.mktemp("tfds")
-    for name, shape in (("mnist", (28, 28, 1)), ("cifar10", (32, 32, 3))):
+    shapes = {"mnist": (28, 28, 1), "cifar10": (32, 32, 3), "gun_point": (150, 1), "italy_power_demand": (24, 1)}
+    for name, shape in shapes.items():
         prepare(folder, name, {"train": images(shape, 300), "test": images(shape, 60, 1)}, shape)
     return folder
 

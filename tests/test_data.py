@@ -1,8 +1,10 @@
 """Data: digits, and real TFDS directories, whole and damaged."""
 
+import gzip
 import json
 import re
 import shutil
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -11,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from conftest import images, prepare
+from conftest import images, needs, prepare
 from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 
@@ -222,7 +224,7 @@ def test_missing_data_is_told_at_once(tfds_dir: Path, tmp_path: Path) -> None:
     began = time.perf_counter()
     with pytest.raises(
         DataError,
-        match=rf"'fashion': not prepared in {tmp_path}/fashion/\*; prepare it with: python -m cnnjax prepare fashion --data-dir {tmp_path}",
+        match=rf"^data: 'fashion': no such file or folder, and not prepared in {tmp_path}/fashion/\*; prepare it with: python -m cnnjax prepare fashion --data-dir {tmp_path}",
     ):
         load("fashion", tmp_path, tmp_path)
     with pytest.raises(DataError, match=r"mnist/2\.0\.0 \(only 1\.0\.0\); prepare it"):
@@ -277,11 +279,80 @@ def test_an_image_of_another_shape_is_named(tmp_path: Path, declared: tuple) -> 
         load("odd", tmp_path, tmp_path / "cache")
 
 
-def test_a_tfrecord_directory_is_refused_with_the_way_out(tfds_dir: Path, tmp_path: Path) -> None:
+def in_tfrecord(folder: Path, shards: int = 2) -> list[Path]:
+    """Converts a directory of array_record files to TFRECORD files, written by tensorboardX; returns those of train."""
+    from array_record.python.array_record_data_source import ArrayRecordDataSource
+
+    writers = needs("tensorboardX.record_writer")
+    facts = json.loads((folder / "dataset_info.json").read_text())
+    facts["fileFormat"] = "tfrecord"
+    for split in facts["splits"]:
+        [file] = folder.glob(f"*-{split['name']}.array_record*")
+        rows = ArrayRecordDataSource([str(file)])
+        parts = np.array_split(np.arange(len(rows)), shards)
+        for number, part in enumerate(parts):
+            name = f"{facts['name']}-{split['name']}.tfrecord-{number:05}-of-{shards:05}"
+            writer = writers.RecordWriter(str(folder / name))
+            for row in part.tolist():
+                writer.write(rows[row])
+            writer.close()
+        split["shardLengths"] = [str(len(part)) for part in parts]
+        file.unlink()
+    (folder / "dataset_info.json").write_text(json.dumps(facts))
+    return sorted(folder.glob("*-train.tfrecord*"))
+
+
+def test_tfrecord_gives_the_arrays_of_array_record(tfds_dir: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(tfds_dir / "mnist" / "1.0.0", tmp_path / "mnist" / "1.0.0")
+    in_tfrecord(folder)
+    found, expected = (load("mnist", path, tmp_path / "cache") for path in (tmp_path, tfds_dir))
+    assert (found.name, found.classes) == (expected.name, expected.classes)
+    for one, other in zip(jax.tree.leaves(found[1:5]), jax.tree.leaves(expected[1:5]), strict=True):
+        assert one.dtype == other.dtype
+        np.testing.assert_array_equal(one, other)
+    assert "tensorflow" not in sys.modules
+
+
+def test_a_record_that_is_damaged_is_named(tfds_dir: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(tfds_dir / "mnist" / "1.0.0", tmp_path / "mnist" / "1.0.0")
+    _, file = in_tfrecord(folder)
+    content = file.read_bytes()
+    starts = [0]
+    while starts[-1] < len(content):
+        starts.append(starts[-1] + 16 + int.from_bytes(content[starts[-1] : starts[-1] + 8], "little"))
+    third = starts[3]
+
+    def flipped(place: int) -> bytes:
+        return content[:place] + bytes([content[place] ^ 1]) + content[place + 1 :]
+
+    for damaged, problem in (
+        (flipped(third), "record 3 has a wrong CRC"),  # of its length
+        (flipped(third + 9), "record 3 has a wrong CRC"),
+        (flipped(third + 40), "record 3 has a wrong CRC"),
+        (flipped(starts[4] - 1), "record 3 has a wrong CRC"),
+        (gzip.compress(content), "record 0 has a wrong CRC"),
+        (content[: third + 5], "record 3 is truncated"),
+        (content[: starts[4] - 2], "record 3 is truncated"),
+        (content[: starts[-2]], "record 149 is truncated"),
+        (b"", "record 0 is truncated"),
+        (content + content[: starts[1]], "more than 150 records"),
+    ):
+        file.write_bytes(damaged)
+        message = f"{file}: damaged: {problem}; copy or prepare the data set again"
+        with pytest.raises(DataError, match=f"^{re.escape(message)}$"):
+            load("mnist", tmp_path, tmp_path / "cache")
+    file.unlink()
+    with pytest.raises(DataError, match=r"mnist-train.tfrecord.*: damaged: .*No such file"):
+        load("mnist", tmp_path, tmp_path / "cache")
+
+
+def test_another_format_is_refused_with_the_way_out(tfds_dir: Path, tmp_path: Path) -> None:
     folder = shutil.copytree(tfds_dir / "mnist" / "1.0.0", tmp_path / "mnist" / "1.0.0")
     facts = folder / "dataset_info.json"
-    facts.write_text(facts.read_text().replace('"array_record"', '"tfrecord"'))
-    with pytest.raises(DataError, match=r"stored as tfrecord, which needs TensorFlow; prepare it again with: python"):
+    facts.write_text(facts.read_text().replace('"array_record"', '"riegeli"'))
+    with pytest.raises(
+        DataError, match=r"stored as riegeli: must be array_record or tfrecord; prepare it again with: python"
+    ):
         load("mnist", tmp_path, tmp_path / "cache")
 
 

@@ -2,6 +2,7 @@
 
 import csv
 import importlib.util
+import inspect
 import json
 import os
 import re
@@ -16,7 +17,7 @@ import pytest
 from conftest import BAD_INPUT, ROOT, images, mistake, script
 from PIL import Image
 
-from cnnjax import CNNConfig, SweepConfig, TrainConfig
+from cnnjax import CNNConfig, SweepConfig, TrainConfig, augmentation
 from cnnjax.data import Dataset
 from cnnjax.sweeps import compile_program, plan, trials
 from cnnjax.training import Lanes
@@ -27,6 +28,8 @@ SMALL = {
     "mnist": ["--epochs", "1", "--batch-size", "100"],
     "mnist-mlp": ["--epochs", "1", "--hidden", "16"],
     "folder": ["--data", "photos", "--epochs", "1", "--filters", "4,4"],
+    "gun-point": ["--epochs", "1", "--filters", "4,4"],
+    "italy-power": ["--epochs", "1", "--filters", "4,4"],
     "cifar10": ["--epochs", "1", "--filters", "4,4", "--convolutions", "1"],
 }
 
@@ -462,6 +465,31 @@ def test_the_benchmark_maps_single_convolutions(tmp_path: Path) -> None:
     wrong = script("benchmark", "--what", "operations", "--operations", "4x4", cwd=tmp_path, check=False)
     assert wrong.returncode == 2
     assert "operations: 4x4: must be one of depthwise-3, " in wrong.stderr
+
+
+@pytest.mark.slow
+def test_the_benchmark_times_each_augmentation(tmp_path: Path) -> None:
+    done = script(
+        "benchmark",
+        "--what",
+        "augmentations",
+        "--rounds",
+        "1",
+        "--steps",
+        "2",
+        "--peers",
+        "--json",
+        "b.json",
+        cwd=tmp_path,
+    )
+    found = json.loads((tmp_path / "b.json").read_text())["augmentations"]
+    assert all(len(ms) == 1 and ms[0] > 0 for ms in found.values())
+    names = {name.rpartition(", ")[2] for name in found}
+    public = {value for value in vars(augmentation).values() if inspect.isclass(value)}
+    assert names == {"none"} | {part.kind() for part in public - {augmentation.Augmentation, augmentation.TokenDropout}}
+    rows = [line.split() for line in done.stdout.splitlines() if line.startswith("  ")]
+    assert [row[0] for row in rows] == [name.rpartition(", ")[2] for name in found]
+    assert [float(row[2]) for row in rows if row[0] == "none"] == [0, 0]
 
 
 @pytest.mark.slow

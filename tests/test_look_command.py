@@ -20,7 +20,7 @@ from cnnjax.commands.look import Arguments, main
 from cnnjax.commands.subject import Subject, evenly
 from cnnjax.look import Calibration, PerClass, ReceptiveField
 from cnnjax.pictures import attributions, evaluation, layers, units
-from cnnjax.pictures.sheet import Place, Sheet, as_image, as_map, note
+from cnnjax.pictures.sheet import Place, Sheet, as_curves, as_image, as_map, note
 from cnnjax.sweeps import Program, Trial, compile_program
 from cnnjax.training import Lanes
 
@@ -104,7 +104,13 @@ def test_a_sweep_s_winner_is_drawn_explained_and_measured(
     assert set(facts["smoothness"]) == {"blocks.0.convolutions.0"}
     assert len(facts["reached"]["units"]) <= checks.FIXED
     assert facts["randomization"]["layers"] == ["dense.0", "blocks.0.convolutions.0"]
-    assert lines[-2] == f"methods that fail the check (above 0.5 with all layers random): {_failed(facts)}"
+    recall = facts["recall"]
+    worst = min(recall, key=lambda name: recall[name])
+    assert lines[-2].startswith(
+        f"recall on 180 validation examples: lowest {100 * recall[worst]:.2f} % (class {worst}, "
+    )
+    assert lines[-2].endswith(f" examples), mean of the classes {100 * np.mean([*recall.values()]):.2f} %")
+    assert lines[-3] == f"methods that fail the check (above 0.5 with all layers random): {_failed(facts)}"
 
 
 def _failed(facts: dict[str, Any]) -> str:
@@ -307,7 +313,8 @@ def test_inputs_of_any_shape_are_images_or_curves() -> None:
     assert note((8, 8, 1)) == note((8, 8, 3)) == note((24, 1)) == note((5,)) == ""
     assert note((8, 8, 2)) == "Inputs are drawn as the mean over 2 channels."
     assert note((3, 8, 8, 1)) == "Inputs are drawn as the middle slice."
-    assert note((24, 9)) == "Each color is a channel (the first 8 of 9)."
+    assert note((24, 2)) == "Channels: 1 blue, 2 orange; each has its own scale."
+    assert note((24, 9)).startswith("Channels (the first 8 of 9): 1 blue, 2 orange, ")
 
 
 def test_a_sheet_places_images_in_their_cells() -> None:
@@ -321,6 +328,37 @@ def test_a_sheet_places_images_in_their_cells() -> None:
     before = sheet.figure.get_figwidth()
     sheet.finish("title")
     assert sheet.figure.get_figwidth() > before + 1
+
+
+def test_each_channel_of_a_series_has_its_own_scale() -> None:
+    series = np.array([[0.0, -50.0], [1.0, 50.0]])
+    data = Dataset.of("two", "ab", Split(np.stack([series] * 40), np.arange(40) % 2))
+    drawn = as_curves(series, (data.spec.low, data.spec.high))
+    np.testing.assert_allclose(drawn, [[0, 0], [1, 1]])
+    sheet = Sheet(1, 1)
+    sheet.example(Place(0, 0), series, (np.array(data.spec.low), np.array(data.spec.high)))
+    first, second = (line.get_xydata() for line in sheet.axis.lines)
+    np.testing.assert_array_equal(first, second)
+
+
+@pytest.mark.parametrize(("steps", "size"), [(40, 5), (40, 20), (12, 5)])
+def test_the_shaded_part_of_a_window_is_the_receptive_field(steps: int, size: int) -> None:
+    inputs, field = np.arange(3.0 * steps).reshape(3, steps, 1), ReceptiveField((size,), (2,), (-2,))
+    around, marked = chapters._around(field, (steps, 1))
+    assert around
+    assert marked
+    places = np.array([[0], [3], [(steps - 1) // 2]])
+    wide = chapters._patches(inputs, around, places)
+    start, stop = (round(share * wide.shape[1]) for share in marked)
+    np.testing.assert_array_equal(wide[:, start:stop], chapters._patches(inputs, field, places))
+    assert wide.shape[1] <= min(3 * size, steps)
+
+
+def test_what_has_no_steps_around_it_is_not_shaded() -> None:
+    whole, all_of_it = ReceptiveField((12,), (1,), (0,)), ReceptiveField((5,), (0,), (0,))
+    image = ReceptiveField((3, 3), (1, 1), (0, 0))
+    for field, shape in ((None, (12, 1)), (whole, (12, 1)), (all_of_it, (40, 1)), (image, (8, 8, 1))):
+        assert chapters._around(field, shape) == (field, None)
 
 
 def _images(count: int, *shape: int) -> list[np.ndarray]:
@@ -344,6 +382,7 @@ def test_every_kind_of_input_is_drawn(shape: tuple[int, ...]) -> None:
         layers.feature_maps(example, maps, limits, "title"),
         layers.receptive_fields(example, {"a": field}, {"a": (1,) * space}, limits, "title"),
         units.units([unit, unit], limits, "title"),
+        units.units([unit._replace(starts=[0, 7])], limits, "title", marked=(0.25, 0.75)),
         units.maximized([example] * 6, ["a"] * 6, limits, "title"),
         attributions.attributions(
             [example], ["a"], {"one": [example[..., 0]], "two": [np.zeros((2,) * space)]}, limits, "title"

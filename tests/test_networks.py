@@ -17,18 +17,35 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from cnnjax import (
     CNN,
     MLP,
+    SGD,
+    AirbenchConfig,
+    AlexNetConfig,
+    AllCNNConfig,
     CNNConfig,
+    ConvNeXtConfig,
+    Dataset,
     Dropout,
     LeNet5,
     LeNet5Config,
+    LeNet1998,
+    LeNet1998Config,
     MLPConfig,
+    MobileNetConfig,
     NetworkConfig,
     ResNet,
     ResNetConfig,
+    Split,
+    TrainConfig,
+    VGGConfig,
+    WideResNetConfig,
     functional,
+    make_task,
 )
-from cnnjax.networks import ACTIVATIONS, Variables
+from cnnjax.networks import ACTIVATIONS, DropPath, LocalResponseNorm, SqueezeExcitation, TableConvolution, Variables
+from cnnjax.networks.layers import Maps
+from cnnjax.networks.lenet1998 import C3_TABLE, target_codes
 from cnnjax.options import check
+from cnnjax.training import compile_run
 
 
 def size(module: nnx.Module) -> int:
@@ -63,6 +80,176 @@ def test_parameter_counts_of_the_literature() -> None:
         size(nnx.eval_shape(lambda: MLP((28, 28, 1), 10, hidden=(300,), rngs=rngs())))
         == 784 * 300 + 300 + 300 * 10 + 10
     )
+
+
+RESNET_IMAGENET = {"filters": (64, 128, 256, 512), "stem": "large", "shortcut": "projection"}
+MOBILENET = {
+    "filters": (32, 64, 128, 128, 256, 256, *(512,) * 6, 1024, 1024),
+    "strides": (2, 1, 2, 1, 2, 1, 2, 1, 1, 1, 1, 1, 2, 1),
+}
+PUBLISHED = {
+    "LeNet-5, 1998": (LeNet1998Config(), (28, 28, 1), 10, 60_000),
+    "AlexNet": (AlexNetConfig(), (227, 227, 3), 1000, 60_965_224),
+    "AlexNet in one column": (
+        AlexNetConfig(filters=(64, 192, 384, 256, 256), groups=1, padding=2, normalize=False),
+        (224, 224, 3),
+        1000,
+        61_100_840,
+    ),
+    "VGG-11": (VGGConfig(), (224, 224, 3), 1000, 132_863_336),
+    "VGG-16": (VGGConfig(convolutions=(2, 2, 3, 3, 3)), (224, 224, 3), 1000, 138_357_544),
+    "All-CNN-C": (AllCNNConfig(), (32, 32, 3), 10, 1_369_738),
+    "ResNet-32": (ResNetConfig(blocks=5), (32, 32, 3), 10, 464_154),
+    "ResNet-56": (ResNetConfig(blocks=9), (32, 32, 3), 10, 853_018),
+    "ResNet-18": (ResNetConfig(blocks=(2, 2, 2, 2), **RESNET_IMAGENET), (224, 224, 3), 1000, 11_689_512),
+    "ResNet-50": (
+        ResNetConfig(blocks=(3, 4, 6, 3), block="bottleneck", **RESNET_IMAGENET),
+        (224, 224, 3),
+        1000,
+        25_557_032,
+    ),
+    "WRN-16-4": (WideResNetConfig(), (32, 32, 3), 10, 2_748_890),
+    "ConvNeXt-T": (
+        ConvNeXtConfig(filters=(96, 192, 384, 768), blocks=(3, 3, 9, 3), patch=4),
+        (224, 224, 3),
+        1000,
+        28_589_128,
+    ),
+    "MobileNet": (MobileNetConfig(**MOBILENET), (224, 224, 3), 1000, 4_231_976),
+    "airbench94": (AirbenchConfig(), (32, 32, 3), 10, 1_971_640),
+}
+SLOW_TO_TRACE = ("ConvNeXt-T", "MobileNet", "ResNet-18", "ResNet-32", "ResNet-50", "ResNet-56")
+
+
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=[pytest.mark.slow] if name in SLOW_TO_TRACE else []) for name in PUBLISHED],
+)
+def test_published_networks_have_their_parameters(name: str) -> None:
+    config, shape, classes, count = PUBLISHED[name]
+    module = nnx.eval_shape(lambda: config.build(rngs(), jnp.zeros((1, *shape)), classes))
+    assert size(module) == count
+    outputs = nnx.eval_shape(lambda: config.build(rngs(), jnp.zeros((1, *shape)), classes)(jnp.zeros((2, *shape))))
+    assert outputs.shape == (2, classes)
+
+
+SMALL = {
+    "airbench": (AirbenchConfig(filters=(4, 4, 4)), (32, 32, 3)),
+    "alexnet": (AlexNetConfig(filters=(4, 4, 4, 4, 4), dense=(8, 8)), (67, 67, 3)),
+    "all-cnn": (AllCNNConfig(filters=(4, 8)), (16, 16, 3)),
+    "convnext": (ConvNeXtConfig(filters=(4, 8), blocks=(1, 1), drop_path=0.2), (16, 16, 3)),
+    "lenet5-1998": (LeNet1998Config(), (28, 28, 1)),
+    "mobilenet": (MobileNetConfig(filters=(4, 8, 8), strides=(1, 2, 1)), (16, 16, 3)),
+    "resnet-bottleneck": (
+        ResNetConfig(filters=(4, 8), blocks=(1, 2), block="bottleneck", stem="large", shortcut="projection"),
+        (32, 32, 3),
+    ),
+    "vgg": (VGGConfig(filters=(4, 8), convolutions=(1, 2), dense=(8,), batch_norm=True), (16, 16, 3)),
+    "wide-resnet": (WideResNetConfig(depth=10, factor=1, dropout=0.1), (16, 16, 3)),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", SMALL)
+def test_a_network_of_the_literature_trains_and_continues_bit_for_bit(name: str) -> None:
+    config, shape = SMALL[name]
+    inputs = np.random.default_rng(0).normal(size=(24, *shape)).astype(np.float32)
+    split = Split(inputs, np.arange(24) % 3)
+    data = Dataset.of(name, "abc", split, split, split)
+    task = make_task(TrainConfig(config, SGD(learning_rate=1e-3, momentum=0.9), batch_size=8, epochs=1), data.spec)
+    run = compile_run(task, jax.random.key(0), data, epochs=1)
+    once = run.advance(jax.tree.map(jnp.copy, run.state), 3)
+    assert jnp.isfinite(once.epoch_metrics.loss)
+    assert not once.diverged
+    moved = jax.tree.map(lambda a, b: bool((a != b).any()), run.state.params, once.params)
+    assert all(jax.tree.leaves(moved)), moved
+    halfway = jax.tree.map(np.array, run.advance(jax.tree.map(jnp.copy, run.state), 1))
+    twice = run.advance(run.place(halfway), 2)
+    jax.tree.map(np.testing.assert_array_equal, once, twice)
+
+
+@pytest.mark.parametrize("name", ["all-cnn", "convnext", "mobilenet", "resnet-bottleneck", "wide-resnet"])
+def test_networks_that_average_their_maps_take_any_size(name: str) -> None:
+    config, shape = SMALL[name]
+    network = functional(lambda rngs, example: config.build(rngs, example, 10))
+    variables = jax.eval_shape(network.init, KEYS[0], jnp.zeros((1, *shape)))
+    for size in ((33, 57), (48, 40)):
+        x = jax.ShapeDtypeStruct((2, *size, 3), "float32")
+        found = jax.eval_shape(lambda v, x: network.apply(v, x, train=False, key=KEYS[0])[0], variables, x)
+        assert found.shape == (2, 10)
+
+
+def test_the_filters_of_a_table_see_their_channels_only() -> None:
+    counts = [len(seen) for seen in C3_TABLE]
+    assert counts == [3] * 6 + [4] * 9 + [6]
+    assert len(set(map(frozenset, C3_TABLE))) == 16
+    assert size(nnx.eval_shape(lambda: TableConvolution(6, C3_TABLE, 5, rngs=rngs()))) == 1516
+
+    def changed(x: jax.Array) -> jax.Array:
+        layer = TableConvolution(6, C3_TABLE, 5, rngs=rngs())
+        changes = jax.vmap(lambda one: layer(x + one) != layer(x))(jnp.eye(6)[:, None, None, None])
+        return changes.any((1, 2, 3))
+
+    found = once(changed, random(1, 7, 7, 6))
+    assert found.T.tolist() == [[channel in seen for channel in range(6)] for seen in C3_TABLE]
+    with pytest.raises(ValueError, match="table: 6: must be a channel from 0 to 5"):
+        TableConvolution(6, ((0, 6),), 5, rngs=rngs())
+
+
+def test_the_output_of_the_published_lenet_is_the_distance_to_a_code() -> None:
+    def at_a_code(x: jax.Array) -> jax.Array:
+        network = LeNet1998((28, 28, 1), 10, rngs=rngs())
+        network.f6.kernel[...] = jnp.zeros((120, 84))
+        network.f6.bias[...] = jnp.arctanh(codes[3] / 1.7159) * 1.5
+        return network(x)
+
+    codes = target_codes(10)
+    assert codes.shape == (10, 84)
+    assert set(np.unique(codes)) == {-1.0, 1.0}
+    found = once(at_a_code, random(2, 28, 28, 1))
+    np.testing.assert_allclose(found[0], -((codes - codes[3]) ** 2).sum(1), atol=1e-3)
+    assert target_codes(3).shape == (3, 84)
+    with pytest.raises(ValueError, match="input_shape: 8x8x1: must be 28x28x1 with a padding of 2"):
+        LeNet1998((8, 8, 1), 10, rngs=rngs())
+
+
+def test_local_response_normalization_is_its_formula() -> None:
+    x = np.asarray(random(2, 3, 7))
+    expected = np.empty_like(x)
+    for i in range(7):
+        near = x[..., max(0, i - 2) : min(7, i + 3)]
+        expected[..., i] = x[..., i] / (2 + 0.1 * (near**2).sum(-1)) ** 0.75
+    np.testing.assert_allclose(LocalResponseNorm(size=5, alpha=0.1)(x), expected, rtol=1e-6)
+
+
+def test_squeeze_and_excitation_scales_whole_maps() -> None:
+    x = random(2, 5, 6, 8)
+    gates = once(lambda x: SqueezeExcitation(8, reduction=2, rngs=rngs())(x) / x, x)
+    np.testing.assert_allclose(gates, jnp.broadcast_to(gates[:, :1, :1], x.shape), rtol=1e-4)
+    assert 0 < gates.min() <= gates.max() < 1
+
+
+def test_drop_path_drops_whole_examples_and_keeps_the_mean() -> None:
+    layer = DropPath(0.25, rngs=nnx.Rngs(0))
+    found = np.asarray(layer(jnp.ones((4000, 2, 3))))
+    assert (found == found[:, :1, :1]).all()
+    np.testing.assert_allclose(np.unique(found), [0, 4 / 3], rtol=1e-6)
+    assert abs(found.mean() - 1) < 0.04
+    layer.eval()
+    assert (layer(jnp.ones((4, 2))) == 1).all()
+
+
+def test_windows_may_differ_by_dimension_and_side() -> None:
+    maps = Maps((9, 12, 2))
+
+    def layers(x: jax.Array) -> tuple[jax.Array, jax.Array]:
+        first = maps.convolution(4, (3, 5), stride=(1, 2), padding=((0, 1), (2, 0)), rngs=rngs())(x)
+        return first, maps.pool("max", 3, stride=2, padding=1)(first)
+
+    found = jax.eval_shape(layers, jax.ShapeDtypeStruct((1, 9, 12, 2), "float32"))
+    assert [array.shape[1:] for array in found] == maps.shapes[1:] == [(8, 5, 4), (4, 3, 4)]
+    with pytest.raises(ValueError, match="kernel: 3,3,3: give one number for each of 2 spatial dimensions"):
+        maps.convolution(4, (3, 3, 3), rngs=rngs())
 
 
 def test_residual_blocks_halve_maps_and_keep_their_input() -> None:
@@ -168,7 +355,13 @@ def test_what_does_not_fit_is_refused_with_the_reason(build, message: str) -> No
         nnx.eval_shape(build)
 
 
-@pytest.mark.parametrize("config", [CNNConfig(), LeNet5Config(), MLPConfig(), ResNetConfig()])
+@pytest.mark.parametrize(
+    "config",
+    [
+        *(CNNConfig(), LeNet5Config(), MLPConfig(), ResNetConfig(), AirbenchConfig(), AlexNetConfig(), AllCNNConfig()),
+        *(ConvNeXtConfig(), LeNet1998Config(), MobileNetConfig(), VGGConfig(), WideResNetConfig()),
+    ],
+)
 def test_a_configuration_has_the_arguments_of_its_module(config) -> None:
     keywords = {
         p.name: p.default
@@ -244,7 +437,7 @@ LAYERS: dict[str, tuple[NetworkConfig, dict[str, str]]] = {
     "mlp": (MLPConfig(dropout=0.1), {"": "MLP", **DENSE, "activation": "Activation", "dropout": "Dropout"}),
     "resnet": (
         ResNetConfig((2, 4), blocks=1),
-        inside("blocks", 2, BLOCK)
+        inside("blocks", 2, {**BLOCK, "projection": "List"})
         | {"": "ResNet", "blocks": "List", "blocks.0": "ResidualBlock", "blocks.1": "ResidualBlock"}
         | {"stem": "Conv", "norm": "BatchNorm", "head": "Linear"},
     ),

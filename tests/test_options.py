@@ -393,7 +393,7 @@ def test_a_function_that_a_module_has_by_name_is_taken() -> None:
         (Everything(1.0, count=True), "count: True: must be of type int, such as 2"),
         (Everything(1.0, flag=None), "flag: None: must be of type bool, such as False"),
         (Everything(1.0, norm="layer"), "norm: 'layer': must be of type Norm, such as LAYER"),
-        (Everything(1.0, mode="c"), "mode: 'c': must be of type"),
+        (Everything(1.0, mode="c"), "mode: 'c': use one of a, b"),
         (Everything(1.0, sizes=(1, 2.0)), "sizes: (1, 2.0): must be a tuple of integers, such as 1,2"),
         (Everything(1.0, sizes=(True,)), "sizes: (True,): must be a tuple of integers, such as 1,2"),
         (Everything(1.0, pair=("a",)), "pair: ('a',): must be of type tuple[str, float], such as a,1.0"),

@@ -42,6 +42,7 @@ from cnnjax.planning import (
     works,
 )
 from cnnjax.planning.plan_file import WrittenPlan
+from cnnjax.planning.timing import _unclear
 from cnnjax.sweeps import Program, Stage, Trial, batch_split, compile_program, plan, search, trials
 from cnnjax.training import Lanes, Task, as_arrays, begin, can_share, init, make_task, separable, single, step, train
 
@@ -269,6 +270,25 @@ def test_a_batch_that_outgrows_the_cache_is_computed_in_parts(
     found = in_cache(program, data.spec)
     assert found == program._replace(micro_batch=expected)
     assert works(found, data.spec)
+
+
+@pytest.mark.parametrize(
+    ("turns", "unclear"),
+    [
+        ([[1.0, 2.0], [1.0, 2.05], [1.02, 2.1]], False),
+        ([[1.0, 2.0], [1.0, 3.0], [1.02, 4.0]], False),  # neither the first nor the fastest
+        ([[1.0, 0.5], [1.0, 0.5], [1.5, 0.5], [2.0, 0.5]], True),
+        ([[1.0, 0.5], [1.0, 0.5], [1.0, 0.8], [1.0, 0.9]], True),
+    ],
+)
+def test_timings_are_repeated_while_those_of_the_fastest_or_the_first_spread(turns: list, unclear: bool) -> None:
+    assert _unclear(turns) is unclear
+
+
+def test_the_first_alternative_is_another_number_of_devices_for_a_batch(small: Dataset) -> None:
+    [program] = plan(seeds(1, replace(BASE, batch_size=64)), Lanes(1, 1))
+    assert next(alternatives(program, small)) == program._replace(lanes=Lanes(1, 1, 2))
+    assert next(alternatives(program._replace(lanes=Lanes(1, 1, 2)), small)) == program
 
 
 def test_alternatives_keep_the_trials_and_change_one_thing(small: Dataset) -> None:

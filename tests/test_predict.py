@@ -17,7 +17,7 @@ import cnnjax
 from cnnjax import SGD, Dataset, Loss, Metric, MLPConfig, Spec, Split, SweepConfig, TrainConfig, config
 from cnnjax.commands import predict
 from cnnjax.commands.predict import Arguments
-from cnnjax.data import DataError
+from cnnjax.data import DataError, arrays, ucr
 from cnnjax.data.cache import read_spec
 from cnnjax.data.images import Fit, Reading, image_files, looks_inverted, read_image, value_range
 from cnnjax.data.series import read_series
@@ -296,23 +296,26 @@ def test_many_files_and_folders_as_json(
     for name in (".hidden.png", ".git/a.png", "notes.txt"):
         (folder / name).touch()
     gray(16 - some[0]).save("light.bmp")
-    code, out, err = told(capsys, run=run, files=(folder, Path("light.bmp")), json=True, top=2)
+    disc = np.hypot(*(np.mgrid[:80, :80] - 40)) < 20
+    Image.fromarray(np.where(disc, 0, 255).astype(np.uint8)).save("disc.png")  # dark, once its margin is cut off
+    code, out, err = told(capsys, run=run, files=(folder, Path("light.bmp"), Path("disc.png")), json=True, top=2)
     found = [json.loads(line) for line in out]
     names = [*(f"mine/{n:02d}.png" for n in range(0, 40, 2)), *(f"mine/deep/er/{n:02d}.png" for n in range(1, 40, 2))]
-    assert [line["file"] for line in found] == [*sorted(names), "light.bmp"]
+    assert [line["file"] for line in found] == [*sorted(names), "light.bmp", "disc.png"]
     likely = np.exp(np.asarray(trained.logits(some), float))
     expected = likely / likely.sum(1, keepdims=True)
-    for line in found[:-1]:
+    for line in found[:-2]:
         row = expected[int(Path(line["file"]).stem)]
         first, second = line["classes"]
         assert [first["class"], second["class"]] == [str(i) for i in np.argsort(-row)[:2]]
         np.testing.assert_allclose([first["probability"], second["probability"]], -np.sort(-row)[:2], rtol=1e-4)
         assert list(line) == ["file", "classes"]
-    assert "add --invert" in found[-1]["warning"]
-    noted, warned = err
+    assert all("add --invert" in line["warning"] for line in found[-2:])
+    noted, warned, disc_warned = err
     assert code == 0
     assert noted == "note: mine: skipped: .git, .hidden.png, notes.txt"
     assert warned.startswith("warning: light.bmp: looks dark on light, but the training images are dark on average")
+    assert disc_warned.startswith("warning: disc.png: looks dark on light, but the training images are dark on average")
 
 
 def test_bad_files_are_named_and_the_others_predicted(
@@ -338,8 +341,8 @@ def test_bad_files_are_named_and_the_others_predicted(
         "cut.png": "cannot be read: ",
         "cut.jpg": "cannot be read: ",
         "float.tif": "save it with 8 or 16 bits",
-        "empty": "contains no image or CSV file to predict",
-        "folder": "contains no image or CSV file to predict",
+        "empty": "contains no file to predict",
+        "folder": "contains no file to predict",
     }
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -492,6 +495,30 @@ def test_a_bad_series_names_row_and_column(
     assert str(raised.value).startswith(f"{tmp_path / 'a.csv'}: {message}")
 
 
+def test_files_of_the_archives_and_arrays_are_inputs(tmp_path: Path) -> None:
+    numbers = np.random.default_rng(0).normal(size=(3, 4)).astype(np.float32)
+    rows = ["\t".join(map(repr, row)) for row in numbers.tolist()]
+    (tmp_path / "a.tsv").write_text("".join(f"7\t{row}\n" for row in rows))
+    np.testing.assert_array_equal(ucr.read_inputs(tmp_path / "a.tsv", spec_of(4, 1)), numbers[..., None])
+    np.testing.assert_array_equal(ucr.read_inputs(tmp_path / "a.tsv", spec_of(2, 1), 2), numbers[:, :2, None])
+    with pytest.raises(DataError, match=r"a.tsv: series 1: \[4, 1\]: must be \[5, 1\], \[steps, channels\]"):
+        ucr.read_inputs(tmp_path / "a.tsv", spec_of(5, 1))
+    dimensions = ":".join(",".join(map(repr, row)) for row in numbers.tolist())
+    (tmp_path / "a.ts").write_text(f"@classLabel true a b\n@data\n{dimensions}:b\n")
+    np.testing.assert_array_equal(ucr.read_inputs(tmp_path / "a.ts", spec_of(4, 3)), numbers.T[None])
+    for names in (["x"], ["inputs", "more"], ["mine"]):
+        np.savez(tmp_path / "a.npz", **dict.fromkeys(names, numbers))  # type: ignore[arg-type]
+        np.testing.assert_array_equal(arrays.read_inputs(tmp_path / "a.npz", spec_of(4)), numbers)
+        np.testing.assert_array_equal(arrays.read_inputs(tmp_path / "a.npz", spec_of(4, 1)), numbers[..., None])
+    with pytest.raises(DataError, match=r"a.npz: mine: float32\[3, 4\]: must be float32\[examples, 5\]"):
+        arrays.read_inputs(tmp_path / "a.npz", spec_of(5))
+    with pytest.raises(DataError, match=r"a.npz: mine: float32\[3, 4\]: must be uint8\[examples, 4\]"):
+        arrays.read_inputs(tmp_path / "a.npz", spec_of(4, dtype="uint8"))
+    np.savez(tmp_path / "a.npz", one=numbers, two=numbers)
+    with pytest.raises(DataError, match=r"a.npz: arrays one, two: must be one, or inputs or x"):
+        arrays.read_inputs(tmp_path / "a.npz", spec_of(4))
+
+
 def test_series_are_predicted_by_rows(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """A regression, whose outputs are printed as they are."""
     inputs = np.random.default_rng(0).normal(size=(60, 5, 1)).astype(np.float32)
@@ -507,6 +534,11 @@ def test_series_are_predicted_by_rows(tmp_path: Path, capsys: pytest.CaptureFixt
         name, _, value = line.rpartition(": ")
         assert name == f"{tmp_path / 'a.csv'}:{row}"
         assert float(value) == pytest.approx(float(wanted[0]), rel=1e-4)
+    np.savez(tmp_path / "b.npz", x=inputs[:3])
+    np.savetxt(tmp_path / "c.tsv", np.c_[[1, 2, 3], inputs[:3, :, 0]], delimiter="\t", fmt="%.9g")
+    for name in ("b.npz", "c.tsv"):
+        _, again, _ = told(capsys, run=tmp_path / "r", files=(tmp_path / name,), preset=mine)
+        assert again[1:] == [line.replace("a.csv", name) for line in out[1:]]
     with pytest.raises(ValueError, match="the labels are not classes"):
         fitted.probabilities(inputs[:3])
     code, _, err = told(capsys, run=tmp_path / "r", files=(tmp_path / "a.csv",), preset=mine, invert=True)

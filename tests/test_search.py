@@ -248,6 +248,7 @@ def test_axes_of_a_group_vary_together() -> None:
     assert [name for name, _ in points(sweep)[0]] == ["learning_rate", "momentum", "weight_decay"]
     drawn = points(replace(sweep, points=4))
     assert set(drawn) == set(points(sweep))
+    assert replace(sweep, zipped=(("optimizer.weight_decay", "learning-rate"),)) == sweep
 
 
 def test_a_network_is_an_axis() -> None:

@@ -1,5 +1,6 @@
 """Sources: image folders, arrays and TFDS features, whole and damaged, and what a run does with them."""
 
+import re
 import struct
 import zlib
 from collections.abc import Callable
@@ -169,16 +170,19 @@ def test_what_is_no_image_is_skipped_and_named(folder: Path, tmp_path: Path) -> 
     (folder / "dog" / "far.png").symlink_to(tmp_path / "elsewhere" / "far.png")
     (folder / "linked").symlink_to(tmp_path / "elsewhere")
     (folder / "dog" / "near.png").symlink_to(folder / "dog" / "1.png")
+    (folder / "dog" / "loop.png").symlink_to("loop.png")
+    (folder / "dog" / "gone.png").symlink_to(tmp_path / "gone.png")
     pets = read(folder)
     assert sum(len(split.labels) for split in (pets.train, pets.valid, pets.test)) == 23
     *notes, short = (note for note in pets.notes if "equal" not in note)
     assert notes == [
         "skipped, hidden: dog/.hidden",
         "skipped, not image files: notes.txt",
-        "skipped, links to folders, or out of the folder: linked, dog/far.png",
+        "skipped, links to folders, or out of the folder: linked, dog/far.png, dog/gone.png",
         "names that differ only in case, all used: dog/A.PNG, dog/a.png",
         "skipped cat/empty.png: is not an image that Pillow can read",
         "skipped dog/bomb.png: has more than 40 megapixels: reduce its size first",
+        "skipped dog/loop.png: Too many levels of symbolic links",
         "skipped dog/text.png: is not an image that Pillow can read",
     ]
     assert short.startswith("skipped cat/short.png: cannot be read: ")
@@ -224,7 +228,8 @@ def no_classes(folder: Path) -> None:
         (one_class, "pets: only one class, cat: at least two are needed"),
         (
             one_image,
-            "pets: class dog has 1 example: at least 3 are needed, to cut the splits that the data do not have",
+            "pets: class dog has 1 example: at least 3 are needed, to cut the splits that the data do not have: "
+            "add some, or remove the class",
         ),
         (
             lambda folder: (folder / "bird").mkdir(),
@@ -238,6 +243,12 @@ def test_a_folder_that_is_no_data_set_is_refused(folder: Path, change: Callable[
     change(folder)
     with pytest.raises(DataError, match=message):
         read(folder)
+
+
+def test_images_that_do_not_fit_in_memory_are_refused(folder: Path) -> None:
+    message = r"^image_size: 20 images of 10000000x10000000 take 5,587,935 GiB of memory: give a smaller size$"
+    with pytest.raises(DataError, match=message):
+        read(folder, image_size=10**7)
 
 
 def test_a_class_that_is_missing_from_a_split_is_named(tmp_path: Path) -> None:
@@ -300,6 +311,20 @@ def test_shares_that_are_cut_are_stratified() -> None:
 def test_an_option_that_does_not_apply_is_refused(loading: dict[str, Any], message: str) -> None:
     with pytest.raises(DataError, match=message):
         load("digits", loading=Loading(**loading))
+
+
+@pytest.mark.parametrize(
+    ("loading", "message"),
+    [
+        (Loading(image_size=0), "image_size: 0: must be at least 1"),
+        (Loading(image_size="8"), "image_size: '8': must be of type int . None$"),  # type: ignore[arg-type]
+        (Loading(fit="zoom"), "fit: 'zoom': use one of crop, pad, stretch$"),  # type: ignore[arg-type]
+        ({"image_size": 8}, r"loading: {'image_size': 8}: must be a Loading, such as Loading\(image_size=32\)"),
+    ],
+)
+def test_loading_that_is_out_of_range_is_refused(folder: Path, loading: Any, message: str) -> None:
+    with pytest.raises((ValueError, TypeError), match=message):
+        load(str(folder), loading=loading)
 
 
 def test_a_share_of_a_split_that_exists_is_refused(tfds_dir: Path, tmp_path: Path) -> None:
@@ -375,10 +400,13 @@ SPOILT[3, 2, 1] = np.nan
         ({"x_train": X.astype("U4"), "y_train": Y}, "a.npz: x_train: dtype <U4: must be numbers"),
         ({"x_train": X + 1j, "y_train": Y}, "a.npz: x_train: dtype complex128: must be numbers"),
         ({"x_train": X, "y_train": Y + 1j}, "a.npz: y_train: dtype complex128: must be names, integers or floats"),
-        ({"x_train": X, "y_train": np.array([None] * 40)}, "a.npz: y_train: holds Python objects, which are not read"),
+        (
+            {"x_train": X, "y_train": np.array([None] * 40)},
+            "a.npz: y_train: holds Python objects, such as series of unequal length",
+        ),
         (
             {"x_train": X, "y_train": Y, "x_test": X, "y_test": Y + 1},
-            "a.npz: y_test: example 3 has label 4, which is not in y_train",
+            "a.npz: y_test: example 3 has label 4, which is not in y_train: add examples of it there, or remove it",
         ),
         (
             {"x_train": X, "y_train": Y, "x_test": X, "y_test": Y.astype(str)},
@@ -404,14 +432,16 @@ def test_arrays_that_are_no_data_set_are_refused(tmp_path: Path, arrays: dict[st
 def test_a_file_that_is_no_archive_is_refused(tmp_path: Path) -> None:
     np.savez(tmp_path / "a.npz", x=X, y=Y)
     content = (tmp_path / "a.npz").read_bytes()
-    for spoilt in (b"", b"text", content[: len(content) // 2], content[:500] + b"?" + content[501:]):
+    np.save(tmp_path / "array.npy", X)
+    whole = (tmp_path / "array.npy").read_bytes()
+    for spoilt in (b"", b"text", whole, content[: len(content) // 2], content[:500] + b"?" + content[501:]):
         (tmp_path / "b.npz").write_bytes(spoilt)
         with pytest.raises(DataError, match=r"b.npz: .*is not a valid .npz file"):
             read(tmp_path / "b.npz")
     with pytest.raises(DataError, match=r"c.npz: no such file"):
         load(str(tmp_path / "c.npz"))
     (tmp_path / "d.txt").write_text("text")
-    with pytest.raises(DataError, match=r"d.txt: must be a folder of images or an .npz file"):
+    with pytest.raises(DataError, match=r"d.txt: must be a folder of images, or an .npz, .csv, .tsv or .ts file"):
         load(str(tmp_path / "d.txt"))
 
 
@@ -469,24 +499,34 @@ def test_features_by_key(tmp_path: Path) -> None:
     def of(**loading: Any) -> Dataset:
         return load("any", tmp_path, tmp_path / "cache", loading=Loading(**loading))
 
-    with pytest.raises(DataError, match=r"one image or array and one class label per example, .*give --image-key and"):
+    with pytest.raises(
+        DataError, match=r"one image, array or text and one class label per example, .*give --input-key and"
+    ):
         of()
-    waves = of(image_key="wave")
+    waves = of(input_key="wave")
     assert (waves.spec.shape, waves.classes, waves.spec.dtype) == ((6, 1), tuple("pqrs"), "float32")
     assert {tuple(wave.ravel()) for wave in waves.test.inputs} <= {tuple(row["wave"]) for row in rows}
-    assert of(image_key="pair").spec.shape == (6, 2)
-    assert of(image_key="pair", label_key="year").classes == ("1990", "1991", "1992", "1993")
-    assert of(image_key="pair", label_key="name").classes == tuple("ensw")
-    assert of(image_key="pair", label_key="load").classes == ()
+    assert of(input_key="pair").spec.shape == (6, 2)
+    assert of(input_key="pair", label_key="year").classes == ("1990", "1991", "1992", "1993")
+    assert of(input_key="pair", label_key="name").classes == tuple("ensw")
+    assert of(input_key="pair", label_key="load").classes == ()
     for key, message in (
-        ("wav", "image_key: wav: .* has the features kind, load, name, pair, wave, year"),
-        ("name", "image_key: name: is a feature of kind Text in .*: must be an image or array"),
-        ("year", "image_key: year: is a feature of kind Scalar in .*: must be an image or array"),
+        ("wav", "input_key: wav: .* has the features kind, load, name, pair, wave, year"),
+        ("year", "input_key: year: is a feature of kind Scalar in .*: must be an image, array or text"),
     ):
         with pytest.raises(DataError, match=message):
-            of(image_key=key)
+            of(input_key=key)
+    letters = of(input_key="name")
+    assert (set(letters.vocabulary[2:]), letters.spec.shape, letters.classes) == (set("nesw"), (1,), tuple("pqrs"))
+    assert [letters.vocabulary[token] for token in letters.test.inputs[:, 0]] == [
+        "nesw"[i] for i in letters.test.labels
+    ]
+    with pytest.raises(DataError, match=r"max_length: 8: does not apply to the data .*any/1.0.0, feature pair"):
+        of(input_key="pair", max_length=8)
+    with pytest.raises(DataError, match=r"image_size: 8: does not apply to the data .*any/1.0.0, feature name"):
+        of(input_key="name", image_size=8)
     with pytest.raises(DataError, match=r"image_size: 8: does not apply to the data .*any/1.0.0, feature pair"):
-        of(image_key="pair", image_size=8)
+        of(input_key="pair", image_size=8)
 
 
 def test_images_of_tfds_in_mixed_sizes(tmp_path: Path) -> None:
@@ -654,7 +694,7 @@ def test_mistakes_take_one_line(folder: Path, tmp_path: Path) -> None:
             2,
             "error: loss CrossEntropy: class_weight: 1.0: must be balanced or 2 weights",
         ),
-        (["--image-key", "x"], 1, "error: image_key: x: does not apply to the data"),
+        (["--input-key", "x"], 1, "error: input_key: x: does not apply to the data"),
     ):
         mistake("train", *given, *extra, cwd=tmp_path, code=code, message=message)
     mistake("train", "folder", cwd=tmp_path, code=1, message="error: data: '': no such file or folder: give one")
@@ -662,17 +702,28 @@ def test_mistakes_take_one_line(folder: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_the_page_on_data_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_page_on_data_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     page = ROOT / "docs" / "data.md"
     monkeypatch.chdir(tmp_path)
-    photos, waves, ring = fences(page, "python")
-    for block in (photos, waves):
+    photos, waves, bumps, reviews, vocabulary, ring, thinned = fences(page, "python")
+    for block in (photos, waves, bumps, reviews):
         exec(block, {})
     (tmp_path / "ring.py").write_text(ring)
     told = fences(page, "text")[1].splitlines()[:2]
     done = {
-        words[2]: script("train", *words, cwd=tmp_path).stdout for name, words in commands(page) if "DIR" not in words
+        words[-1]: script(name, *words, cwd=tmp_path).stdout for name, words in commands(page) if "DIR" not in words
     }
     assert "\n".join(told) in done["photos"]
-    assert "2 classes, training examples: sine" in done["waves.npz"]
+    assert "2 classes, training examples: sine" in done["waves"]
+    assert "Bumps: train 180, valid 20 (cut from train), test 100" in done["bumps"]
+    assert "Bumps/Bumps_TEST.tsv:100: " in done["Bumps/Bumps_TEST.tsv"]
+    assert done["runs/bumps"].endswith("runs/bumps/figures/look.html\n")
+    assert fences(page, "text")[2].splitlines()[2] in done["reviews"]
+    exec(vocabulary, {})
     assert "test accuracy" in script("train", "ring.py", cwd=tmp_path).stdout
+    capsys.readouterr()
+    exec(thinned.replace("epochs=20", "epochs=1"), {})
+    printed, shown = (re.sub(r"[\d. ]", "", text) for text in (capsys.readouterr().out, fences(page, "text")[-1]))
+    assert sorted(printed.split()) == sorted(shown.split())

@@ -9,13 +9,16 @@ import numpy as np
 from cnnjax import look
 from cnnjax.commands import checks
 from cnnjax.commands.subject import LAYERS, Subject, evenly
+from cnnjax.data.texts import decode
 from cnnjax.pictures import attributions as explained
-from cnnjax.pictures import evaluation, layers, units
+from cnnjax.pictures import evaluation, layers, units, words
 from cnnjax.pictures.sheet import note
 
 ROWS, WRONG, NEIGHBORS, FIELDS, BARS = 5, 18, 500, 8, 30
 """The largest number of examples with attributions in a picture, of mistakes, of points in an embedding, of receptive
 fields, and of layers with a row in other pictures."""
+AROUND = 3
+"""How many receptive fields wide the part of a series is that is drawn for a unit."""
 NO_MAPS, NO_CLASSES = "no layer has feature maps", "the labels are not classes"
 
 
@@ -78,8 +81,8 @@ def filters(subject: Subject) -> Chapter:
         f"a larger smoothness means that the filters respond to structures rather than to single cells."
     )
     alt = f"{min(count, layers.FILTERS)} filters before training on the left, and after training on the right."
-    values = ", ".join(f"{layer} {a:.3f} -> {b:.3f}" for layer, (a, b) in found.items())
-    line = f"spectral smoothness of filters, before -> after training (white noise: {noise:g}): {values}"
+    values = ", ".join(f"{layer} {a:.3f} and {b:.3f}" for layer, (a, b) in found.items())
+    line = f"spectral smoothness of filters before and after training (white noise: {noise:g}): {values}"
     facts = {layer: {"before": a, "after": b} for layer, (a, b) in found.items()}
     drawing = Drawn("filters", figure, "First-layer filters", text, alt)
     return Chapter("Filters", [drawing], _sentence(line), [line], {"smoothness": facts})
@@ -161,7 +164,7 @@ def of_units(subject: Subject) -> Chapter:
     else:
         omitted.append(("inputs that maximize the outputs", "the output of the network is not that of a layer"))
     line, facts = _reached(subject, found)
-    dead = _dead(subject)
+    dead = dead_units(subject)
     lines = [line] if line else []
     return Chapter("Units", [*pictures, *dead], _sentence(line), lines, {"reached": facts}, omitted)
 
@@ -183,18 +186,20 @@ def _reached(subject: Subject, found: dict[str, checks.Searched]) -> tuple[str, 
 
 def _units(subject: Subject, layer: str, found: checks.Searched) -> Drawn:
     field = subject.fields.get(layer)
+    around, marked = _around(field, subject.spec.shape)
     middle = tuple(size // 2 for size in subject.outline[layer].shape[:-1])
     rows = []
     for unit in subject.units(layer):
         best = subject.stored(found.maximized.inputs[[found.at(unit)]])
         inputs = np.asarray(subject.searched.inputs, float)[found.top.examples[unit]]
-        if field:
-            [best] = _patches(best, field, np.array([middle]))
-            inputs = _patches(inputs, field, found.top.positions[unit])
-        else:
-            [best] = best
+        starts: list[int] = []
+        if field and around:
+            best = _patches(best, around, np.array([middle]))
+            inputs = _patches(inputs, around, found.top.positions[unit])
+            if marked:
+                starts = np.maximum(0, field.offset + field.stride * found.top.positions[unit]).ravel().tolist()
         reached = float(found.maximized.values[found.at(unit)])
-        rows.append(units.Unit(unit, best, reached, [*inputs], found.top.values[unit].tolist()))
+        rows.append(units.Unit(unit, best[0], reached, [*inputs], found.top.values[unit].tolist(), starts))
     count = subject.outline[layer].units
     what = "receptive field" if field else "input"
     some = f"{len(rows)} of {count} units. " if len(rows) < count else ""
@@ -202,13 +207,15 @@ def _units(subject: Subject, layer: str, found: checks.Searched) -> Drawn:
         rows,
         subject.limits,
         f"{subject.name}: what activates units of {layer}",
-        f"{some}Numbers are activations.",
+        f"{some}Numbers are activations" + (", and the step at which the shaded part begins." if marked else "."),
         note(subject.spec.shape),
+        marked=marked,
     )
     text = (
         f"On the left the {what} of each unit in an input found by gradient ascent; on the right the {what}s of the "
         f"validation examples that activate the unit most. If both sides show the same structure, the unit detects it; "
         "the ascent keeps inputs smooth, so it may reach less than the data."
+        + (f" The {what} is shaded; around it are the steps before and after." if marked else "")
     )
     alt = f"{len(rows)} units of {layer} in rows, each with a maximized input and {len(rows[0].patches)} examples."
     return Drawn(f"units-{layer}".replace(":", "-"), figure, f"Units of {layer}", text, alt)
@@ -219,6 +226,23 @@ def _patches(inputs: Any, field: look.ReceptiveField, positions: Any) -> np.ndar
     if all(size >= cells for size, cells in zip(field.size, inputs.shape[1:-1], strict=True)):
         return inputs
     return look.patches(inputs, field, positions, fill=math.nan)
+
+
+def _around(
+    field: look.ReceptiveField | None, shape: Sequence[int]
+) -> tuple[look.ReceptiveField | None, tuple[float, float] | None]:
+    """Returns the part of an input that is drawn for a unit, and the share of it that the receptive field takes.
+
+    Of series, steps around the receptive field are drawn as well, because a few steps alone have little shape.
+    """
+    if field is None or len(shape) != 2 or not field.stride[0]:
+        return field, None
+    [size], [offset] = field.size, field.offset
+    margin = (min(AROUND * size, shape[0] - 1) - size) // 2
+    if margin < 1:
+        return field, None
+    whole = size + 2 * margin
+    return field._replace(size=(whole,), offset=(offset - margin,)), (margin / whole, (margin + size) / whole)
 
 
 def _outputs(subject: Subject, layer: str) -> Drawn:
@@ -245,7 +269,7 @@ def _outputs(subject: Subject, layer: str) -> Drawn:
     return Drawn("outputs", figure, "Inputs that maximize the outputs", text, alt)
 
 
-def _dead(subject: Subject) -> list[Drawn]:
+def dead_units(subject: Subject) -> list[Drawn]:
     """Draws the dead units of layers with weights; a layer that a normalization follows is left out for it."""
     kinds = [layer.kind for layer in subject.outline.values()]
     names = [*subject.outline]
@@ -429,13 +453,23 @@ def predictions(subject: Subject) -> Chapter:
             "is too confident. The lower bars show how many predictions each bin has, and few vary by chance.",
             f"Reliability diagram with an expected calibration error of {calibration.error:.3f}.",
         ),
-        *_mistakes(subject),
+        *mistakes(subject),
     ]
-    facts = {"accuracy": right, "calibration_error": calibration.error}
-    return Chapter("Predictions", pictures, facts=facts)
+    recall = dict(zip(classes, per_class.recall.tolist(), strict=True))
+    facts = {"accuracy": right, "calibration_error": calibration.error, "recall": recall}
+    return Chapter("Predictions", pictures, lines=[_recalled(per_class, classes)], facts=facts)
 
 
-def _mistakes(subject: Subject) -> list[Drawn]:
+def _recalled(found: look.PerClass, classes: Sequence[str]) -> str:
+    worst, mean = int(np.nanargmin(found.recall)), np.nanmean(found.recall)
+    return (
+        f"recall on {found.support.sum():,} validation examples: lowest {100 * found.recall[worst]:.2f} % (class "
+        f"{classes[worst]}, {found.support[worst]:,} examples), mean of the classes {100 * mean:.2f} %"
+    )
+
+
+def mistakes(subject: Subject) -> list[Drawn]:
+    """Draws the most confident mistakes."""
     found = look.mistakes(subject.probabilities, subject.labels)
     if not len(found.examples):
         return []
@@ -444,14 +478,13 @@ def _mistakes(subject: Subject) -> list[Drawn]:
         f"{subject.class_name(label)}\nas {subject.class_name(predicted)}\n{100 * confidence:.0f} %"
         for label, predicted, confidence in zip(shown.labels, shown.predictions, shown.confidence, strict=True)
     ]
-    figure = evaluation.mistakes(
-        [*np.asarray(subject.valid.inputs)[shown.examples]],
-        names,
-        subject.limits,
-        f"{subject.name}: most confident mistakes, {len(names)} of {len(found.examples)}",
-        "Each is named by its label, the predicted class and its probability.",
-        note(subject.spec.shape),
-    )
+    inputs = [*np.asarray(subject.valid.inputs)[shown.examples]]
+    title = f"{subject.name}: most confident mistakes, {len(names)} of {len(found.examples)}"
+    what = "Each is named by its label, the predicted class and its probability."
+    if subject.spec.tokens:
+        figure = words.passages([decode(tokens, subject.data.vocabulary) for tokens in inputs], names, title, what)
+    else:
+        figure = evaluation.mistakes(inputs, names, subject.limits, title, what, note(subject.spec.shape))
     text = (
         "The wrong predictions of which the network is most confident, with the label, the predicted class and its "
         "probability. Look for wrong labels, for examples that are hard for people too, and for what they share."

@@ -45,12 +45,14 @@ class Arguments(RunArguments):
 
 def main(arguments: Arguments) -> None:
     """Draws the pictures, prints the numbers, and writes both with a page."""
-    from cnnjax.commands.chapters import CHAPTERS, Chapter  # Matplotlib takes half a second
+    from cnnjax.commands import chapters, text_chapters  # Matplotlib takes half a second
     from cnnjax.commands.subject import Subject
 
     with usage(arguments.debug):
         arguments.check()
         trained, data = open_run(arguments)
+        if trained.spec.tokens:
+            raise ValueError(f"run: {arguments.run}: is trained on text, and look draws images and series only")
         name = _name(arguments, trained)
         subject = Subject(trained, data, name, arguments.examples, arguments.layer, arguments.unit, arguments.seed)
     if not np.isfinite(subject.logits).all():
@@ -59,8 +61,8 @@ def main(arguments: Arguments) -> None:
     print(f"{name}: {standing}")
     folder = _folder(arguments, trained)
     folder.mkdir(parents=True, exist_ok=True)
-    found: list[Chapter] = []
-    for chapter in CHAPTERS:
+    found: list[chapters.Chapter] = []
+    for chapter in text_chapters.CHAPTERS if trained.spec.tokens else chapters.CHAPTERS:
         with waiting(f"drawing {chapter.__name__.removeprefix('of_').replace('_', ' ')}"):
             found.append(chapter(subject))
             for picture in found[-1].pictures:
@@ -88,7 +90,7 @@ def _standing(arguments: Arguments, trained: Trained, data: Dataset, logits: np.
     value = digits(float(np.mean(metric(jnp.asarray(outputs), jnp.asarray(data.valid.labels)))), metric)
     count = sum(leaf.size for leaf in jax.tree.leaves(trained.variables.params))
     unit = " %" if metric.percent else ""
-    facts = f"trained on {trained.config.data}, {count:,} parameters, valid {metric.name} {value}{unit}"
+    facts = f"trained on {trained.config.data}, {count:,} parameters, validation {metric.name} {value}{unit}"
     ended = (arguments.run / "summary.json").is_file() or not (arguments.run / "command").is_file()
     return facts + ("" if ended else "; the run has not finished: this is its most recent checkpoint")
 

@@ -1,13 +1,17 @@
-"""Predicts the classes of image files or series with a trained network, or the outputs of a regression.
+"""Predicts the classes of images, series or texts with a trained network, or the outputs of a regression.
 
 Images are converted to the size, channels and range of the training data, and standardized as in training. Series are
-CSV files: each row is a series, or, with several channels, each file is one, with a row for each time step.
+.tsv or .ts files as for training, whose labels are not used, or CSV files: each row is a series, or, with several
+channels, each file is one, with a row for each time step. A text is given as one argument, as a line of a file, or in
+the column of texts of a .csv or .tsv file. An .npz file has inputs of any kind as an array.
 """
 
 import json
+import os
+import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -21,7 +25,7 @@ from cnnjax.commands.command_line import use_compilation_cache
 from cnnjax.commands.errors import reported, usage
 from cnnjax.commands.opened import check_folder
 from cnnjax.commands.parser import parse_words
-from cnnjax.data import DataError, Spec
+from cnnjax.data import DataError, Spec, arrays, texts, ucr
 from cnnjax.data.images import (
     Background,
     Fit,
@@ -49,7 +53,8 @@ class Arguments:
     run: Annotated[Path, tyro.conf.Positional]
     """run folder; a sweep predicts with its winner"""
     files: Annotated[tuple[Path, ...], tyro.conf.Positional]
-    """image or CSV files, and folders, which are searched recursively"""
+    """files of images, series or texts, .npz files, and folders, which are searched recursively; or texts in quotation
+    marks"""
     top: int = 3
     """number of classes to print, most probable first"""
     json: bool = False
@@ -93,7 +98,7 @@ def main(arguments: Arguments) -> None:
             trained, reading, search, read = _prepared(arguments)
         if not arguments.json:
             print(f"{arguments.run}: {describe_inputs(trained.config.data, trained.spec)}; {reading}")
-        inputs = _inputs(arguments.files, search, read)
+        inputs = _inputs(arguments.files, trained.spec, search, read)
         failed = False
         while batch := list(islice(inputs, BATCH)):
             for found in _predicted(trained, batch, arguments.top):
@@ -118,6 +123,8 @@ def _prepared(arguments: Arguments) -> tuple[Trained, str, Search, Read]:
         use_compilation_cache()
     classes = load_preset(str(arguments.preset)).classes if arguments.preset else ()
     trained = load_run(arguments.run, arguments.trial, classes)
+    if trained.spec.tokens:
+        raise ValueError(f"run: {arguments.run}: is trained on text, and predict reads images and series only")
     given = {field.name: getattr(arguments, field.name) for field in fields(Reading)}
     if len(trained.spec.shape) > 2:
         loading = trained.config.loading
@@ -125,10 +132,14 @@ def _prepared(arguments: Arguments) -> tuple[Trained, str, Search, Read]:
         how = Reading(**{**given, "fit": arguments.fit or usual})
         how.check(trained.spec)
         return trained, _described(trained.spec, how), image_files, partial(_image, trained.spec, how)
+    kind = "texts" if trained.spec.tokens else "series"
     usual_of = {**vars(Reading()), "fit": None}
     if unused := [name for name, value in given.items() if value != usual_of[name]]:
-        raise ValueError(f"{unused[0]}: applies to images only, and the inputs of this run are series")
-    return trained, "series", partial(files_below, suffixes={".csv"}), partial(_series, trained.spec)
+        raise ValueError(f"{unused[0]}: applies to images only, and the inputs of this run are {kind}")
+    if trained.spec.tokens:
+        return trained, kind, partial(files_below, suffixes={".txt", *texts.DIALECTS}), partial(_texts, trained)
+    search = partial(files_below, suffixes={".csv", ".npz", *ucr.SUFFIXES})
+    return trained, kind, search, partial(_series, trained.spec, trained.config.loading.max_length)
 
 
 def _described(spec: Spec, how: Reading) -> str:
@@ -145,32 +156,53 @@ def _image(spec: Spec, how: Reading, path: Path) -> Iterator[Input]:
     image, note = read_image(path, spec, how), ""
     if (image == image[0, 0]).all():
         note = "all pixels are equal: if the background is transparent, try another --background"
-    elif seen := looks_inverted(image, spec, how):
+    elif seen := looks_inverted(read_image(path, spec, replace(how, trim=None)), spec, how):  # with its whole margin
         usual = seen.split()[0]
         change = "omit" if how.invert else "add"
         note = f"looks {seen}, but the training images are {usual} on average: if so, {change} --invert"
     yield Input(str(path), image, note)
 
 
-def _series(spec: Spec, path: Path) -> Iterator[Input]:
-    found = read_series(path, spec)
-    for row, series in enumerate(found, 1):
-        yield Input(f"{path}:{row}" if len(found) > 1 else str(path), series)
+def _series(spec: Spec, length: int | None, path: Path) -> Iterator[Input]:
+    labeled = path.suffix.lower() in ucr.SUFFIXES
+    return _rows(path, ucr.read_inputs(path, spec, length) if labeled else read_series(path, spec))
 
 
-def _inputs(paths: Sequence[Path], search: Search, read: Read) -> Iterator[Input]:
+def _texts(trained: Trained, path: Path) -> Iterator[Input]:
+    """Yields the texts of a file, or the argument itself if there is no such file and it does not look like one."""
+    named = path.suffix.lower() in {".txt", *texts.DIALECTS} and not re.search(r"\s", str(path))
+    is_file = named or os.path.isfile(path)  # noqa: PTH113
+    found = texts.read_texts(path, trained.config.loading) if is_file else [str(path)]
+    [length], known = trained.spec.shape, {*trained.vocabulary}
+    for row, text in enumerate(found, 1):
+        words = texts.words_of(text)
+        unknown = [word for word in words if word not in known]
+        note = f"is cut at {length} of its {len(words)} words" if len(words) > length else ""
+        if 2 * len(unknown) > len(words):
+            note = f"{len(unknown)} of {len(words)} words are not in the vocabulary: {', '.join(unknown[:5])}"
+        [tokens] = texts.encode([text], trained.vocabulary, length)
+        name = f"{path}:{row}" if len(found) > 1 else str(path)
+        yield Input(name, tokens, note) if words else Input(name, note="has no words")
+
+
+def _rows(path: Path, found: np.ndarray) -> Iterator[Input]:
+    for row, value in enumerate(found, 1):
+        yield Input(f"{path}:{row}" if len(found) > 1 else str(path), value)
+
+
+def _inputs(paths: Sequence[Path], spec: Spec, search: Search, read: Read) -> Iterator[Input]:
     """Yields the inputs of files and folders, in order."""
     for path in paths:
         files = [path]
-        if path.is_dir():
+        if os.path.isdir(path):  # noqa: PTH112 - a text may be too long for Path.is_dir
             files, rest = search(path)
             if rest:
                 print(f"note: {path}: skipped: {named(path, rest)}", file=sys.stderr)
             if not files:
-                yield Input(str(path), note="contains no image or CSV file to predict")
+                yield Input(str(path), note="contains no file to predict")
         for file in files:
             try:
-                yield from read(file)
+                yield from _rows(file, arrays.read_inputs(file, spec)) if file.suffix.lower() == ".npz" else read(file)
             except DataError as error:
                 yield Input(str(file), note=str(error).removeprefix(f"{file}: "))
 

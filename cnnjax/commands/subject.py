@@ -97,8 +97,8 @@ class Subject:
         """The layers whose units are examined: convolutions, or else hidden dense layers; an even choice of many."""
         if self.given:
             return [*self.given]
-        convolutions = [name for name in self.kernels if self.outline[name].maps]
-        hidden = [name for name in self.weighted if name != self.output]
+        convolutions = [name for name in self.kernels if self.outline[name].maps or self.spec.tokens]
+        hidden = [name for name in self.weighted if name != self.output and self.outline[name].kind != "Embed"]
         return evenly(convolutions or hidden, LAYERS)
 
     def units(self, layer: str) -> list[int]:
@@ -132,11 +132,15 @@ class Subject:
 
     @cached_property
     def limits(self) -> tuple[Any, Any]:
-        """The values of black and white: the range of the training data, or else of the examples; one for colors."""
+        """The values of black and white: the range of the training data, or else of the examples.
+
+        Colors have one range together, as have features without an order in space; other channels one each.
+        """
         axes = tuple(range(self.searched.inputs.ndim - 1))
         low = self.spec.low or self.searched.inputs.min(axes)
         high = self.spec.high or self.searched.inputs.max(axes)
-        together = len(self.spec.shape) < 3 or self.spec.shape[-1] == 3
+        spatial = len(self.spec.shape) - 1
+        together = not spatial or (spatial > 1 and self.spec.shape[-1] == 3)
         return (np.min(low), np.max(high)) if together else (np.asarray(low, float), np.asarray(high, float))
 
     @cached_property

@@ -5,8 +5,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from jaxtyping import Num
 
-from cnnjax.data.dataset import DataError, Dataset, Split, numbers
+from cnnjax.data.dataset import DataError, Dataset, Spec, Split, numbers
 from cnnjax.data.loading import Loading
 from cnnjax.data.sources import SHARES, VALIDATION, assemble, indexed
 from cnnjax.options import reason, suggest
@@ -45,16 +46,40 @@ def read(path: Path, loading: Loading) -> Dataset:
     return assemble(path.name, classes, splits, loading, _notes(arrays, keys))
 
 
+def read_inputs(path: Path, spec: Spec) -> Num[np.ndarray, "examples *shape"]:
+    """Reads inputs for a network from an `.npz` file: the array `inputs` or `x`, or the only one.
+
+    Raises:
+      DataError: if the file is damaged, it has no such array, or its shape or dtype is not that of the data.
+    """
+    arrays = _arrays(path)
+    name = next((name for name in (*INPUTS, *arrays) if name in arrays and (name in INPUTS or len(arrays) == 1)), None)
+    if name is None:
+        raise DataError(f"{path}: arrays {', '.join(sorted(arrays)) or 'none'}: must be one, or inputs or x")
+    array = numbers(f"{path}: {name}", arrays[name])
+    if spec.shape[-1] == 1 and array.shape[1:] == spec.shape[:-1]:
+        array = array[..., None]
+    kept = array.astype(spec.dtype)
+    if array.shape[1:] != spec.shape or (np.dtype(spec.dtype).kind != "f" and (kept != array).any()):
+        wanted = f"{spec.dtype}{['examples', *spec.shape]}".replace("'", "")
+        raise DataError(f"{path}: {name}: {array.dtype}{list(array.shape)}: must be {wanted}")
+    return kept
+
+
 def _arrays(path: Path) -> dict[str, np.ndarray]:
     found, name = dict[str, np.ndarray](), ""
     try:
-        with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
+        with path.open("rb") as opened:
+            if not zipfile.is_zipfile(opened):
+                raise ValueError("is not a zip archive")
+            file = np.load(opened, allow_pickle=False)
             for name in file.files:
                 found |= {name: file[name]}
     except (OSError, ValueError, EOFError, zipfile.BadZipFile, KeyError) as error:
         if "allow_pickle" in str(error) and name:
             raise DataError(
-                f"{path}: {name}: holds Python objects, which are not read: save numbers or names"
+                f"{path}: {name}: holds Python objects, such as series of unequal length, which are not read: save "
+                "numbers or names"
             ) from None
         problem = getattr(error, "strerror", None) or f"is not a valid .npz file: {reason(error)}"
         raise DataError(f"{path}: {name + ': ' if name else ''}{problem}") from None

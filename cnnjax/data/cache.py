@@ -17,7 +17,7 @@ from cnnjax.data.dataset import Dataset, Spec, Split
 from cnnjax.options import from_json
 
 SPLITS = ("train", "valid", "test")
-LAYOUT = 7  # version of the cache folders and of the rules that choose splits; a new version ignores old folders
+LAYOUT = 8  # version of the cache folders and of the rules that choose splits; a new version ignores old folders
 
 
 def default_directory() -> Path:
@@ -25,11 +25,15 @@ def default_directory() -> Path:
     return Path(os.environ.get("CNNJAX_CACHE_DIR") or platformdirs.user_cache_dir("cnnjax", appauthor=False))
 
 
-def fingerprint(source: Path, how: str = "") -> str:
+def fingerprint(*sources: Path, how: str = "") -> str:
     """Returns a hash that changes if a file is written, one in a folder is added, removed or written, or with `how`."""
+    facts = [[str(source.resolve()), _facts(source)] for source in sources]
+    return digest([LAYOUT, facts, how])
+
+
+def _facts(source: Path) -> list[tuple[str, int, int]]:
     files = sorted(path for path in source.rglob("*") if path.is_file()) if source.is_dir() else [source]
-    facts = [(str(path.relative_to(source)), path.stat().st_size, path.stat().st_mtime_ns) for path in files]
-    return digest([LAYOUT, str(source.resolve()), facts, how])
+    return [(str(path.relative_to(source)), path.stat().st_size, path.stat().st_mtime_ns) for path in files]
 
 
 def digest(value: Any) -> str:
@@ -67,8 +71,9 @@ def _load(folder: Path) -> Dataset:
         if [sha256(array) for array in arrays] != facts["sha256"][name]:
             raise ValueError(f"{folder}: {name} has changed since it was written")
         splits[name] = Split(*arrays)
-    cut, notes = (tuple(map(str, facts[name])) for name in ("cut", "notes"))
-    return Dataset(facts["name"], read_spec(facts["spec"]), **splits, cut=cut, notes=notes)
+    cut, notes, vocabulary = (tuple(map(str, facts[name])) for name in ("cut", "notes", "vocabulary"))
+    spec = read_spec(facts["spec"])
+    return Dataset(facts["name"], spec, **splits, cut=cut, notes=notes, vocabulary=vocabulary, folds=None)
 
 
 def describe_spec(spec: Spec) -> dict[str, Any]:
@@ -99,7 +104,8 @@ def read_spec(described: Mapping[str, Any]) -> Spec:
     counts = None if counted is None else np.asarray(list(map(float, counted)), np.float32)
     if counts is not None and len(counts) != len(classes):
         raise ValueError(f"counts: {len(counts)} numbers, classes: {len(classes)}")
-    return Spec(shape, dtypes[0].name, classes, label_shape, dtypes[1].name, mean, std, low, high, margin, counts)
+    kind = shape, dtypes[0].name, classes, label_shape, dtypes[1].name
+    return Spec(*kind, mean, std, low, high, margin, counts, int(described.get("tokens", 0)))
 
 
 def _save(folder: Path, dataset: Dataset) -> None:
@@ -118,6 +124,7 @@ def _save(folder: Path, dataset: Dataset) -> None:
             "spec": describe_spec(dataset.spec),
             "cut": dataset.cut,
             "notes": dataset.notes,
+            "vocabulary": dataset.vocabulary,
             "shapes": shapes,
             "sha256": digests,
         }

@@ -30,7 +30,7 @@ class Split(NamedTuple):
 @partial(
     jax.tree_util.register_dataclass,
     data_fields=["mean", "std", "counts"],
-    meta_fields=["shape", "dtype", "classes", "label_shape", "label_dtype", "low", "high", "margin"],
+    meta_fields=["shape", "dtype", "classes", "label_shape", "label_dtype", "low", "high", "margin", "tokens"],
 )
 @dataclass(frozen=True, eq=False)
 class Spec:
@@ -57,6 +57,8 @@ class Spec:
     drawings."""
     counts: Float[Any, " classes"] | None = None
     """The number of training examples of each class; None if the labels are not classes, or not recorded."""
+    tokens: int = 0
+    """The size of the vocabulary, with padding and the unknown token, for inputs that are text; 0 for others."""
 
     @property
     def outputs(self) -> int:
@@ -68,8 +70,15 @@ class Spec:
         """A batch of one input, filled with zeros of the stored dtype."""
         return jnp.zeros((1, *self.shape), jax.dtypes.canonicalize_dtype(self.dtype))
 
-    def standardize(self, inputs: Num[Any, "batch *shape"]) -> Float[Array, "batch *shape"]:
-        """Standardizes stored inputs with the mean and standard deviation of the training split."""
+    @property
+    def standardized(self) -> jax.ShapeDtypeStruct:
+        """The shape and dtype of a batch of one standardized input."""
+        return jax.ShapeDtypeStruct((1, *self.shape), jnp.int32 if self.tokens else jnp.float32)
+
+    def standardize(self, inputs: Num[Any, "batch *shape"]) -> Num[Array, "batch *shape"]:
+        """Standardizes stored inputs with the mean and standard deviation of the training split; tokens stay int32."""
+        if self.tokens:
+            return inputs.astype(jnp.int32)
         return (inputs.astype(jnp.float32) - self.mean) / self.std
 
 
@@ -77,7 +86,7 @@ class Batch(NamedTuple):
     """The examples of a training step, as augmentations get them."""
 
     inputs: Num[Array, "batch *shape"]
-    """Standardized."""
+    """Standardized; tokens are int32."""
     labels: Num[Array, "batch *label"]
     rows: Int[Array, " batch"]
     """The indices of the examples in the training split."""
@@ -145,11 +154,19 @@ class Dataset(NamedTuple):
     """The splits that were cut from the training split of the source."""
     notes: tuple[str, ...] = ()
     """What was noticed while the data were read, such as files that were skipped; a line each."""
+    vocabulary: tuple[str, ...] = ()
+    """The words that tokens stand for, from padding and the unknown token; empty if the inputs are not text."""
+    folds: "Mapping[str, Dataset] | None" = None
+    """If this is the first fold of a cross-validation, all of its folds by name."""
 
     @property
     def classes(self) -> tuple[str, ...]:
         """The names of the classes; empty if the labels are not classes."""
         return self.spec.classes
+
+    def at(self, fold: str | None) -> "Dataset":
+        """Returns a fold by name if this data set has folds, else the data set itself."""
+        return self if self.folds is None or fold is None else self.folds[fold]
 
     @classmethod
     def of(
@@ -162,6 +179,7 @@ class Dataset(NamedTuple):
         *,
         valid_share: float | None = None,
         test_share: float | None = None,
+        vocabulary: Sequence[str] = (),
     ) -> "Dataset":
         """Creates a data set from arrays, and computes the statistics of its training split.
 
@@ -182,11 +200,14 @@ class Dataset(NamedTuple):
           test: the test split; by default a fifth of the examples is cut from `train`.
           valid_share: another share of all examples to cut for validation.
           test_share: another share of all examples to cut for the test.
+          vocabulary: for inputs that are tokens, [examples, length], the words that they stand for; the first is
+            padding, the second the unknown token.
 
         Raises:
           DataError: if inputs and labels differ in number, the splits differ in shape or dtype, a split
-            is empty, a label is not a class, a number is NaN, infinite or too large for 32 bits, or a share
-            is given for a split that exists or is out of range.
+            is empty, a label is not a class, a token is not in the vocabulary, a
+            number is NaN, infinite or too large for 32 bits, or a share is given for a split that exists or is out of
+            range.
         """
         given = {"train": train, "valid": valid, "test": test}
         if isinstance(classes, int) or classes is None:
@@ -199,9 +220,14 @@ class Dataset(NamedTuple):
         inputs, labels = splits["train"]
         kind = inputs.shape[1:], inputs.dtype.name, tuple(map(str, classes)), labels.shape[1:], labels.dtype.name
         counts = class_counts(parts[0].labels, len(classes)) if classes else None
+        cut = tuple(split for split in ("valid", "test") if split not in splits)
+        if words := tuple(map(str, vocabulary)):
+            _check_tokens(name, splits, len(words))
+            spec = Spec(*kind, np.zeros(1, np.float32), np.ones(1, np.float32), counts=counts, tokens=len(words))
+            return cls(name, spec, *parts, cut=cut, vocabulary=words)
         low, high = _extremes(inputs)
         spec = Spec(*kind, *statistics(parts[0]), low, high, _usual_margin(inputs), counts)
-        return cls(name, spec, *parts, cut=tuple(split for split in ("valid", "test") if split not in splits))
+        return cls(name, spec, *parts, cut=cut)
 
     def check(self) -> None:
         """Checks a data set that was not created by `of`, or was changed since.
@@ -212,6 +238,8 @@ class Dataset(NamedTuple):
         splits = {name: getattr(self, name) for name in ("train", "valid", "test")}
         spec = Split((self.spec.shape, self.spec.dtype), (self.spec.label_shape, self.spec.label_dtype))
         _checked(self.name, len(self.classes), splits)
+        if self.spec.tokens:
+            _check_tokens(self.name, splits, self.spec.tokens)
         for name, split in splits.items():
             for what, array, (shape, dtype) in zip(Split._fields, map(np.asarray, split), spec, strict=True):
                 if (array.shape[1:], array.dtype) != (shape, dtype):
@@ -219,6 +247,18 @@ class Dataset(NamedTuple):
                         f"{self.name}: {name}: {what} are {array.dtype}{list(array.shape)}, but the spec says "
                         f"{dtype}{['examples', *shape]}: create the data set with Dataset.of"
                     )
+
+
+def _check_tokens(name: str, splits: Mapping[str, Split], tokens: int) -> None:
+    for split, (inputs, _) in splits.items():
+        if inputs.ndim != 2 or inputs.dtype.kind not in "iu":
+            raise DataError(
+                f"{name}: {split}: inputs are {inputs.dtype}{list(inputs.shape)}: tokens must be integers, "
+                "[examples, length]"
+            )
+        least, most = inputs.min(initial=0), inputs.max(initial=0)
+        if not 0 <= least <= most < tokens:
+            raise DataError(f"{name}: {split}: tokens are {least} to {most}: must be from 0 to {tokens - 1}")
 
 
 def class_counts(labels: np.ndarray, classes: int) -> Float[np.ndarray, " classes"]:
@@ -315,7 +355,8 @@ def cut(split: Split, count: int, stratified: bool = True, seed: int = 0) -> tup
         rest, part = train_test_split(rows, test_size=count, stratify=stratify, random_state=seed)
     except ValueError as error:
         raise DataError(
-            f"cannot cut {count} of {len(rows)} examples evenly over the classes: {error}: give all three splits"
+            f"cannot cut {count} of {len(rows)} examples evenly over the classes: {error}: give all three splits, "
+            "or another share to cut"
         ) from error
     return tuple(Split(split.inputs[rows], split.labels[rows]) for rows in (part, rest))  # type: ignore[return-value]
 

@@ -1,5 +1,6 @@
 """Image folders: `folder/class/*.png`, or with `train/`, `valid/` and `test/` above the class folders."""
 
+import math
 import os
 import warnings
 from collections import defaultdict
@@ -104,7 +105,7 @@ def list_files(folder: Path) -> Found:
 
 
 def _stays(path: Path, folder: Path) -> bool:
-    return not path.is_symlink() or path.resolve().is_relative_to(folder.resolve())
+    return not path.is_symlink() or Path(os.path.realpath(path)).is_relative_to(folder.resolve())  # links may be a loop
 
 
 def _check_classes(
@@ -173,7 +174,7 @@ def _decoded(
     threads: ThreadPoolExecutor, paths: Sequence[Path], shape: tuple[int, int, int], how: Reading
 ) -> tuple[UInt8[np.ndarray, "images height width channels"], list[Path], dict[Path, str]]:
     """Decodes image files; returns the images, their files, and the problem of each file that cannot be decoded."""
-    images, kept, problems = np.empty((len(paths), *shape), np.uint8), list[Path](), dict[Path, str]()
+    images, kept, problems = _room(len(paths), shape), list[Path](), dict[Path, str]()
     decode = partial(read_pixels, shape=shape, how=how)
     for start in range(0, len(paths), CHUNK):
         for path, pixels in _each(threads, decode, paths[start : start + CHUNK]).items():
@@ -183,6 +184,17 @@ def _decoded(
                 images[len(kept)] = pixels
                 kept.append(path)
     return images[: len(kept)], kept, problems
+
+
+def _room(count: int, shape: tuple[int, int, int]) -> UInt8[np.ndarray, "images height width channels"]:
+    try:
+        return np.empty((count, *shape), np.uint8)
+    except MemoryError:
+        height, width, _ = shape
+        size = count * math.prod(shape) / 2**30
+        raise DataError(
+            f"image_size: {count:,} images of {width}x{height} take {size:,.0f} GiB of memory: give a smaller size"
+        ) from None
 
 
 def _skipped(folder: Path, problems: Mapping[Path, str]) -> Iterator[str]:

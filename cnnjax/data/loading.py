@@ -24,14 +24,21 @@ class Loading(Config):
     fit: Literal["crop", "pad", "stretch"] = static(
         "crop", "how images of other proportions are fitted to --image-size"
     )
-    image_key: str | None = static(None, "TensorFlow Datasets feature with the inputs")
-    label_key: str | None = static(None, "TensorFlow Datasets feature with the labels")
+    input_key: str | None = static(None, "TensorFlow Datasets feature, or column of texts, with the inputs")
+    label_key: str | None = static(None, "TensorFlow Datasets feature, or column, with the labels")
+    max_length: int | None = static(
+        None,
+        "steps of series of unequal length: longer ones are cut, shorter ones repeat their last value; words of a text",
+        least=1,
+    )
+    min_count: int = static(2, "times that the training texts must have a word, else it is unknown", least=1)
     valid_share: float | None = static(
         None, "share of all examples to cut for validation (default: 0.1, at most 5,000)", least=0, below=1
     )
     test_share: float | None = static(
         None, "share of all examples to cut for the test (default: 0.2)", least=0, below=1
     )
+    fold: str | None = static(None, "fold of a cross-validation to use, such as 3/10 for the third of ten")
 
     def check_used(self, name: str, used: Collection[str]) -> None:
         """Raises DataError for a field with a value of its own that data of this kind do not use."""

@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from pathlib import Path
 
 import numpy as np
 
@@ -20,12 +21,25 @@ def split_names(found: Collection[str]) -> dict[str, str]:
     return {split: name for split, name in named.items() if name in found}
 
 
+def split_files(path: Path) -> dict[str, Path]:
+    """Returns the files of our splits: `NAME_TRAIN.tsv`, in any case, stands for `NAME_TEST.tsv` beside it as well."""
+    start, _, word = path.stem.rpartition("_")
+    if word.lower() != "train":
+        return {"train": path}
+    parts = {other: other.stem.rpartition("_") for other in sorted(path.parent.iterdir())}
+    beside = {
+        end.lower(): other for other, (begin, _, end) in parts.items() if (begin, other.suffix) == (start, path.suffix)
+    }
+    return {split: beside[name] for split, name in split_names(beside).items()} | {"train": path}
+
+
 def assemble(
     name: str,
     classes: Sequence[str],
     splits: Mapping[str, Split],
     loading: Loading,
     notes: Sequence[str] = (),
+    vocabulary: Sequence[str] = (),
 ) -> Dataset:
     """Creates a data set from the splits of a source: cuts missing splits, checks classes, and notes duplicates.
 
@@ -35,6 +49,7 @@ def assemble(
       splits: `train`, and `valid` and `test` if the source has them.
       loading: how to split.
       notes: what was noticed while the source was read.
+      vocabulary: the words, if the inputs are tokens.
 
     Raises:
       DataError: as in `Dataset.of`, or if a split lacks a class that another one has.
@@ -49,6 +64,7 @@ def assemble(
         splits.get("test"),
         valid_share=loading.valid_share,
         test_share=loading.test_share,
+        vocabulary=vocabulary,
     )
     if classes:
         _check_complete(data)
@@ -66,7 +82,7 @@ def _check_enough(name: str, classes: Sequence[str], splits: Mapping[str, Split]
             if 0 < count < needed:
                 raise DataError(
                     f"{name}: class {classes[label]} has {count} example{'s' if count > 1 else ''}: at least {needed} "
-                    f"are needed, to cut the splits that the data do not have"
+                    "are needed, to cut the splits that the data do not have: add some, or remove the class"
                 )
 
 
@@ -120,9 +136,22 @@ def indexed(where: str, labels: Mapping[str, np.ndarray]) -> tuple[tuple[str, ..
     for name, given in others:
         places = np.searchsorted(known, given).clip(0, len(known) - 1)
         if len(wrong := np.flatnonzero(known[places] != given)):
-            raise DataError(f"{where}: {name}: example {wrong[0]} has label {given[wrong[0]]}, which is not in {train}")
+            raise DataError(
+                f"{where}: {name}: example {wrong[0]} has label {given[wrong[0]]}, which is not in {train}: add "
+                "examples of it there, or remove it here"
+            )
         found.append(places.astype(np.int32))
     return tuple(map(str, known.tolist())), found
+
+
+def integers(labels: Mapping[str, np.ndarray]) -> Mapping[str, np.ndarray]:
+    """Converts labels to integers if all are, such as `1` or `1.0`, so that classes are in the order of numbers."""
+    try:
+        numbers = {name: written.astype(np.float64) for name, written in labels.items()}
+    except ValueError:
+        return labels
+    whole = all((values == np.round(values)).all() for values in numbers.values())
+    return {name: values.astype(np.int64) for name, values in numbers.items()} if whole else labels
 
 
 def summary(data: Dataset) -> Iterator[str]:
@@ -131,7 +160,8 @@ def summary(data: Dataset) -> Iterator[str]:
         f"{name} {len(getattr(data, name).labels):,}" + (" (cut from train)" if name in data.cut else "")
         for name in ("train", "valid", "test")
     ]
-    yield f"{data.name}: {', '.join(sizes)}"
+    folds = "" if data.folds is None else f", {len(data.folds)} folds"
+    yield f"{data.name}{folds}: {', '.join(sizes)}"
     if data.spec.counts is not None:
         counts = dict(zip(data.classes, map(int, data.spec.counts), strict=True))
         least, most = (extreme(counts, key=lambda name: counts[name]) for extreme in (min, max))

@@ -30,6 +30,9 @@ from cnnjax.look.classification import calibration as calibration
 from cnnjax.look.classification import confusion as confusion
 from cnnjax.look.classification import mistakes as mistakes
 from cnnjax.look.classification import per_class as per_class
+from cnnjax.look.costs import Costs as Costs
+from cnnjax.look.costs import LayerCost as LayerCost
+from cnnjax.look.costs import summarize as summarize
 from cnnjax.look.kernels import kernels as kernels
 from cnnjax.look.kernels import smoothness as smoothness
 from cnnjax.look.layers import Layer as Layer
@@ -50,6 +53,7 @@ from cnnjax.look.surface import spaced as spaced
 from cnnjax.look.surface import surface as surface
 from cnnjax.look.surface import trajectory as trajectory
 from cnnjax.look.surface import trajectory_plane as trajectory_plane
+from cnnjax.look.texts import token_contributions as token_contributions
 from cnnjax.look.units import Top as Top
 from cnnjax.look.units import dead_units as dead_units
 from cnnjax.look.units import maxima as maxima

@@ -32,6 +32,10 @@ class NetworkConfig(Config):
     """The names of the fields that count channels or units per layer. Networks that differ only in these
     form a family, whose narrow members can be embedded in wide ones (see `cnnjax.sweeps.embedding`)."""
 
+    for_text: ClassVar[bool] = False
+    """Whether the inputs are the tokens of texts, [batch, length]. `module` then takes the number of tokens instead of
+    `input_shape`, and `build_for_text` takes the place of `build`."""
+
     @property
     def per_example(self) -> bool:
         """Whether each output depends only on its own input, apart from the statistics of `nnx.BatchNorm`.
@@ -49,12 +53,36 @@ class NetworkConfig(Config):
           example: a batch of inputs, [batch, *shape]; the module may depend only on its shape and dtype.
           outputs: the number of outputs per example, such as one logit per class.
         """
+        return self._module("build(rngs, example, outputs)", example.shape[1:], outputs, rngs)
+
+    def build_for_text(self, rngs: nnx.Rngs, example: Array, outputs: int, tokens: int) -> nnx.Module:
+        """Builds the module for texts, if the class says `for_text`.
+
+        Args:
+          rngs: as in `build`.
+          example: a batch of tokens, int32[batch, length]; a text that is shorter ends with padding, 0.
+          outputs: the number of outputs per example.
+          tokens: the number of tokens, with padding and the unknown token; all are below it.
+        """
+        return self._module("build_for_text(rngs, example, outputs, tokens)", tokens, outputs, rngs)
+
+    def _module(self, method: str, inputs: Any, outputs: int, rngs: nnx.Rngs) -> nnx.Module:
         if self.module is None:
-            raise NotImplementedError(
-                f"{type(self).__name__}: set `module`, or implement build(rngs, example, outputs)"
-            )
+            raise NotImplementedError(f"{type(self).__name__}: set `module`, or implement {method}")
         arguments = {name: getattr(self, name) for name in kinds(type(self))}
-        return self.module(example.shape[1:], outputs, **arguments, rngs=rngs)
+        return self.module(inputs, outputs, **arguments, rngs=rngs)
+
+    def built(self, rngs: nnx.Rngs, example: Array, outputs: int, tokens: int = 0) -> nnx.Module:
+        """Builds the module for data that have `tokens` tokens if they are texts, and 0 if not.
+
+        Raises:
+          ValueError: if the network is not for data of this kind.
+        """
+        if self.for_text and not tokens:
+            raise ValueError(f"network: {self.kind()}: is for text, and the data are numbers: use another, such as cnn")
+        if tokens and not self.for_text:
+            raise ValueError(f"network: {self.kind()}: is not for text: use another, such as text-cnn")
+        return self.build_for_text(rngs, example, outputs, tokens) if tokens else self.build(rngs, example, outputs)
 
 
 class Variables(NamedTuple):

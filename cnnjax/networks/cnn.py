@@ -1,6 +1,7 @@
 """A configurable convolutional network."""
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, Literal
 
 from flax import nnx
@@ -10,7 +11,7 @@ from jaxtyping import Float
 from cnnjax.networks.base import NetworkConfig
 from cnnjax.networks.layers import ACTIVATIONS, POOLS, Activation, Dropout, Maps, activate_and_pool, positive
 from cnnjax.networks.layers import dense as dense_layers
-from cnnjax.options import choose, config, number, static
+from cnnjax.options import choose, config, number, static, text
 
 HEADS = {"flatten": False, "global": True}
 
@@ -77,7 +78,7 @@ class CNN(nnx.Module):
       input_shape: the shape [*spatial, channels] of one input, with 1 to 3 spatial dimensions.
       classes: the number of logits.
       filters: the number of filters of the convolutions in each block.
-      kernel: the kernel size, the same in each spatial dimension.
+      kernel: the kernel size, the same in each spatial dimension; or one for each block.
       stride: the stride of every convolution.
       padding: `SAME`, `VALID`, or the number of zeros on each side.
       dilation: the kernel dilation.
@@ -104,7 +105,7 @@ class CNN(nnx.Module):
         classes: int,
         *,
         filters: Sequence[int] = (16, 32),
-        kernel: int = 3,
+        kernel: int | Sequence[int] = 3,
         stride: int = 1,
         padding: Literal["SAME", "VALID"] | int = "SAME",
         dilation: int = 1,
@@ -124,17 +125,20 @@ class CNN(nnx.Module):
         self.activation = Activation(activation)
         self.global_head = choose("head", head, HEADS)
         choose("pool", pool, {**POOLS, "none": None})
+        kernels = positive("kernel", (kernel,) * len(filters) if isinstance(kernel, int) else kernel)
+        if len(kernels) != len(filters):
+            raise ValueError(f"kernel: {text(kernels)}: give one number, or one for each of {len(filters)} blocks")
         maps = Maps(input_shape)
 
-        def window() -> dict[str, Any]:  # the first convolution has one group
+        def window(size: int) -> dict[str, Any]:  # the first convolution has one group
             several = groups if len(maps.shapes) > 1 else 1
-            return {"kernel": kernel, "stride": stride, "padding": padding, "dilation": dilation, "groups": several}
+            return {"kernel": size, "stride": stride, "padding": padding, "dilation": dilation, "groups": several}
 
         self.blocks: nnx.List[Block] = nnx.List()
-        for count in filters:
-            activated = Activation(activation)
+        for count, size in zip(filters, kernels, strict=True):
+            activated, of_size = Activation(activation), partial(window, size)
             self.blocks.append(
-                Block(maps, count, convolutions, activated, pool, pool_size, batch_norm, window, rngs=rngs)
+                Block(maps, count, convolutions, activated, pool, pool_size, batch_norm, of_size, rngs=rngs)
             )
         features = (maps.channels,) if self.global_head else maps.shapes[-1]
         self.dropout = None if dropout is None else Dropout(dropout, rngs=rngs)
@@ -162,7 +166,7 @@ class CNNConfig(NetworkConfig):
     module = CNN
     widths = ("filters", "dense")
     filters: tuple[int, ...] = static((16, 32), "number of filters of the convolutions in each block")
-    kernel: int = static(3, "kernel size of the convolutions", least=1)
+    kernel: int | tuple[int, ...] = static(3, "kernel size of the convolutions, or of those in each block", least=1)
     stride: int = static(1, "stride of the convolutions", least=1)
     padding: int | str = static("SAME", "padding of the convolutions: SAME, VALID, or zeros on each side")
     dilation: int = static(1, "kernel dilation of the convolutions", least=1)

@@ -1,6 +1,6 @@
 """The layers of the networks: activations, convolutions and pooling with checked shapes, dropout."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -65,57 +65,99 @@ class Maps:
     def convolution(
         self,
         filters: int,
-        kernel: int,
+        kernel: int | Sequence[int],
         *,
-        stride: int = 1,
-        padding: str | int = "VALID",
-        dilation: int = 1,
+        stride: int | Sequence[int] = 1,
+        padding: str | int | Sequence[tuple[int, int]] = "VALID",
+        dilation: int | Sequence[int] = 1,
         groups: int = 1,
         bias: bool = True,
         rngs: nnx.Rngs,
     ) -> nnx.Conv:
-        """Creates a convolution of the current maps with the same kernel size in every spatial dimension.
+        """Creates a convolution of the current maps.
+
+        Args:
+          filters: the number of filters.
+          kernel, stride, dilation: a number for every spatial dimension, or one for each.
+          padding: `SAME`, `VALID`, the number of zeros on every side, or a (low, high) pair for each
+            spatial dimension.
+          groups: the number of channel groups; as many as channels for a depthwise convolution.
+          bias: whether a bias is added.
+          rngs: the random streams for the initial values.
 
         Raises:
           ValueError: if an argument is out of range, or the window does not fit the maps.
         """
-        for field, value in (("kernel", kernel), ("stride", stride), ("dilation", dilation), ("groups", groups)):
-            positive(field, [value])
+        positive("groups", [groups])
         if self.channels % groups or filters % groups:
             raise ValueError(f"groups: {groups}: must divide both {self.channels} input channels and {filters} filters")
-        name = f"a {by_name([kernel] * len(self.spatial))} convolution of {filters} filters"
         inputs = self.channels
-        pairs = self._advance(name, kernel, stride, padding, dilation, filters)
+        sizes, strides, dilations = self._window(kernel=kernel, stride=stride, dilation=dilation)
+        name = f"a {by_name(sizes)} convolution of {filters} filters"
+        pairs = self._advance(name, sizes, strides, padding, dilations, filters)
         return nnx.Conv(
             inputs,
             filters,
-            (kernel,) * len(pairs),
-            stride,
+            sizes,
+            strides,
             padding=pairs,
-            kernel_dilation=dilation,
+            kernel_dilation=dilations,
             feature_group_count=groups,
             use_bias=bias,
             conv_general_dilated=conv_general_dilated,
             rngs=rngs,
         )
 
-    def pool(self, kind: str, size: int = 2) -> "Pool":
-        """Creates a pooling layer for the current maps, with non-overlapping windows of `size`."""
-        pool = Pool(kind, (size,) * len(self.spatial))
-        self._advance(f"a {kind} pool of {by_name(pool.window)}", size, size, "VALID", 1, self.channels)
-        return pool
+    def pool(
+        self,
+        kind: str,
+        size: int | Sequence[int] = 2,
+        *,
+        stride: int | Sequence[int] | None = None,
+        padding: str | int | Sequence[tuple[int, int]] = "VALID",
+    ) -> "Pool":
+        """Creates a pooling layer for the current maps.
 
-    def _advance(self, name: str, size: int, stride: int, padding: str | int, dilation: int, channels: int) -> Pairs:
-        """Updates the maps for a window, and returns its padding as pairs."""
+        Args:
+          kind: a name in `POOLS`.
+          size: the size of the windows, for every spatial dimension or for each.
+          stride: their distance; by default their size, so that they do not overlap.
+          padding: as in `convolution`; a maximum ignores padding, and an average counts it as zeros.
+
+        Raises:
+          ValueError: as in `convolution`.
+        """
+        sizes, strides = self._window(pool_size=size, stride=size if stride is None else stride)
+        ones = (1,) * len(sizes)
+        pairs = self._advance(f"a {kind} pool of {by_name(sizes)}", sizes, strides, padding, ones, self.channels)
+        return Pool(kind, sizes, strides, pairs if any(map(any, pairs)) else "VALID")
+
+    def _window(self, **fields: int | Sequence[int]) -> Iterator[Shape]:
+        """Yields each field as one number for each spatial dimension."""
         count = len(self.spatial)
-        if isinstance(padding, int):
-            if padding < 0:
-                raise ValueError(f"padding: {padding}: must be at least 0")
-            pairs = ((padding, padding),) * count
-        else:
-            pairs = explicit_padding(padding, self.spatial, *((n,) * count for n in (size, stride, dilation)))
+        for field, given in fields.items():
+            values = (given,) * count if isinstance(given, int) else tuple(given)
+            if len(values) != count:
+                raise ValueError(f"{field}: {text(values)}: give one number for each of {count} spatial dimensions")
+            yield positive(field, values)
+
+    def _advance(
+        self,
+        name: str,
+        sizes: Shape,
+        strides: Shape,
+        padding: str | int | Sequence[tuple[int, int]],
+        dilations: Shape,
+        channels: int,
+    ) -> Pairs:
+        """Updates the maps for a window, and returns its padding as pairs."""
+        pairs = explicit_padding(
+            (padding,) * len(sizes) if isinstance(padding, int) else padding, self.spatial, sizes, strides, dilations
+        )
+        if min(map(min, pairs)) < 0:
+            raise ValueError(f"padding: {padding}: must be at least 0")
         spatial = []
-        for cells, pair in zip(self.spatial, pairs, strict=True):
+        for cells, size, stride, pair, dilation in zip(self.spatial, sizes, strides, pairs, dilations, strict=True):
             out = output_size(cells, size, stride, pair, dilation)
             spatial.append(out)
             if out < 1:
@@ -155,19 +197,21 @@ class Activation(nnx.Module):
 
 
 class Pool(nnx.Module):
-    """A pooling layer with non-overlapping windows.
+    """A pooling layer.
 
     Args:
       kind: a name in `POOLS`.
       window: the window size in each spatial dimension.
+      strides: the distance of the windows; by default their size, so that they do not overlap.
+      padding: `VALID`, or a (low, high) pair for each spatial dimension.
     """
 
-    def __init__(self, kind: str, window: Shape):
-        self.kind, self.window = kind, window
+    def __init__(self, kind: str, window: Shape, strides: Shape | None = None, padding: str | Pairs = "VALID"):
+        self.kind, self.window, self.strides, self.padding = kind, window, strides or window, padding
         self.function = choose("pool", kind, POOLS)
 
     def __call__(self, inputs: Array) -> Array:
-        return self.function(inputs, window_shape=self.window, strides=self.window)
+        return self.function(inputs, window_shape=self.window, strides=self.strides, padding=self.padding)
 
 
 def activate_and_pool(inputs: Array, activation: Activation, pool: Pool | None) -> Array:

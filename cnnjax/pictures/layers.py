@@ -11,7 +11,7 @@ from matplotlib.patches import Rectangle
 
 from cnnjax.look import ReceptiveField
 from cnnjax.pictures.drawing import STYLES, headline, legend, paper, series
-from cnnjax.pictures.sheet import BLANK, SIGNED, Place, Sheet, as_image, as_map
+from cnnjax.pictures.sheet import BLANK, SIGNED, Place, Sheet, as_curves, as_image, as_map
 
 FILTERS, MAPS, STRIP = 64, 12, 128
 """The largest number of filters, of feature maps of a layer, and of dense units in a figure."""
@@ -109,12 +109,12 @@ def receptive_fields(
     """
     line = example.ndim == 2
     figure, [[axis]] = paper(1, 1, 5.0 if line else 3.8, 2.6 if line else 3.8)
-    low, high = float(np.min(limits[0])), float(np.max(limits[1]))
     if line:
-        steps = np.arange(len(example))
-        for channel, curve in enumerate(np.asarray(example, float).T[: len(STYLES)]):
-            axis.plot(steps, curve, color="0.45", linewidth=1, linestyle=STYLES[channel][1])
-        axis.set(ylim=(low, high + (high - low) * 0.12 * (len(fields) + 1)), yticks=[], xlabel="step")
+        for channel, curve in enumerate(as_curves(example, limits).T[: len(STYLES)]):
+            axis.plot(curve, color="0.45", linewidth=1, linestyle=STYLES[channel][1])
+        axis.set(ylim=(-0.05, 1 + 0.12 * (len(fields) + 1)), yticks=[])
+        axis.set_xlabel("step", fontsize="small")
+        axis.tick_params(labelsize="small")
     else:
         axis.imshow(as_image(example, limits), cmap="gray", vmin=0, vmax=1)
         axis.set(xticks=[], yticks=[])
@@ -124,8 +124,8 @@ def receptive_fields(
         corners += [start, start + field.size]
         color, style, _ = STYLES[number]
         if line:
-            level = high + (high - low) * 0.12 * (number + 0.7)
-            axis.plot([start[0] - 0.5, start[0] + field.size[0] - 0.5], [level, level], color=color, linewidth=4)
+            ends, level = [start[0] - 0.5, start[0] + field.size[0] - 0.5], 1 + 0.12 * (number + 0.7)
+            axis.plot(ends, [level, level], color=color, linewidth=4, solid_capstyle="butt")
         else:
             edge: dict[str, Any] = {"edgecolor": color, "linestyle": style, "linewidth": 2, "fill": False}
             axis.add_patch(Rectangle((start[-1] - 0.5, start[-2] - 0.5), field.size[-1], field.size[-2], **edge))
@@ -138,7 +138,7 @@ def receptive_fields(
     axis.spines[:].set_visible(False)
     handles = [series(number) for number in range(len(names))]
     for handle in handles:
-        handle.set(marker="", linewidth=2)
+        handle.set(marker="", linewidth=4 if line else 2, **({"linestyle": "-"} if line else {}))
     legend(figure, handles, names, "layer: receptive field")
     headline(figure, title, *sentences)
     return figure

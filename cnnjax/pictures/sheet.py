@@ -12,7 +12,9 @@ from cnnjax.pictures.drawing import STYLES, Picture, headline, paper
 
 BLANK = 0.88  # gray of cells outside of an input
 SIGNED = "RdBu_r"  # blue is negative, red is positive
-_CURVES = 8
+COLORS = ("blue", "orange", "green", "red", "light blue", "pink", "black", "gray")
+"""The names of the colors of `STYLES`."""
+_CURVES = len(COLORS)
 _NARROWEST = 5.0  # width of a figure in inches
 
 
@@ -93,8 +95,12 @@ class Sheet:
         if value.ndim > 2:
             self.image(place, as_image(value, limits), cmap="gray", vmin=0, vmax=1)
         else:
-            steps = np.asarray(value, float).reshape(len(value), -1)
-            self.curves(place, steps, (float(np.min(limits[0])), float(np.max(limits[1]))))
+            self.curves(place, as_curves(value, limits), (0, 1))
+
+    def marked(self, place: Place, start: float, stop: float, color: str = "#FFE9B8") -> None:
+        """Shades a part of the width of cells, from and to a share of it; call it before drawing a curve."""
+        left, top, width, height = self.box(place)
+        self.axis.add_patch(Rectangle((left + start * width, top), (stop - start) * width, height, color=color, lw=0))
 
     def frame(self, place: Place, color: str = "#C8C8C8", linewidth: float = 0.6) -> None:
         """Draws the edge of cells."""
@@ -137,6 +143,17 @@ def as_image(value: Num[np.ndarray, "*spatial channels"], limits: Any) -> Float[
     return scaled if scaled.shape[-1] == 3 else scaled.mean(-1)
 
 
+def as_curves(value: Num[np.ndarray, "steps *channels"], limits: Any) -> Float[np.ndarray, "steps channels"]:
+    """Scales a series so that its limits are 0 and 1; each is a number, or one for each channel.
+
+    >>> as_curves(np.array([[0, 10], [5, 20]]), ([0, 0], [10, 20])).tolist()
+    [[0.0, 0.5], [0.5, 1.0]]
+    """
+    low, high = (np.asarray(limit, float) for limit in limits)
+    steps = np.asarray(value, float).reshape(len(value), -1)
+    return (steps - low) / np.where(high > low, high - low, 1)
+
+
 def as_map(values: Float[np.ndarray, "*spatial"]) -> Float[np.ndarray, "height width"]:
     """Returns a map as an image: a row for one spatial dimension, the middle slice of three."""
     values = np.asarray(values, float)
@@ -149,9 +166,11 @@ def note(shape: Sequence[int]) -> str:
     """Returns a sentence on how inputs of a shape are drawn; empty if they are gray or RGB images, or one curve."""
     *spatial, channels = shape
     if len(spatial) < 2:
-        several = len(spatial) == 1 and channels > 1
+        if not spatial or channels == 1:
+            return ""
+        shown = ", ".join(f"{number} {color}" for number, color in enumerate(COLORS[:channels], 1))
         first = f" (the first {_CURVES} of {channels})" if channels > _CURVES else ""
-        return f"Each color is a channel{first}." if several else ""
+        return f"Channels{first}: {shown}; each has its own scale."
     parts = ["the middle slice"] if len(spatial) > 2 else []
     parts += [f"the mean over {channels} channels"] if channels not in (1, 3) else []
     return f"Inputs are drawn as {' and '.join(parts)}." if parts else ""

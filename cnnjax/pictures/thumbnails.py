@@ -8,13 +8,15 @@ from PIL import Image
 
 from cnnjax.data import Spec
 from cnnjax.pictures.drawing import STYLES, paper
+from cnnjax.pictures.sheet import as_curves
 
 
 def thumbnail(values: Num[np.ndarray, "..."], spec: Spec) -> bytes | None:
     """Draws an input: an image as a PNG file with a pixel for each of its pixels, a series as curves over time.
 
-    Values are scaled from the range of the training data, or from that of the input if it is not recorded. Images
-    with other than 1 or 3 channels show the mean of the channels. Returns None for inputs with more dimensions.
+    Values are scaled from the range of the training data, or from that of the input if it is not recorded; each
+    channel of a series has its own scale. Images with other than 1 or 3 channels show the mean of the channels.
+    Returns None for inputs with more dimensions.
 
     Args:
       values: the input as the data set stores it, [height, width, channels] or [time, channels].
@@ -24,8 +26,10 @@ def thumbnail(values: Num[np.ndarray, "..."], spec: Spec) -> bytes | None:
     values = np.nan_to_num(np.asarray(values, np.float32))
     if values.ndim == 2:
         figure, [[axis]] = paper(1, 1, 1.6, 1.0)
-        for channel, (color, line, _) in zip(values.T, STYLES * len(values.T), strict=False):
+        scaled = as_curves(values, (spec.low or values.min(0), spec.high or values.max(0)))
+        for channel, (color, line, _) in zip(scaled.T, STYLES * len(values.T), strict=False):
             axis.plot(channel, color=color, linestyle=line, linewidth=1)
+        axis.set(ylim=(-0.05, 1.05))
         axis.set_axis_off()
         figure.savefig(buffer, format="png")
         return buffer.getvalue()

@@ -21,9 +21,13 @@ class Unit(NamedTuple):
     """In descending order of activation; cells outside of the input are NaN."""
     values: Sequence[float]
     """Their activations."""
+    starts: Sequence[int] = ()
+    """Of series, the first steps of the receptive fields."""
 
 
-def units(found: Sequence[Unit], limits: Any, title: str, *sentences: str) -> Figure:
+def units(
+    found: Sequence[Unit], limits: Any, title: str, *sentences: str, marked: tuple[float, float] | None = None
+) -> Figure:
     """Draws units in rows: the maximized input on the left, then the examples that activate the unit most.
 
     Args:
@@ -31,6 +35,7 @@ def units(found: Sequence[Unit], limits: Any, title: str, *sentences: str) -> Fi
       limits: the values of black and white.
       title: the title.
       sentences: more about the units, below the title.
+      marked: the part of each input that the unit depends on, from and to a share of the width; None for all of it.
     """
     count = len(found[0].patches)
     curve = found[0].maximized.ndim < 3
@@ -38,12 +43,15 @@ def units(found: Sequence[Unit], limits: Any, title: str, *sentences: str) -> Fi
     for number, unit in enumerate(found):
         row = 1.3 * number + 0.5
         sheet.left(row, f"unit {unit.number}", size=8)
-        sheet.example(Place(row, 0), unit.maximized, limits)
-        sheet.above(Place(row, 0), f"{unit.reached:.3g}", size=7)
-        for column, (patch, value) in enumerate(zip(unit.patches, unit.values, strict=True)):
-            place = Place(row, 1.4 + column)
-            sheet.example(place, patch, limits)
-            sheet.above(place, f"{value:.3g}", size=7)
+        places = [Place(row, 0), *(Place(row, 1.4 + column) for column in range(count))]
+        examples = (unit.maximized, *unit.patches)
+        names = [f"{value:.3g}" for value in (unit.reached, *unit.values)]
+        names[1:] = [f"{name} at {start}" for name, start in zip(names[1:], unit.starts, strict=False)] or names[1:]
+        for place, example, name in zip(places, examples, names, strict=True):
+            if marked:
+                sheet.marked(place, *marked)
+            sheet.example(place, example, limits)
+            sheet.above(place, name, size=7)
     for place, name in ((Place(0.28, 0), "maximized"), (Place(0.28, 1.4, count), "largest activations in the data")):
         sheet.above(place, name, size=8.5)
     return sheet.finish(title, *sentences)

@@ -59,14 +59,15 @@ def pack_of(trials: Sequence[Trial], data: Dataset, lanes: Lanes | None = None) 
 def _operations(config: TrainConfig, spec: Spec) -> float:
     """Returns the number of floating-point operations of a forward pass."""
     numbers, kind = jax.tree.flatten(config.network)
-    return _counted(kind, tuple(numbers), spec.shape, spec.outputs)
+    return _counted(kind, tuple(numbers), spec.standardized, spec.outputs, spec.tokens)
 
 
 @lru_cache(maxsize=256)
-def _counted(kind: PyTreeDef, numbers: tuple[float, ...], shape: tuple[int, ...], outputs: int) -> float:
+def _counted(
+    kind: PyTreeDef, numbers: tuple[float, ...], inputs: jax.ShapeDtypeStruct, outputs: int, tokens: int
+) -> float:
     network: NetworkConfig = jax.tree.unflatten(kind, numbers)
-    pure, key = functional(lambda rngs, example: network.build(rngs, example, outputs)), jax.random.key(0)
-    inputs = jax.ShapeDtypeStruct((1, *shape), "float32")
+    pure, key = functional(lambda rngs, example: network.built(rngs, example, outputs, tokens)), jax.random.key(0)
     variables = jax.eval_shape(pure.init, key, inputs)
     costs = jax.jit(partial(pure.apply, train=True, key=key)).lower(variables, inputs).cost_analysis()
     assert costs

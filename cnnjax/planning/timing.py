@@ -17,7 +17,9 @@ from cnnjax.planning.ways import alternatives, works
 from cnnjax.sweeps import Program, compile_program
 from cnnjax.training import Lanes, Run, can_share
 
-_PAYS = 30  # alternatives are tried if a sweep is predicted to last this many times the default's compilation
+_PAYS = 10  # alternatives are tried while the predicted training takes this many times all compilations so far
+_TURNS, _MOST_TURNS = 3, 9
+_SPREAD = 0.1
 _BETTER = 0.95  # an alternative must be faster than this fraction of the default's time; the rest is noise
 
 
@@ -33,9 +35,10 @@ class Trialled(NamedTuple):
 
 
 def step_seconds(runs: Sequence[Run], budget: float = 0.3) -> list[float]:
-    """Returns the seconds per step of all lanes of each run: the median of three timings from the initial state.
+    """Returns the seconds per step of all lanes of each run: the median of several timings from the initial state.
 
-    The runs are timed in turns, so that drifts in the speed of the machine affect them equally.
+    The runs are timed in turns, so that drifts in the speed of the machine affect them equally. There are
+    three turns, and up to nine while the timings of the fastest run or of the first one spread widely.
     """
 
     def seconds(run: Run, n: int) -> float:
@@ -49,8 +52,23 @@ def step_seconds(runs: Sequence[Run], budget: float = 0.3) -> list[float]:
         return max(1, min(run.steps, int(budget / seconds(run, 1))))
 
     counts = list(map(enough, runs))
-    turns = [[seconds(run, n) for run, n in zip(runs, counts, strict=True)] for _ in range(3)]
+    turns: list[list[float]] = []
+    while len(turns) < _TURNS or (len(runs) > 1 and len(turns) < _MOST_TURNS and agreed(_unclear(turns))):
+        turns.append([seconds(run, n) for run, n in zip(runs, counts, strict=True)])
     return [statistics.median(times) for times in zip(*turns, strict=True)]
+
+
+def _unclear(turns: Sequence[Sequence[float]]) -> bool:
+    """Returns whether the timings of the fastest run, or of the first one, spread too widely to compare their medians.
+
+    The spread is the distance between the quartiles, relative to the median.
+    """
+    of_runs = list(zip(*turns, strict=True))
+    for times in (of_runs[0], min(of_runs, key=statistics.median)):
+        low, middle, high = statistics.quantiles(times, method="inclusive")
+        if high - low > _SPREAD * middle:
+            return True
+    return False
 
 
 _compile_seconds: dict[Program, float] = {}  # the first time counts: compiled programs are cached
@@ -99,18 +117,20 @@ def tune(
     largest = largest_of(programs)
     ways, lanes = [largest], len(largest.trials)
     compiled = [_compiled(largest, data)]
-    [(run, compile_s)] = compiled
+    run = compiled[0][0]
     if run.memory > available(largest.lanes.all_devices):
         return tuple(programs), []
     wait(compiling)
     seconds = step_seconds([run])
     lane_steps = sum(len(program.trials) * program.config.epochs for program in programs) * run.steps
-    if agreed(lane_steps / lanes * seconds[0] > _PAYS * compile_s):
-        for way in alternatives(largest, data, micro_batches):
-            other = _compiled(way, data)
-            if other[0].memory <= available(way.lanes.all_devices):
-                ways.append(way)
-                compiled.append(other)
+    for way in alternatives(largest, data, micro_batches):
+        if not agreed(lane_steps / lanes * seconds[0] > _PAYS * sum(compile_s for _, compile_s in compiled)):
+            break
+        other = _compiled(way, data)
+        if other[0].memory <= available(way.lanes.all_devices):
+            ways.append(way)
+            compiled.append(other)
+    if len(ways) > 1:
         seconds = step_seconds([run for run, _ in compiled])
     timed = [
         Trialled(way.lanes, way.micro_batch, 1e3 * s / lanes, compile_s)

@@ -8,11 +8,11 @@ import jax
 import jax.numpy as jnp
 
 from cnnjax.data import Dataset, Spec
-from cnnjax.sweeps import Program, task_of
+from cnnjax.sweeps import Program, batch_split, task_of
 from cnnjax.training import can_share, make_task, separable
 
 _MICRO_BATCHES = (32, 16)
-_CACHE = 5 * 2**18  # bytes of activations above which micro-batches are faster on CPU
+_CACHE = 2**22  # bytes of activations above which micro-batches are faster on CPU
 _WIDTHS = {"cpu": (4,), "other": (1, 16, 64)}
 
 
@@ -33,7 +33,7 @@ def in_cache(program: Program, spec: Spec) -> Program:
         variables = jax.tree.map(lambda shape: jnp.zeros(shape.shape, shape.dtype), shapes)
         return variables, network.apply(variables, inputs, train=True, key=key)
 
-    inputs = jnp.zeros((1, *spec.shape))
+    inputs = spec.standardized
     layers, (variables, _) = jax.make_jaxpr(traced, return_shape=True)(jax.random.key(0), inputs)
     values = [value.aval for layer in layers.eqns for value in layer.outvars]
     activations = sum(value.size * value.dtype.itemsize for value in values if value.ndim > 1 and value.shape[0] == 1)
@@ -44,16 +44,18 @@ def in_cache(program: Program, spec: Spec) -> Program:
 
 
 def alternatives(program: Program, data: Dataset, micro_batches: bool = True) -> Iterator[Program]:
-    """Yields alternatives to a program: other micro-batches if they may change, fewer devices, more parallel lanes."""
+    """Yields alternatives to a program: another number of devices, other micro-batches, more parallel lanes."""
     count, size, lanes = len(program.trials), program.config.batch_size, program.lanes
+    free = jax.device_count() // lanes.devices if jax.default_backend() == "cpu" else 1
+    split = 1 if lanes.split > 1 else batch_split(program.config, free)
+    if split != lanes.split and size // split % (program.micro_batch or 1) == 0:
+        yield program._replace(lanes=replace(lanes, split=split))
     part = size // lanes.split
     micro = [m for m in (0, *_MICRO_BATCHES) if m < part and part % (m or part) == 0 and m != program.micro_batch]
     if micro_batches and micro and separable(task_of(program, data.spec)):
         yield from (program._replace(micro_batch=m) for m in micro)
     if lanes.devices > 1:
         yield program._replace(lanes=replace(lanes, devices=1))
-    if lanes.split > 1:
-        yield program._replace(lanes=replace(lanes, split=1))
     for width in _WIDTHS.get(jax.default_backend(), _WIDTHS["other"]):
         if width * lanes.devices < count and width != lanes.width:
             yield program._replace(lanes=replace(lanes, width=width))

@@ -41,18 +41,20 @@ def obstacle(network: NetworkConfig, optimizer: Optimizer, spec: Spec | None) ->
     if spec is None:
         raise ValueError("spec: None: packing widths needs the Spec of the data")
     numbers, structure = jax.tree.flatten(network)
-    return _obstacle(structure, tuple(numbers), spec.shape, spec.outputs)
+    return _obstacle(structure, tuple(numbers), spec.standardized, spec.outputs, spec.tokens)
 
 
 @lru_cache(maxsize=64)
-def _obstacle(structure: PyTreeDef, numbers: tuple[float, ...], shape: tuple[int, ...], outputs: int) -> str:
+def _obstacle(
+    structure: PyTreeDef, numbers: tuple[float, ...], inputs: jax.ShapeDtypeStruct, outputs: int, tokens: int
+) -> str:
     network, found = jax.tree.unflatten(structure, numbers), list[str]()
 
     def built(example: jax.Array) -> None:
-        module = network.build(nnx.Rngs(0), example, outputs)
+        module = network.built(nnx.Rngs(0), example, outputs, tokens)
         found.extend(why for path, layer in nnx.iter_modules(module) if (why := _layer_obstacle(path, layer)))
 
-    jax.eval_shape(built, jax.ShapeDtypeStruct((1, *shape), "float32"))
+    jax.eval_shape(built, inputs)
     return found[0] if found else ""
 
 

@@ -66,7 +66,7 @@ class Task:
     def functions(self) -> Network:
         """The network as a pair of pure functions."""
         return functional(
-            lambda rngs, example: self.network.build(rngs, example, self.spec.outputs),
+            lambda rngs, example: self.network.built(rngs, example, self.spec.outputs, self.spec.tokens),
             AXIS if self.split > 1 else None,
         )
 
