@@ -31,6 +31,7 @@ SMALL = {
     "gun-point": ["--epochs", "1", "--filters", "4,4"],
     "italy-power": ["--epochs", "1", "--filters", "4,4"],
     "cifar10": ["--epochs", "1", "--filters", "4,4", "--convolutions", "1"],
+    "movie-review": ["--data", "reviews.csv", "--epochs", "1", "--embedding", "4", "--filters", "2"],
 }
 
 
@@ -57,6 +58,7 @@ def test_every_preset_trains(preset: str, tfds_dir: Path, tmp_path: Path) -> Non
         for i, row in enumerate(images((20, 20, 3), 100)):
             (place := tmp_path / "photos" / str(row["label"])).mkdir(parents=True, exist_ok=True)
             Image.fromarray(row["image"]).save(place / f"{i}.png")
+    (tmp_path / "reviews.csv").write_text("text,label\n" + "a good film,1\na bad film,0\n" * 60)
     done = script("train", preset, *SMALL[preset], "--data-dir", tfds_dir, "--name", "r", cwd=tmp_path)
     folder = tmp_path / "runs" / "r"
     assert done.stdout.splitlines()[-1] == "runs/r"

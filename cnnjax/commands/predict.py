@@ -123,8 +123,6 @@ def _prepared(arguments: Arguments) -> tuple[Trained, str, Search, Read]:
         use_compilation_cache()
     classes = load_preset(str(arguments.preset)).classes if arguments.preset else ()
     trained = load_run(arguments.run, arguments.trial, classes)
-    if trained.spec.tokens:
-        raise ValueError(f"run: {arguments.run}: is trained on text, and predict reads images and series only")
     given = {field.name: getattr(arguments, field.name) for field in fields(Reading)}
     if len(trained.spec.shape) > 2:
         loading = trained.config.loading
