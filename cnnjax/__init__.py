@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from cnnjax.data import Spec as Spec
     from cnnjax.data import Split as Split
     from cnnjax.data import load as load
+    from cnnjax.look import summarize as summarize
     from cnnjax.losses import CrossEntropy as CrossEntropy
     from cnnjax.losses import Loss as Loss
     from cnnjax.losses import SquaredError as SquaredError
@@ -97,6 +98,7 @@ _HOMES = {
     "Shift TokenDropout WindowSlice",
     "cnnjax.config": "Range SweepConfig TrainConfig",
     "cnnjax.data": "Batch Dataset Loading Spec Split load",
+    "cnnjax.look": "summarize",
     "cnnjax.losses": "CrossEntropy Loss SquaredError",
     "cnnjax.metrics": "Accuracy Metric",
     "cnnjax.networks": "CNN LeNet5 MLP ResNet Airbench AlexNet AllCNN ConvNeXt LeNet1998 MobileNet TextCNN "

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from cnnjax.commands.terminal import piped
 
-COMMANDS = ("train", "sweep", "predict", "look", "report", "surface", "merge", "diff", "prepare")
+COMMANDS = ("train", "sweep", "predict", "look", "report", "surface", "summarize", "merge", "diff", "prepare")
 
 
 def main() -> None:
@@ -28,7 +28,7 @@ def main() -> None:
 
             fail(f"{words[0]}: no such command: {suggest(words[0], COMMANDS)}use one of {', '.join(COMMANDS)}", 2)
         lines = [f"usage: {program} COMMAND ...", "", "commands (each has --help):"]
-        lines += [f"  {name:8s} {_summary(name)}" for name in COMMANDS]
+        lines += [f"  {name:9s} {_summary(name)}" for name in COMMANDS]
         with piped():
             print("\n".join(lines), file=sys.stdout if helped else sys.stderr)
         raise SystemExit(0 if helped else 2)

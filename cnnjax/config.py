@@ -26,6 +26,7 @@ from cnnjax.options import (
     number,
     options,
     part,
+    part_of,
     resolve,
     static,
     suggest,
@@ -112,6 +113,8 @@ class SweepConfig:
       base: the run that the axes vary.
       axes: (name, values) pairs, the last varying fastest; the values are a sequence or a `Range`.
       seeds: the number of seeds per point, counting up from the seed of `base`.
+      folds: the number of folds of a cross-validation, in which every point is trained with every seed
+        (`cnnjax.data.folds`); None for the splits of the data.
       zipped: groups of axes that vary together.
       points: the number of random points; 0 for all combinations.
       search: `all` trains all points to the end. `halving` continues only with the best 1/`factor` of the
@@ -142,6 +145,7 @@ class SweepConfig:
     shard: str | None = None
     equal_within: float | None = None
     more_seeds: tuple[tuple[int, int], ...] = ()
+    folds: int | None = None
 
     def __post_init__(self) -> None:
         if not isinstance(self.base, TrainConfig):
@@ -174,6 +178,7 @@ class SweepConfig:
             raise ValueError(f"shard: {self.shard}: {self.search} needs all points: use --search all")
         _ = self.part  # raises ValueError if it is invalid
         self._check_judging()
+        self._check_folds()
 
     def _check_types(self) -> None:
         pairs = 'must be pairs of a name and its values, such as (("learning_rate", (0.01, 0.1)),)'
@@ -212,13 +217,25 @@ class SweepConfig:
         if pairs and (self.search != "all" or self.shard is not None):
             raise ValueError("more_seeds: only a whole sweep that trains every point to its end has some: search='all'")
 
+    def _check_folds(self) -> None:
+        if self.folds is None:
+            return
+        check_type("folds", self.folds, int)
+        if self.folds < 3:
+            raise ValueError(f"folds: {self.folds}: must be at least 3, to train, validate and test in each")
+        for name in ("valid_share", "test_share", "fold"):
+            if (value := getattr(self.base.loading, name)) is not None:
+                raise ValueError(f"{name}: {text(value)}: cannot be combined with folds, which split the data: omit it")
+
     @property
     def part(self) -> tuple[int, int]:
         """The index of the shard, starting at 0, and the number of shards; (0, 1) for all points."""
-        first, slash, count = ("1/1" if self.shard is None else self.shard).partition("/")
-        if not (slash and first.isdecimal() and count.isdecimal() and 1 <= int(first) <= int(count)):
-            raise ValueError(f"shard: {self.shard!r}: give a part and the number of parts, such as 2/8")
-        return int(first) - 1, int(count)
+        return (0, 1) if self.shard is None else part_of("shard", self.shard)
+
+    @property
+    def repeats(self) -> int:
+        """The number of trials per point, without those of `more_seeds`: seeds, in each fold."""
+        return self.seeds * (self.folds or 1)
 
     @cached_property
     def known(self) -> dict[tuple[str, ...], Option]:

@@ -68,6 +68,18 @@ def text(value: Any) -> str:
     return value.__name__ if isinstance(value, types.FunctionType) else str(value)
 
 
+def part_of(name: str, words: str) -> tuple[int, int]:
+    """Parses a part, such as `2/8` for the second of eight: its index, starting at 0, and the number of parts.
+
+    Raises:
+      ValueError: if `words` has another form, or there is no such part; it starts with `name`.
+    """
+    first, slash, count = words.partition("/")
+    if not (slash and first.isdecimal() and count.isdecimal() and 1 <= int(first) <= int(count)):
+        raise ValueError(f"{name}: {words!r}: give a part and the number of parts, such as 2/8")
+    return int(first) - 1, int(count)
+
+
 def suggest(word: str, known: Iterable[str]) -> str:
     """Returns `did you mean 'digits'? ` for a word that is close to a known one, else an empty string."""
     close = difflib.get_close_matches(word, list(known), n=1)

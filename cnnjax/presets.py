@@ -52,6 +52,9 @@ class Preset(NamedTuple):
         name, loading = self.train.data if name is None else name, loading or self.train.loading
         if self.data is None or name != self.data_name:
             return data.load(name, data_dir, loading=loading)
+        if loading.fold is not None:
+            whole = self.dataset(name, data_dir, dataclasses.replace(loading, fold=None))
+            return data.one_fold(whole, loading.fold)
         loading.check_used(f"of {self.source}", ())
         try:
             found = self.data if isinstance(self.data, Dataset) else self.data()

@@ -32,6 +32,7 @@ from cnnjax.commands.command_line import run_form
 from cnnjax.commands.errors import fail, usage
 from cnnjax.data.dataset import cut
 from cnnjax.descriptions import describe
+from cnnjax.look.costs import multiply_adds
 from cnnjax.options import has, kinds
 from cnnjax.pictures.drawing import STYLES, headline, legend, paper, series
 from cnnjax.pictures.scale import Quantity, Scale
@@ -56,7 +57,6 @@ from cnnjax.training import Lanes, TrainState, make_task, validate
 SIZES = (100, 1000)
 RATES = (0.3, 1, 3)  # times that of the preset
 BYTES = 2**26  # of repeated subsets, at most
-CONVOLUTIONS = ("convolution", "conv_general_dilated")  # the primitives of cnnjax and of JAX
 METRIC = Accuracy()
 
 
@@ -126,31 +126,6 @@ class Gap(NamedTuple):
 
 
 # ------------------------------------------------------------------------- what networks need
-
-
-def multiply_adds(jaxpr: Any) -> tuple[int, int]:
-    """Returns the multiply-adds of the convolutions and matrix products of a jaxpr, and the number of convolutions.
-
-    Products with padding count. The body of a `while` loop counts once, and each branch of a `cond`.
-    """
-    total, convolutions = 0, 0
-    for equation in jaxpr.eqns:
-        name, parameters = equation.primitive.name, equation.params
-        size = math.prod(getattr(equation.outvars[0].aval, "shape", ())) if equation.outvars else 0
-        shapes = [getattr(variable.aval, "shape", ()) for variable in equation.invars]
-        if name == "dot_general":
-            contracted = parameters["dimension_numbers"][0][0]
-            total += size * math.prod(shapes[0][axis] for axis in contracted)
-        elif name in CONVOLUTIONS:
-            axis = -1 if name == CONVOLUTIONS[0] else parameters["dimension_numbers"].rhs_spec[0]
-            total, convolutions = total + size * math.prod(shapes[1]) // shapes[1][axis], convolutions + 1
-        for value in jax.tree.leaves(list(parameters.values()), is_leaf=lambda value: hasattr(value, "eqns")):
-            inner = getattr(value, "jaxpr", value)
-            if hasattr(inner, "eqns"):
-                found = multiply_adds(inner)
-                total += parameters.get("length", 1) * found[0]
-                convolutions += found[1]
-    return total, convolutions
 
 
 def count(config: TrainConfig, spec: Spec) -> Count:

@@ -49,11 +49,13 @@ CASES = {
     "depthwise-strides": Case((17, 8), 4, 4, (3, 2), (2, 3), ((-1, 2), (1, 0)), (2, 1), groups=4),
     "one-channel": Case((8, 8), 1, 4, (3, 3), (1, 1), "SAME"),
     "few-channels-strides": Case((11, 9), 3, 4, (5, 4), (2, 3), ((1, 2), (0, 3))),
+    "few-channels-strides-many-filters": Case((11, 9), 3, 17, (5, 4), (2, 3), ((1, 2), (0, 3))),
     "few-channels-wide": Case((9, 9), 6, 4, (5, 5), (1, 1), "VALID"),
     "few-filters": Case((9, 8), 3, 4, (5, 5), (2, 1), ((1, 2), (0, 3))),
     "few-channels-many-filters": Case((9, 8), 6, 17, (5, 5), (1, 1), "SAME"),
     "shifts": Case((16, 17), 5, 6, (3, 2), (1, 1), ((2, 0), (-1, 3))),
     "shifts-chunks": Case((16, 16), 5, 6, (2, 3), (1, 1), ((3, 1), (0, 1)), images=144),
+    "patches-chunks": Case((33, 32), 16, 5, (3, 3), (2, 2), "SAME", images=4),
     "winograd-one-tile": Case((4, 3), 8, 16, (3, 3), (1, 1), "SAME"),
     "winograd-one-tile-valid": Case((6, 5), 32, 40, (3, 2), (1, 1), ((0, 0), (-1, 2))),
     "winograd": Case((11, 13), 64, 96, (3, 3), (1, 1), ((2, 1), (0, 3))),
@@ -68,8 +70,10 @@ CASES = {
     "1-d": Case((11,), 5, 3, (4,), (2,), "SAME", (1,)),
     "1-d-one-channel": Case((11,), 1, 3, (5,), (1,), "VALID", (1,)),
     "1-d-dilation": Case((11,), 4, 6, (3,), (1,), ((3, 1),), (2,), 2),
+    "1-d-winograd": Case((14,), 64, 80, (3,), (1,), ((2, -1),), (1,)),
     "1-d-depthwise": Case((11,), 5, 5, (4,), (2,), "SAME", (1,), 5, 8),
     "3-d-depthwise": Case((4, 5, 4), 3, 6, (2, 3, 2), (1, 2, 1), "SAME", (1, 1, 1), 3),
+    "3-d-strides": Case((6, 5, 4), 3, 4, (2, 3, 2), (2, 1, 2), ((1, 0), (2, -1), (0, 1)), (2, 1, 1)),
     "3-d": Case((4, 5, 4), 2, 3, (2, 3, 2), (1, 2, 1), "SAME", (1, 1, 1)),
 }
 
@@ -136,7 +140,7 @@ def _case(request: pytest.FixtureRequest) -> Case:
 
 # Compiling derivatives of derivatives and lanes takes seconds: every case has its turn among the
 # slow tests, one of each form here.
-FORMS = {"groups", "depthwise-chunks", "few-channels-strides", "few-filters", "shifts", "chunks"}
+FORMS = {"groups", "depthwise-chunks", "patches-chunks", "few-channels-strides", "few-filters", "shifts", "chunks"}
 
 
 @pytest.fixture(params=[pytest.param(name, marks=[] if name in FORMS else pytest.mark.slow) for name in CASES])
@@ -393,16 +397,24 @@ def test_without_jit_the_numbers_are_the_same(shape: tuple, window: tuple) -> No
         agree(jax.vmap(function, (0, None))(x[:, None], kernel)[1][1].mean(0), expected[1][1])
 
 
-WINOGRAD = [(4, 3, 16, 32), (16, 3, 64, 64), (8, 3, 128, 128), (13, 4, 96, 80), (8, 5, 128, 144)]
+WINOGRAD = [
+    (4, 3, 16, 32),
+    (16, 3, 64, 64),
+    (8, 3, 128, 128),
+    (13, 4, 96, 80),
+    (8, 5, 128, 144),
+    (16, (1, 5), 128, 256),
+]
 OTHERS = [(9, 5, 6, 4), (16, 3, 8, 8)]  # by Toeplitz matrices, and kernel gradients by shifts
 SQUARE = {"window_strides": (1, 1), "padding": "SAME", "dimension_numbers": ("NHWC", "HWIO", "NHWC")}
 
 
-def square(size: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
+def square(size: tuple[Any, ...]) -> tuple[np.ndarray, np.ndarray]:
     """Images and a kernel of (cells, taps, channels, filters)."""
     cells, taps, channels, filters = size
+    window = taps if isinstance(taps, tuple) else (taps, taps)
     rng = np.random.default_rng(0)
-    shapes = (2, cells, cells, channels), (taps, taps, channels, filters)
+    shapes = (2, cells, cells, channels), (*window, channels, filters)
     return tuple(rng.normal(size=shape).astype(np.float32) for shape in shapes)  # type: ignore[return-value]
 
 

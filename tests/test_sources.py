@@ -698,8 +698,8 @@ def test_the_page_on_data_runs(
 ) -> None:
     page = ROOT / "docs" / "data.md"
     monkeypatch.chdir(tmp_path)
-    photos, waves, bumps, ring, thinned = fences(page, "python")
-    for block in (photos, waves, bumps):
+    photos, waves, bumps, reviews, vocabulary, ring, thinned = fences(page, "python")
+    for block in (photos, waves, bumps, reviews):
         exec(block, {})
     (tmp_path / "ring.py").write_text(ring)
     told = fences(page, "text")[1].splitlines()[:2]
@@ -711,7 +711,10 @@ def test_the_page_on_data_runs(
     assert "Bumps: train 180, valid 20 (cut from train), test 100" in done["bumps"]
     assert "Bumps/Bumps_TEST.tsv:100: " in done["Bumps/Bumps_TEST.tsv"]
     assert done["runs/bumps"].endswith("runs/bumps/figures/look.html\n")
+    assert fences(page, "text")[2].splitlines()[2] in done["reviews"]
+    exec(vocabulary, {})
     assert "test accuracy" in script("train", "ring.py", cwd=tmp_path).stdout
+    capsys.readouterr()
     exec(thinned.replace("epochs=20", "epochs=1"), {})
     printed, shown = (re.sub(r"[\d. ]", "", text) for text in (capsys.readouterr().out, fences(page, "text")[-1]))
     assert sorted(printed.split()) == sorted(shown.split())

@@ -36,6 +36,7 @@ from cnnjax.runs import with_more_seeds
 Path_ = tuple[str, ...]
 _SEARCH = {
     "seeds": "number of seeds per point, counting up from --seed",
+    "folds": "number of folds of a cross-validation, in which every seed is trained",
     "zip": "groups of fields that vary together",
     "points": "number of random points (0: all combinations)",
     "search": "train all points to the end, or use halving or an Optuna sampler",
@@ -45,7 +46,7 @@ _SEARCH = {
     "add_seeds": "number of further seeds for the best point and the undecided points of a finished run folder",
     "shard": "part of the points to train, such as 2/8 for the second of eight (`merge` joins the parts)",
 }
-_POINTS = ("axes", "zipped", "points", "seeds", "search", "shard")
+_POINTS = ("axes", "zipped", "points", "seeds", "folds", "search", "shard")
 _RESERVED = [(name,) for name in (*(field.name for field in dataclasses.fields(Options)), *_SEARCH)]
 
 
@@ -374,6 +375,7 @@ class _Form:
             "zip": types.GenericAlias(tuple, (Annotated[object, _primitive(_names, "FIELD,FIELD,...")], ...)),
             "search": Literal[SEARCHES],
             "shard": str | None,
+            "folds": int | None,
             "equal_within": float | None,
             "add_seeds": int | None,
         }

@@ -23,6 +23,7 @@ from cnnjax.commands.errors import reported, usage
 from cnnjax.commands.options import Options
 from cnnjax.commands.parser import parse_words
 from cnnjax.config import SweepConfig, TrainConfig
+from cnnjax.data import folded
 from cnnjax.data.cache import default_directory
 from cnnjax.presets import Preset
 from cnnjax.runs import (
@@ -201,7 +202,7 @@ def carried_out(
     """
     sweep = as_sweep(config)
     with waiting(f"loading {sweep.base.data}", visible=not options.quiet):
-        data = preset.dataset(sweep.base.data, options.data_dir, sweep.base.loading)
+        data = folded(preset.dataset(sweep.base.data, options.data_dir, sweep.base.loading), sweep.folds)
     runs_dir = options.runs_dir.expanduser()
     if options.resume:
         options = as_resumed(options, runs_dir / (options.name or ""))

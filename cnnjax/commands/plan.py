@@ -4,6 +4,7 @@ from cnnjax.commands.errors import usage
 from cnnjax.commands.options import Options
 from cnnjax.commands.tables import aligned
 from cnnjax.config import Range, SweepConfig, alternatives
+from cnnjax.data import folded
 from cnnjax.planning import Packing, choose_packing, estimate, planned, read_plan
 from cnnjax.presets import Preset
 from cnnjax.runs import check
@@ -15,7 +16,7 @@ def show_plan(sweep: SweepConfig, options: Options, preset: Preset) -> None:
     with usage(options.debug):
         if options.extend or options.resume:
             raise ValueError("plan: True: cannot be combined with --extend or --resume")
-    dataset = preset.dataset(sweep.base.data, options.data_dir, sweep.base.loading)
+    dataset = folded(preset.dataset(sweep.base.data, options.data_dir, sweep.base.loading), sweep.folds)
     with usage(options.debug):
         check(sweep, dataset, options)
         stage = next(search(sweep))
@@ -24,7 +25,8 @@ def show_plan(sweep: SweepConfig, options: Options, preset: Preset) -> None:
         programs = planned(sweep, stage, dataset, options, source, pack=pack.pack)
     epochs, here = work(sweep), sum(len(p.trials) * (p.end - p.after) for p in programs)
     points = len({trial.point for trial in stage.trials})
-    print(f"{len(stage.trials)} trials ({points} points x {sweep.seeds} seeds), {epochs:,} epochs of training in all")
+    repeated = f"{sweep.folds} folds x {sweep.seeds} seeds" if sweep.folds else f"{sweep.seeds} seeds"
+    print(f"{len(stage.trials)} trials ({points} points x {repeated}), {epochs:,} epochs of training in all")
     for name, why in reasons(sweep, pack.pack).items():
         print(f"  {name}: {why}")
     if pack.seconds:
@@ -47,6 +49,8 @@ def reasons(sweep: SweepConfig, pack: str) -> dict[str, str]:
     networks = [run.network for run in alternatives(sweep.base, sweep.axes)]
     widths = {name for network in networks for name in network.widths} if pack != "shapes" else set()
     words = {"seeds": "lanes: the same seeds for every point"}
+    if sweep.folds:
+        words["folds"] = "programs, which share what is compiled for equal shapes: each has its own data"
     for name, values in sweep.axes:
         option = sweep.option(name)
         if option.kind == "number":

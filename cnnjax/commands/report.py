@@ -12,7 +12,7 @@ from cnnjax.commands.command_line import run_form
 from cnnjax.commands.errors import usage
 from cnnjax.commands.shell import Typed
 from cnnjax.config import TrainConfig
-from cnnjax.data import DataError, Dataset
+from cnnjax.data import DataError, Dataset, folded
 from cnnjax.presets import load_preset
 from cnnjax.runs import (
     Calls,
@@ -78,7 +78,7 @@ def _data(arguments: Arguments) -> tuple[Dataset | None, str]:
     try:
         preset = load_preset(str(arguments.run), arguments.preset)
         with waiting(f"loading {preset.train.data}"):
-            data = preset.dataset(data_dir=arguments.data_dir)
+            data = folded(preset.dataset(data_dir=arguments.data_dir), preset.sweep.folds)
     except (DataError, RecordError) as error:
         return None, f"{left_out}: {error}"
     if describe_data(data)["sha256"] != read_record(arguments.run / "data.json")["sha256"]:

@@ -44,7 +44,7 @@ def table(swept: Swept, compared: Sequence[Compared]) -> str:
     metric = swept.metric
     averaged = any(result.trial.config.ema is not None for result in swept.results)
     extra = ["averaged"] if averaged else []
-    rows = [["rank", *swept.axes, f"valid {_words(metric)}", *extra, "behind the best", "seeds"]]
+    rows = [["rank", *swept.axes, f"valid {_words(metric)}", *extra, "behind the best", swept.winner.repeated]]
     last = {row["trial"]: row for row in swept.rows}
     for rank, each in enumerate(compared, 1):
         point = each.point

@@ -1,5 +1,6 @@
 """Data sources, which return a `Dataset` of arrays."""
 
+import dataclasses
 import re
 from importlib.metadata import version
 from pathlib import Path
@@ -13,6 +14,9 @@ from cnnjax.data.dataset import DataError as DataError
 from cnnjax.data.dataset import Dataset as Dataset
 from cnnjax.data.dataset import Spec as Spec
 from cnnjax.data.dataset import Split as Split
+from cnnjax.data.folds import folded as folded
+from cnnjax.data.folds import folds as folds
+from cnnjax.data.folds import one_fold as one_fold
 from cnnjax.data.loading import Loading as Loading
 from cnnjax.data.sources import split_files
 from cnnjax.data.sources import summary as summary
@@ -57,6 +61,8 @@ def load(
         raise TypeError(f"loading: {loading!r}: must be a Loading, such as Loading(image_size=32)")
     cache_dir, loading = cache_dir or cache.default_directory(), loading or Loading()
     check(loading)
+    if loading.fold is not None:
+        return one_fold(load(name, data_dir, cache_dir, loading=dataclasses.replace(loading, fold=None)), loading.fold)
     if name == "digits":
         loading.check_used(name, digits.USES)
         key = f"digits-{version('scikit-learn')}-{cache.LAYOUT}-{cache.digest(str(loading))}"

@@ -72,7 +72,8 @@ def _load(folder: Path) -> Dataset:
             raise ValueError(f"{folder}: {name} has changed since it was written")
         splits[name] = Split(*arrays)
     cut, notes, vocabulary = (tuple(map(str, facts[name])) for name in ("cut", "notes", "vocabulary"))
-    return Dataset(facts["name"], read_spec(facts["spec"]), **splits, cut=cut, notes=notes, vocabulary=vocabulary)
+    spec = read_spec(facts["spec"])
+    return Dataset(facts["name"], spec, **splits, cut=cut, notes=notes, vocabulary=vocabulary, folds=None)
 
 
 def describe_spec(spec: Spec) -> dict[str, Any]:

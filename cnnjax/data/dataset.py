@@ -156,11 +156,17 @@ class Dataset(NamedTuple):
     """What was noticed while the data were read, such as files that were skipped; a line each."""
     vocabulary: tuple[str, ...] = ()
     """The words that tokens stand for, from padding and the unknown token; empty if the inputs are not text."""
+    folds: "Mapping[str, Dataset] | None" = None
+    """If this is the first fold of a cross-validation, all of its folds by name."""
 
     @property
     def classes(self) -> tuple[str, ...]:
         """The names of the classes; empty if the labels are not classes."""
         return self.spec.classes
+
+    def at(self, fold: str | None) -> "Dataset":
+        """Returns a fold by name if this data set has folds, else the data set itself."""
+        return self if self.folds is None or fold is None else self.folds[fold]
 
     @classmethod
     def of(
@@ -250,7 +256,8 @@ def _check_tokens(name: str, splits: Mapping[str, Split], tokens: int) -> None:
                 f"{name}: {split}: inputs are {inputs.dtype}{list(inputs.shape)}: tokens must be integers, "
                 "[examples, length]"
             )
-        if not 0 <= (least := inputs.min()) <= (most := inputs.max()) < tokens:
+        least, most = inputs.min(initial=0), inputs.max(initial=0)
+        if not 0 <= least <= most < tokens:
             raise DataError(f"{name}: {split}: tokens are {least} to {most}: must be from 0 to {tokens - 1}")
 
 

@@ -38,6 +38,7 @@ class Loading(Config):
     test_share: float | None = static(
         None, "share of all examples to cut for the test (default: 0.2)", least=0, below=1
     )
+    fold: str | None = static(None, "fold of a cross-validation to use, such as 3/10 for the third of ten")
 
     def check_used(self, name: str, used: Collection[str]) -> None:
         """Raises DataError for a field with a value of its own that data of this kind do not use."""

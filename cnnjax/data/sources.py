@@ -160,7 +160,8 @@ def summary(data: Dataset) -> Iterator[str]:
         f"{name} {len(getattr(data, name).labels):,}" + (" (cut from train)" if name in data.cut else "")
         for name in ("train", "valid", "test")
     ]
-    yield f"{data.name}: {', '.join(sizes)}"
+    folds = "" if data.folds is None else f", {len(data.folds)} folds"
+    yield f"{data.name}{folds}: {', '.join(sizes)}"
     if data.spec.counts is not None:
         counts = dict(zip(data.classes, map(int, data.spec.counts), strict=True))
         least, most = (extreme(counts, key=lambda name: counts[name]) for extreme in (min, max))

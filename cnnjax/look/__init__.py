@@ -30,6 +30,9 @@ from cnnjax.look.classification import calibration as calibration
 from cnnjax.look.classification import confusion as confusion
 from cnnjax.look.classification import mistakes as mistakes
 from cnnjax.look.classification import per_class as per_class
+from cnnjax.look.costs import Costs as Costs
+from cnnjax.look.costs import LayerCost as LayerCost
+from cnnjax.look.costs import summarize as summarize
 from cnnjax.look.kernels import kernels as kernels
 from cnnjax.look.kernels import smoothness as smoothness
 from cnnjax.look.layers import Layer as Layer

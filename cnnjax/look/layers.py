@@ -163,7 +163,8 @@ def _tapped(cls: Any) -> Any:
     """
 
     def __call__(self: Any, *args: Any, **kwargs: Any) -> Any:  # noqa: N807
-        output = cls.__call__(self, *args, **kwargs)
+        with jax.named_scope(self.look_path):
+            output = cls.__call__(self, *args, **kwargs)
         if not (isinstance(output, Array) and jnp.issubdtype(output.dtype, jnp.floating)):
             return output
         calls = _CALLS.get()

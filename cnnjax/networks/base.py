@@ -33,7 +33,8 @@ class NetworkConfig(Config):
     form a family, whose narrow members can be embedded in wide ones (see `cnnjax.sweeps.embedding`)."""
 
     for_text: ClassVar[bool] = False
-    """Whether the inputs are tokens, [batch, length], of texts. `build` then takes `tokens` as well: their number."""
+    """Whether the inputs are the tokens of texts, [batch, length]. `module` then takes the number of tokens instead of
+    `input_shape`, and `build_for_text` takes the place of `build`."""
 
     @property
     def per_example(self) -> bool:
@@ -52,16 +53,24 @@ class NetworkConfig(Config):
           example: a batch of inputs, [batch, *shape]; the module may depend only on its shape and dtype.
           outputs: the number of outputs per example, such as one logit per class.
         """
-        if self.module is None:
-            raise NotImplementedError(
-                f"{type(self).__name__}: set `module`, or implement build(rngs, example, outputs)"
-            )
-        return self.module(example.shape[1:], outputs, **self.arguments, rngs=rngs)
+        return self._module("build(rngs, example, outputs)", example.shape[1:], outputs, rngs)
 
-    @property
-    def arguments(self) -> dict[str, Any]:
-        """The fields by name."""
-        return {name: getattr(self, name) for name in kinds(type(self))}
+    def build_for_text(self, rngs: nnx.Rngs, example: Array, outputs: int, tokens: int) -> nnx.Module:
+        """Builds the module for texts, if the class says `for_text`.
+
+        Args:
+          rngs: as in `build`.
+          example: a batch of tokens, int32[batch, length]; a text that is shorter ends with padding, 0.
+          outputs: the number of outputs per example.
+          tokens: the number of tokens, with padding and the unknown token; all are below it.
+        """
+        return self._module("build_for_text(rngs, example, outputs, tokens)", tokens, outputs, rngs)
+
+    def _module(self, method: str, inputs: Any, outputs: int, rngs: nnx.Rngs) -> nnx.Module:
+        if self.module is None:
+            raise NotImplementedError(f"{type(self).__name__}: set `module`, or implement {method}")
+        arguments = {name: getattr(self, name) for name in kinds(type(self))}
+        return self.module(inputs, outputs, **arguments, rngs=rngs)
 
     def built(self, rngs: nnx.Rngs, example: Array, outputs: int, tokens: int = 0) -> nnx.Module:
         """Builds the module for data that have `tokens` tokens if they are texts, and 0 if not.
@@ -73,7 +82,7 @@ class NetworkConfig(Config):
             raise ValueError(f"network: {self.kind()}: is for text, and the data are numbers: use another, such as cnn")
         if tokens and not self.for_text:
             raise ValueError(f"network: {self.kind()}: is not for text: use another, such as text-cnn")
-        return self.build(rngs, example, outputs, **({"tokens": tokens} if tokens else {}))
+        return self.build_for_text(rngs, example, outputs, tokens) if tokens else self.build(rngs, example, outputs)
 
 
 class Variables(NamedTuple):

@@ -9,7 +9,7 @@ from jax import Array
 from jaxtyping import Bool, Float, Int
 
 from cnnjax.networks.base import NetworkConfig
-from cnnjax.networks.layers import Activation, Dropout, Maps, activate_and_pool, positive
+from cnnjax.networks.layers import Activation, Dropout, Maps, positive
 from cnnjax.networks.layers import dense as dense_layers
 from cnnjax.options import config, number, static
 
@@ -72,8 +72,7 @@ class TextCNN(nnx.Module):
         maxima = []
         for kernel, convolution in zip(self.kernels, self.convolutions, strict=True):
             found = jnp.where(_with_words(words, kernel)[..., None], convolution(x), -jnp.inf)
-            pool = Maps(found.shape[1:]).pool("max", found.shape[1])
-            maxima.append(activate_and_pool(found, self.activation, pool)[:, 0])
+            maxima.append(self.activation(found.max(1)))
         x = jnp.stack(maxima, 1)
         [last] = self.dense
         return last(x if self.dropout is None else self.dropout(x))
@@ -106,7 +105,3 @@ class TextCNNConfig(NetworkConfig):
     def per_example(self) -> bool:
         """True without dropout."""
         return self.dropout is None
-
-    def build(self, rngs: nnx.Rngs, example: Array, outputs: int, tokens: int = 0) -> nnx.Module:
-        """Builds the module for a vocabulary of `tokens` tokens."""
-        return TextCNN(tokens, outputs, **self.arguments, rngs=rngs)

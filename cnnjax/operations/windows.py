@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import itertools
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
@@ -122,3 +123,17 @@ class Geometry(NamedTuple):
     def transposed(self) -> Geometry:
         """The transpose of a convolution with strides of 1, which is a convolution with the flipped kernel."""
         return self._replace(input=self.output, output=self.input, padding=self.transposed_padding)
+
+
+def taps(geometry: Geometry) -> Iterator[Sizes]:
+    """Returns the positions in the kernel, in row-major order."""
+    return itertools.product(*map(range, geometry.kernel))
+
+
+def shifted(x: Array, geometry: Geometry) -> Iterator[tuple[Sizes, Array]]:
+    """Returns each tap of the kernel and the padded inputs under it, [images, *output, channels]."""
+    for tap in taps(geometry):
+        starts = [t * d for t, d in zip(tap, geometry.dilation, strict=True)]
+        reach = [(o - 1) * s + 1 for o, s in zip(geometry.output, geometry.strides, strict=True)]
+        slices = [slice(a, a + r, s) for a, r, s in zip(starts, reach, geometry.strides, strict=True)]
+        yield tap, x[(slice(None), *slices)]

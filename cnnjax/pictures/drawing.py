@@ -73,10 +73,10 @@ def series(number: int) -> Line2D:
 
 
 def seeds_of(points: Sequence[Ranked]) -> str:
-    """Formats the number of seeds of points, such as `5 seeds` or `3 to 8 seeds`."""
+    """Formats the number of seeds of points, such as `5 seeds`, `3 to 8 seeds` or `10 folds`."""
     counts = sorted({len(point.results) for point in points})
     many = f"{counts[0]} to {counts[-1]}" if len(counts) > 1 else str(counts[0])
-    return f"{many} seeds" if many != "1" else "one seed"
+    return f"{many} {points[0].repeated}" if many != "1" else "one seed"
 
 
 def diverged(point: Ranked) -> int:

@@ -55,7 +55,11 @@ def gaps_to_best(points: Sequence[Ranked], metric: Metric = Accuracy(), title: s
     legend(figure, handles, verdicts)
     most = f"The best {SHOWN} of {len(points)} points." if len(points) > SHOWN else ""
     one = "One seed: no intervals."
-    several = "A dot for each seed; the vertical line is the mean." if len(points[0].results) > 1 else one
+    several = (
+        f"A dot for each {points[0].repeated[:-1]}; the vertical line is the mean."
+        if len(points[0].results) > 1
+        else one
+    )
     gone = "× A trial diverged." if any(diverged(each.point) for each in compared) else ""
     interval = "Lines are simultaneous 95 % intervals." if known else ""
     headline(figure, title, most, several, gone, interval)

@@ -46,7 +46,7 @@ def _described(program: Program) -> dict[str, Any]:
 
 def _values(trial: Trial) -> dict[str, Any]:
     """Returns the swept values of a trial, for human readers only: a plan refers to trials by number."""
-    return {**dict(trial.values), "seed": trial.config.seed}
+    return {**dict(trial.values), **trial.repeat}
 
 
 def parse_lanes(words: str) -> Lanes:

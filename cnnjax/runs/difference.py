@@ -77,7 +77,8 @@ def _names(folder: Path) -> Mapping[int, str]:
     path = folder / "trials.csv"
     if not path.is_file():
         return {}
-    axes = [*read_record(folder / "config.json").get("axes", ()), "seed"]
+    config = read_record(folder / "config.json")
+    axes = [*config.get("axes", ()), *(["fold"] if config.get("folds") else []), "seed"]
     try:
         with path.open(newline="") as file:
             return {

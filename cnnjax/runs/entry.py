@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from cnnjax.config import SweepConfig, TrainConfig
-from cnnjax.data import Dataset, load
+from cnnjax.data import Dataset, folded, load
 from cnnjax.descriptions import given_by
 from cnnjax.options import suggest
 from cnnjax.planning import Execution, Packing, check_sweep, choose_packing, describe_plan, planned, read_plan
@@ -77,6 +77,7 @@ def events(
       OSError, RecordError, CheckpointError: if a file cannot be read or written, or is damaged.
     """
     execution, sweep = execution or Execution(), as_sweep(config)
+    data = folded(data, sweep.folds)
     check(sweep, data, execution, extend, classes)
     if only_extend:
         check_shards(extend, sweep, classes)
@@ -216,7 +217,8 @@ def fit(
       those before it diverged.
     """
     _check_config(config, TrainConfig, ": cnnjax.sweep takes a SweepConfig")
-    return _execute(config, data, store, resume, (), allow_changes, progress, stop, execution).trained(0)
+    swept = _execute(config, data, store, resume, (), allow_changes, progress, stop, execution)
+    return swept.trained(0)
 
 
 def _execute(
@@ -240,6 +242,7 @@ def _execute(
     if data is None:
         with waiting(f"loading {base.data}", visible=progress is True):
             data = _loaded(base)
+    data = folded(data, as_sweep(config).folds)
     how = Execution(**execution)
     if resume and store is not None:
         how = as_resumed(how, store)

@@ -40,6 +40,11 @@ def extendable(source: Path, sweep: SweepConfig, classes: Iterable[Any] = ()) ->
             f"extend: {source}: its trials cannot be reused: both runs must be sweeps with --search all, which trains "
             "every point for all epochs"
         )
+    if other.folds != sweep.folds:
+        raise ValueError(
+            f"extend: {source}: its trials cannot be reused: it has folds {text(other.folds)}, this sweep has "
+            f"{text(sweep.folds)}: use the same --folds"
+        )
     return other
 
 
@@ -73,9 +78,9 @@ def check_shards(sources: Sequence[Path], sweep: SweepConfig, classes: Iterable[
             missing.pop(trial.number, None)
     if missing:
         first = next(iter(missing.values()))
-        values = ", ".join(f"{name} {text(value)}" for name, value in first.values)
+        values = ", ".join(f"{name} {text(value)}" for name, value in [*first.values, *first.repeat.items()])
         raise ValueError(
-            f"merge: {len(missing)} trials are in none of these runs, such as {values}, seed {first.config.seed}: "
+            f"merge: {len(missing)} trials are in none of these runs, such as {values}: "
             "also train and merge their shards"
         )
 

@@ -74,7 +74,7 @@ def findings(swept: Swept, folder: Path, commands: Commands) -> Iterator[Finding
         tested, averaged = (
             summarize([score for score, _ in tests.values()]) for tests in (swept.tests, swept.ema_tests)
         )
-        over = f" over {tested.n} seeds" if tested.n > 1 else ""
+        over = f" over {tested.n} {swept.winner.repeated}" if tested.n > 1 else ""
         words = metric.kind().replace("-", " ")
         too = f"; with averaged parameters, {shown(averaged, metric)}" if swept.ema_tests else ""
         yield Finding(f"The best point has a test {words} of {shown(tested, metric)}{over}{too}.")

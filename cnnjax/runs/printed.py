@@ -14,4 +14,6 @@ def printed(title: str, facts: Mapping[str, str]) -> str:
 def describe_inputs(name: str, spec: Spec) -> str:
     """Describes a data set in one line, such as `digits: uint8[8, 8, 1], 10 classes`."""
     labels = f"{len(spec.classes)} classes" if spec.classes else f"labels {spec.label_dtype}{list(spec.label_shape)}"
+    if spec.tokens:
+        return f"{name}: texts of up to {spec.shape[0]} words, {spec.tokens:,} tokens, {labels}"
     return f"{name}: {spec.dtype}{list(spec.shape)}, {labels}"

@@ -58,7 +58,7 @@ class Progress:
             warnings.simplefilter("ignore")  # without widgets, tqdm warns and shows a plain bar
             from tqdm.auto import tqdm
         self._prints, self._log = visible and in_lines(), log
-        self._alone = len(sweep.axes) == 0 and sweep.seeds == 1
+        self._alone = len(sweep.axes) == 0 and sweep.repeats == 1
         self._counts, self._metric, self._epochs = Counts.of(data), sweep.base.metric, sweep.base.epochs
         self._examples = self._counts.train
         self._total, self._whole, self._part = work(sweep) * self._examples, 0, 0.0

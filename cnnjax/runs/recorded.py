@@ -7,7 +7,7 @@ from typing import Any
 
 from cnnjax.config import SweepConfig
 from cnnjax.data.cache import read_spec
-from cnnjax.runs.records import Counts, RecordError, read_metrics, read_record, result_of
+from cnnjax.runs.records import Counts, RecordError, read_folds, read_metrics, read_record, result_of
 from cnnjax.runs.resume import as_sweep, configuration_of
 from cnnjax.runs.swept import LastStates, Swept
 from cnnjax.runs.trained import planned_trials, valid
@@ -33,6 +33,7 @@ def recorded(folder: Path, classes: Iterable[Any] = ()) -> Swept:
     data = read_record(folder / "data.json")
     planned = valid(folder / "config.json", lambda: planned_trials(config, folder, data))
     spec = valid(folder / "data.json", lambda: read_spec(data))
+    folds = valid(folder / "data.json", lambda: read_folds(data))
     counts = valid(folder / "data.json", lambda: Counts.recorded(data))
     rows = read_metrics(folder / "metrics.jsonl")
     last = {row["trial"]: row for row in rows}
@@ -45,7 +46,9 @@ def recorded(folder: Path, classes: Iterable[Any] = ()) -> Swept:
     tests, averages = (
         _tests(folder, isinstance(config, SweepConfig), sweep.base.metric.name, prefix) for prefix in ("", "ema_")
     )
-    return Swept(points, rows, LastStates((), _unread, spec), tests, parameters, sweep, spec, str(folder), averages)
+    states = LastStates((), _unread, spec)
+    words = tuple(map(str, data.get("vocabulary", ())))
+    return Swept(points, rows, states, tests, parameters, sweep, spec, str(folder), averages, folds, words)
 
 
 def _unread(program: int) -> TrainState:

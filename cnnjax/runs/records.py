@@ -13,8 +13,8 @@ import jax
 import numpy as np
 
 from cnnjax.config import Range, SweepConfig
-from cnnjax.data import Dataset
-from cnnjax.data.cache import describe_spec, sha256
+from cnnjax.data import Dataset, Spec
+from cnnjax.data.cache import describe_spec, read_spec, sha256
 from cnnjax.metrics import Metric
 from cnnjax.options import Config, from_json, text
 from cnnjax.sweeps import Program, Result, Stage, Trial, results, stages
@@ -24,6 +24,7 @@ Row = dict[str, Any]
 """A line of `metrics.jsonl`: a trial after an epoch, with nulls if it has diverged."""
 
 FORMAT = 2
+_OF_FOLD = ("mean", "std", "counts")
 _WRITTEN_BY = {1: "cnnjax 0.1"}
 
 
@@ -119,8 +120,16 @@ def readable(value: Any, indent: str = "") -> str:
 
 
 def describe_data(data: Dataset) -> dict[str, Any]:
-    """Describes a data set: its specification, the sizes of its splits, and a digest of all arrays."""
+    """Describes a data set: its specification, the sizes of its splits, and a digest of all arrays.
+
+    If the data set has folds, the sizes are those of the first, and the statistics of each are described.
+    """
     splits = {"train": data.train, "valid": data.valid, "test": data.test}
+    every, folds = list(splits.values()), dict[str, Any]()
+    if data.folds is not None:
+        found = {name: (describe_spec(fold.spec), fold.test) for name, fold in data.folds.items()}
+        every = [test for _, test in found.values()]
+        folds = {"folds": {name: {key: spec[key] for key in _OF_FOLD} for name, (spec, _) in found.items()}}
     return {
         "name": data.name,
         **{
@@ -128,8 +137,14 @@ def describe_data(data: Dataset) -> dict[str, Any]:
         },
         **({"vocabulary": list(data.vocabulary)} if data.vocabulary else {}),
         "examples": {name: len(split.labels) for name, split in splits.items()},
-        "sha256": digest([sha256(array) for split in splits.values() for array in split]),
+        "sha256": digest([sha256(array) for split in every for array in split]),
+        **folds,
     }
+
+
+def read_folds(data: Mapping[str, Any]) -> dict[str, Spec]:
+    """Reads the specification of each fold from `data.json`; empty if there are no folds."""
+    return {name: read_spec({**data, **of_fold}) for name, of_fold in data.get("folds", {}).items()}
 
 
 def digest(value: Any) -> str:
@@ -259,7 +274,7 @@ def trial_rows(
         {
             "trial": result.trial.number,
             "status": result.status,
-            "seed": result.trial.config.seed,
+            **result.trial.repeat,
             **dict.fromkeys(axes, math.nan),
             **{name: "none" if value is None else value for name, value in result.trial.values},
             "epochs": result.epochs,

@@ -22,7 +22,7 @@ from cnnjax.runs.printed import describe_inputs
 from cnnjax.runs.records import counted, read_record
 from cnnjax.runs.swept import Swept
 from cnnjax.runs.trained import Trained
-from cnnjax.sweeps import Summary, digits, summarize, trials
+from cnnjax.sweeps import Summary, Trial, digits, summarize, trials
 
 BATCH, MISTAKES = 256, 24
 POINTS = 40_000
@@ -113,9 +113,9 @@ def _stats(swept: Swept, single: bool, seconds: Mapping[str, float] | None) -> I
     scores, losses = ({name: summarize(pair[i]) for name, pair in columns.items()} for i in (0, 1))
     for split, score in {**scores, "validation": best.valid_metric}.items():
         unit = " %" if metric.percent else ""
-        yield _spread(f"{split} {_words(metric)}", score, lambda value: digits(value, metric), unit)
+        yield _spread(f"{split} {_words(metric)}", score, lambda value: digits(value, metric), unit, best.repeated)
     for split, loss in {**losses, "validation": best.valid_loss}.items():
-        yield _spread(f"{split} loss", loss, "{:.4g}".format)
+        yield _spread(f"{split} loss", loss, "{:.4g}".format, "", best.repeated)
     yield Stat("parameters", f"{swept.parameters:,}", "" if single else "of the best point")
     if not single:
         yield Stat("trials", f"{len(swept.results):,}", counted(result.status for result in swept.results))
@@ -124,10 +124,10 @@ def _stats(swept: Swept, single: bool, seconds: Mapping[str, float] | None) -> I
         yield Stat("time", _duration(seconds["total"]), parts)
 
 
-def _spread(label: str, summary: Summary, write: Callable[[float], str], unit: str = "") -> Stat:
-    """Describes a mean, with its standard deviation over seeds."""
-    mean, std, seeds = summary
-    note = f"± {write(std)} over {seeds} seeds" if math.isfinite(std) else ""
+def _spread(label: str, summary: Summary, write: Callable[[float], str], unit: str, repeated: str) -> Stat:
+    """Describes a mean, with its standard deviation over what is `repeated`, such as seeds."""
+    mean, std, count = summary
+    note = f"± {write(std)} over {count} {repeated}" if math.isfinite(std) else ""
     return Stat(label, f"{write(mean)}{unit}" if math.isfinite(mean) else "-", note)
 
 
@@ -217,7 +217,7 @@ def _points(swept: Swept) -> Table:
         Column("gap", "behind the best", kind),  # type: ignore[arg-type]
         Column("interval", "95 % interval"),
         Column("verdict", "verdict"),
-        Column("seeds", "seeds"),
+        Column("seeds", swept.winner.repeated),
     ]
     rows = []
     for rank, each in enumerate(compared, 1):
@@ -317,11 +317,17 @@ def _mistakes(swept: Swept, network: Network, data: Dataset) -> tuple[reports.Mi
         trained = network(usable[0].number)
     except CheckpointError as error:
         return None, f"The network cannot be evaluated: {error}."
+    data = data.at(usable[0].fold)
     found = _probabilities(trained, data.valid)
     if not np.isfinite(found).all():
         return None, "The outputs of the network are not finite."
-    which = "" if len(swept.results) == 1 else f" of trial {usable[0].number} (seed {usable[0].config.seed})"
+    which = "" if len(swept.results) == 1 else f" of trial {usable[0].number} ({_repeat(usable[0])})"
     return _evaluated(found, data, which), ""
+
+
+def _repeat(trial: Trial) -> str:
+    """Formats the fold and the seed of a trial, such as `fold 1, seed 0`."""
+    return ", ".join(f"{name} {value}" for name, value in trial.repeat.items())
 
 
 def _probabilities(trained: Trained, split: Split) -> np.ndarray:
@@ -381,6 +387,8 @@ def _configuration(swept: Swept) -> Table:
     rows += [[".".join(path), _several(values), ""] for path, values in axes.items()]
     if swept.axes:
         rows.append(["seeds", str(swept.config.seeds), "trials of each point"])
+        if swept.config.folds:
+            rows.append(["folds", str(swept.config.folds), "data sets in which each seed is trained"])
         rows.append(["search", swept.config.search, "how points are chosen"])
     columns = [Column("field", "field"), Column("value", "value"), Column("help", "what it is")]
     return Table(columns, rows)

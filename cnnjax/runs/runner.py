@@ -34,7 +34,7 @@ from cnnjax.planning import (
 )
 from cnnjax.runs.checkpoints import Checkpoint, CheckpointError
 from cnnjax.runs.events import Compiled, Compiling, Epoch, Event, Finished, Noted, Planned, Resumed, Saved, Within
-from cnnjax.runs.records import Counts, Row, epoch_rows, has_diverged, is_over, plain, result_of
+from cnnjax.runs.records import Counts, Row, epoch_rows, has_diverged, is_over, plain, read_folds, result_of
 from cnnjax.runs.resume import last_state, lines_up_to, reached
 from cnnjax.runs.store import States, Store
 from cnnjax.runs.swept import LastStates, Swept
@@ -72,7 +72,7 @@ def run(
 
     Args:
       sweep: the configuration of the sweep.
-      data: the data set.
+      data: the data set, with the folds of the sweep (`cnnjax.data.folded`).
       store: the store for records and states; `begin` must have written its first records.
       execution: the execution settings.
       stop: called after each dispatch; once it returns true, the state is saved and the run ends.
@@ -351,7 +351,11 @@ class _Runner:
         ema_tests = measure_test_of(averaged, {n: state.averaged for n, state in last.items()}, self.data)
         alone = count_parameters(state_of(Program((best[0].trial,), Lanes()), self.data.spec))
         where = self.store.name
-        return Swept(points, self.rows, states, tests, alone, self.sweep, self.data.spec, where, ema_tests)
+        folds = read_folds(self.store.read_json("data.json") or {})
+        words = self.data.vocabulary
+        return Swept(
+            points, self.rows, states, tests, alone, self.sweep, self.data.spec, where, ema_tests, folds, words
+        )
 
 
 def _why(program: Program, run: Run, chunks: Sequence[Program]) -> str:

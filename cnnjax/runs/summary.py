@@ -12,7 +12,7 @@ from cnnjax.descriptions import describe
 from cnnjax.planning import describe_plan
 from cnnjax.runs.extend import save_end
 from cnnjax.runs.findings import Commands
-from cnnjax.runs.records import read_record
+from cnnjax.runs.records import describe_data, read_record
 from cnnjax.runs.report import write_report
 from cnnjax.runs.store import RunFolder
 from cnnjax.runs.swept import Swept
@@ -143,7 +143,7 @@ def figures_of(config: TrainConfig | SweepConfig, swept: Swept) -> dict[str, Any
 
 def write_tensorboard(folder: RunFolder, swept: Swept) -> None:
     """Writes a TensorBoard run for each trial to `tensorboard/`."""
-    values = {r.trial.number: {**dict(r.trial.values), "seed": r.trial.config.seed} for r in swept.results}
+    values = {r.trial.number: {**dict(r.trial.values), **r.trial.repeat} for r in swept.results}
     tensorboard.write(folder.path / "tensorboard", values, swept.rows, swept.metric)
 
 
@@ -165,8 +165,9 @@ def winner_folder(folder: RunFolder, trial: Trial, swept: Swept, data: Dataset) 
     shutil.rmtree(folder.path / name, ignore_errors=True)  # from a process that was killed
     with RunFolder(folder.path / name) as winner:
         winner.write_json("config.json", describe(trial.config))
-        for fact in ("env", "data"):
-            winner.write_json(f"{fact}.json", read_record(folder.path / f"{fact}.json"))
+        winner.write_json("env.json", read_record(folder.path / "env.json"))
+        of_fold = None if trial.fold is None or data.folds is None else describe_data(data.at(trial.fold))
+        winner.write_json("data.json", of_fold or read_record(folder.path / "data.json"))
         winner.append_metrics({**row, "trial": 0} for row in swept.rows if row["trial"] == trial.number)
         save_end(winner, 0, program, assembled(program, {0: swept.states[trial.number]}, data.spec), data)
         winner.write_json("plan.json", describe_plan([program]))

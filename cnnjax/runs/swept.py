@@ -71,6 +71,10 @@ class Swept(NamedTuple):
     """The run folder, or `memory`."""
     ema_tests: Mapping[int, tuple[float, float]] = MappingProxyType({})
     """As `tests`, with the moving averages of parameters; empty if the winner has none."""
+    folds: Mapping[str, Spec] = MappingProxyType({})
+    """The specification of each fold by name; empty without cross-validation."""
+    vocabulary: tuple[str, ...] = ()
+    """The words that tokens stand for; empty if the inputs are not text."""
 
     @property
     def metric(self) -> Metric:
@@ -111,9 +115,9 @@ class Swept(NamedTuple):
     def __repr__(self) -> str:
         best, tested = self.winner, summarize([score for score, _ in self.tests.values()])
         points = f"{len(self.points)} points" + (f" of {', '.join(self.axes)}" if self.axes else "")
-        seeds = " to ".join(map(str, sorted({self.config.seeds, max(len(point.results) for point in self.points)})))
+        seeds = " to ".join(map(str, sorted({self.config.repeats, max(len(point.results) for point in self.points)})))
         facts = {
-            "trials": f"{points}, {seeds} seeds: {counted(result.status for result in self.results)}",
+            "trials": f"{points}, {seeds} {self.winner.repeated}: {counted(result.status for result in self.results)}",
             "data": describe_inputs(self.config.base.data, self.spec),
             "best": best.name or str(best.results[0].trial.config.network),
             "parameters": f"{self.parameters:,}",
@@ -151,8 +155,9 @@ class Swept(NamedTuple):
             raise ValueError(f"trial: {trial}: must be a trial of this sweep, {min(by_number)} to {max(by_number)}")
         found = by_number[trial]
         rows = [row for row in self.rows if row["trial"] == trial]
-        network = trained(found.trial.config, self.spec, self.states[trial], rows)._replace(
-            result=found, test=self.tests.get(trial), where=self.where
+        spec = self.folds.get(found.trial.fold or "", self.spec)
+        network = trained(found.trial.config, spec, self.states[trial], rows)._replace(
+            result=found, test=self.tests.get(trial), where=self.where, vocabulary=self.vocabulary
         )
         if network.averaged is None:
             return network

@@ -10,16 +10,17 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 from jax import Array
-from jaxtyping import Float, Num
+from jaxtyping import Float, Int, Num
 
 from cnnjax.config import SAMPLERS, SweepConfig, TrainConfig
 from cnnjax.data import Spec
 from cnnjax.data.cache import read_spec
+from cnnjax.data.texts import encode
 from cnnjax.networks import Variables
 from cnnjax.planning import read_program
 from cnnjax.runs.checkpoints import CheckpointError
 from cnnjax.runs.printed import describe_inputs, printed
-from cnnjax.runs.records import Counts, RecordError, Row, read_metrics, read_record, replayed
+from cnnjax.runs.records import Counts, RecordError, Row, read_folds, read_metrics, read_record, replayed
 from cnnjax.runs.resume import as_sweep, configuration_of
 from cnnjax.runs.store import checkpoints_of
 from cnnjax.sweeps import Program, Result, Trial, digits, state_of, states_of
@@ -43,7 +44,7 @@ class Trained(NamedTuple):
     where: str = ""
     """The run folder, or `memory`."""
     vocabulary: tuple[str, ...] = ()
-    """Of texts, the words that tokens stand for, from `load_run`."""
+    """The words that tokens stand for; empty if the inputs are not text."""
     averaged: "Trained | None" = None
     """The same network with the moving averages of its parameters and statistics; None without `TrainConfig.ema`."""
 
@@ -57,6 +58,12 @@ class Trained(NamedTuple):
         if not self.classes:
             raise ValueError("probabilities: the labels are not classes: use logits")
         return jax.nn.softmax(self.logits(inputs))
+
+    def tokens(self, texts: Sequence[str]) -> Int[np.ndarray, "texts length"]:
+        """Converts texts to inputs of `logits`; ValueError if the inputs are not text."""
+        if not self.vocabulary:
+            raise ValueError(f"tokens: the inputs of {self.config.data} are not text, or its vocabulary is not known")
+        return encode(texts, self.vocabulary, *self.spec.shape)
 
     def __repr__(self) -> str:
         metric = self.config.metric
@@ -127,7 +134,8 @@ def load_run(folder: str | Path, trial: int | None = None, classes: Iterable[Any
 
     Args:
       folder: a run folder, written by `train.py`, `sweep.py`, `fit` or `sweep`.
-      trial: the number of a trial of a sweep; by default the trial of the winner with the lowest seed.
+      trial: the number of a trial of a sweep; by default the trial of the winner with the lowest seed, in the
+        first fold.
       classes: user-defined classes, enumerations and functions that the configuration names.
 
     Returns:
@@ -173,6 +181,7 @@ def load_run(folder: str | Path, trial: int | None = None, classes: Iterable[Any
     if checkpoint is None:
         raise CheckpointError(f"trial {trial} has no checkpoint in {store.folder}: train it first")
     state = states_of(program, checkpoint.state, [planned[trial]], spec)[trial]
+    spec = valid(folder / "data.json", lambda: read_folds(data)).get(planned[trial].fold, spec)
     rows = [row for row in read_metrics(folder / "metrics.jsonl") if row["trial"] == trial]
     words = tuple(map(str, data.get("vocabulary", ())))
     return trained(planned[trial].config, spec, state, rows)._replace(where=str(folder), vocabulary=words)

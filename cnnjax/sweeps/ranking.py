@@ -49,6 +49,13 @@ class Ranked(NamedTuple):
         return all(result.status == "complete" for result in self.results)
 
     @property
+    def repeated(self) -> str:
+        """What the mean of the point is over: `seeds`, `folds`, or `trials`, which are several seeds in each fold."""
+        if self.results[0].trial.fold is None:
+            return "seeds"
+        return "trials" if len({result.trial.config.seed for result in self.results}) > 1 else "folds"
+
+    @property
     def name(self) -> str:
         """The values of the point: `learning_rate 0.1 filters 8,16`."""
         return " ".join(f"{name} {text(value)}" for name, value in self.values.items())
@@ -109,8 +116,8 @@ def _by_cost(points: Sequence[Ranked], metric: Metric, healthy: bool) -> list[Ra
 
 
 def cost_table(points: Sequence[Ranked], metric: Metric) -> Float[np.ndarray, "points seeds"]:
-    """Returns the cost of each seed of each point; NaN for seeds that a point lacks."""
-    by_seed = [{r.trial.config.seed: metric.cost(r.valid_metric) for r in point.results} for point in points]
+    """Returns the cost of each seed, in each fold, of each point; NaN for seeds that a point lacks."""
+    by_seed = [{tuple(r.trial.repeat.values()): metric.cost(r.valid_metric) for r in point.results} for point in points]
     seeds = sorted(set().union(*by_seed))
     return np.array([[costs.get(seed, math.nan) for seed in seeds] for costs in by_seed])
 
@@ -320,8 +327,8 @@ def variance_shares(points: Sequence[Ranked]) -> dict[str, float] | None:
 
     The values are fractions of the total sum of squares and add up to 1: the main effect of each axis
     under its name, the interaction of each pair as `learning_rate x filters`, the main effect of the
-    seeds as `seed`, and the residual as `rest`. Returns None if a combination of values or a seed is
-    missing or incomplete, or if all metrics are equal.
+    seeds as `seed`, that of the folds as `fold`, and the residual as `rest`. Returns None if a combination
+    of values or a seed is missing or incomplete, or if all metrics are equal.
     """
     if not points or not all(point.complete for point in points):
         return None
@@ -329,7 +336,7 @@ def variance_shares(points: Sequence[Ranked]) -> dict[str, float] | None:
     if any(list(point.values) != names for point in points):
         return None
     rows = [
-        ((*point.values.values(), result.trial.config.seed), result.valid_metric)
+        ((*point.values.values(), *result.trial.repeat.values()), result.valid_metric)
         for point in points
         for result in point.results
     ]
@@ -349,7 +356,8 @@ def variance_shares(points: Sequence[Ranked]) -> dict[str, float] | None:
     axes = [axis for axis in range(len(names)) if y.shape[axis] > 1]
     parts = {names[i]: mean(i) for i in axes}
     parts |= {f"{names[i]} x {names[j]}": mean(i, j) - mean(i) - mean(j) for i, j in itertools.combinations(axes, 2)}
-    parts |= {"seed": mean(len(names))}
+    repeat = points[0].results[0].trial.repeat
+    parts |= {name: mean(axis) for axis, name in enumerate(repeat, len(names)) if y.shape[axis] > 1 or len(repeat) == 1}
     parts |= {"rest": y - sum(parts.values())}
     total = float(np.sum(y**2))
     return {name: float(np.sum(np.broadcast_to(part, y.shape) ** 2)) / total for name, part in parts.items()}

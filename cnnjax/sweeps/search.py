@@ -105,12 +105,12 @@ def halving(sweep: SweepConfig) -> Search:
     A smaller factor reduces this bias, at the cost of more training.
     """
     alive, after = trials(sweep), 0
-    for until in rungs(len(alive) // sweep.seeds, sweep.base.epochs, sweep.factor):
+    for until in rungs(len(alive) // sweep.repeats, sweep.base.epochs, sweep.factor):
         results = yield Stage(alive, after, until)
         best = [
             point for point in rank(results, sweep.base.metric) if any(r.status != "diverged" for r in point.results)
         ]
-        best = best[: -(-len(alive) // sweep.seeds // sweep.factor)]
+        best = best[: -(-len(alive) // sweep.repeats // sweep.factor)]
         kept = {result.trial.number for point in best for result in point.results}
         alive, after = tuple(trial for trial in alive if trial.number in kept), until
         if not alive:
@@ -121,13 +121,13 @@ def halving(sweep: SweepConfig) -> Search:
 def work(sweep: SweepConfig) -> int:
     """Returns the total number of epochs over all trials, if none diverges or stops early."""
     if sweep.search in SAMPLERS:
-        return sweep.points * sweep.seeds * sweep.base.epochs
+        return sweep.points * sweep.repeats * sweep.base.epochs
     planned = trials(sweep)
     if sweep.search != "halving":
         return sum(trial.config.epochs for trial in planned)
-    total, alive, after = 0, len(planned) // sweep.seeds, 0
+    total, alive, after = 0, len(planned) // sweep.repeats, 0
     for until in [*rungs(alive, sweep.base.epochs, sweep.factor), sweep.base.epochs]:
-        total += alive * (until - after) * sweep.seeds
+        total += alive * (until - after) * sweep.repeats
         alive, after = -(-alive // sweep.factor), until
     return total
 
@@ -161,9 +161,9 @@ def proposed(sweep: SweepConfig) -> Search:
     for package in _NEEDS.get(sweep.search, ()):
         if util.find_spec(package) is None:
             raise ValueError(f"search: {sweep.search} needs {package}: pip install {package}")
-    if sweep.points * sweep.seeds > MOST_TRIALS:
+    if sweep.points * sweep.repeats > MOST_TRIALS:
         raise ValueError(
-            f"points: {sweep.points}: {sweep.points * sweep.seeds} trials in all: must be at most {MOST_TRIALS}"
+            f"points: {sweep.points}: {sweep.points * sweep.repeats} trials in all: must be at most {MOST_TRIALS}"
         )
     return _batches(sweep, optuna)
 

@@ -52,9 +52,10 @@ def compile_program(program: Program, data: Dataset, started: bool = False) -> R
 
     Args:
       program: the program to compile.
-      data: the data set.
+      data: the data set; if it has folds, that of the trials is taken.
       started: whether the state of the lanes is provided later, so that only its shapes are needed.
     """
+    data = data.at(program.trials[0].fold)
     task, keys = stacked(program, data.spec)
     placed, epochs = program.lanes.place(data), program.config.epochs
     state: TrainState | None = None
@@ -128,11 +129,16 @@ def results(program: Program, progress: Progress) -> list[Result]:
 def measure_test_of(
     trials: Sequence[Trial], states: Mapping[int, TrainState], data: Dataset
 ) -> dict[int, tuple[float, float]]:
-    """Evaluates the last states of trials on the test split; returns metric and loss by trial number."""
+    """Evaluates the last states of trials on the test split, of their fold if there are folds.
+
+    Returns:
+      Metric and loss by trial number.
+    """
     found: dict[int, tuple[float, float]] = {}
     for program in plan(trials):
-        state = assembled(program, states, data.spec)
-        metrics = measure_test(stacked(program, data.spec)[0], state, data, program.lanes)
+        own = data.at(program.trials[0].fold)
+        state = assembled(program, states, own.spec)
+        metrics = measure_test(stacked(program, own.spec)[0], state, own, program.lanes)
         for trial, metric, loss in zip(program.trials, metrics.metric.tolist(), metrics.loss.tolist(), strict=True):
             found[trial.number] = metric, loss
     return found

@@ -14,12 +14,23 @@ MOST_TRIALS = 100_000
 
 
 class Trial(NamedTuple):
-    """A point trained with one seed."""
+    """A point trained with one seed, in one fold of a cross-validation."""
 
     number: int
     point: int
     values: tuple[tuple[str, Any], ...]
     config: TrainConfig
+
+    @property
+    def fold(self) -> str | None:
+        """The name of the fold, such as `3/10`; None without cross-validation."""
+        return self.config.loading.fold
+
+    @property
+    def repeat(self) -> dict[str, Any]:
+        """What tells the trials of a point apart, by name: the number of the fold, if there are folds, and the seed."""
+        fold = {} if self.fold is None else {"fold": int(self.fold.partition("/")[0])}
+        return {**fold, "seed": self.config.seed}
 
 
 Point = tuple[tuple[str, Any], ...]
@@ -78,9 +89,9 @@ def point_of(sweep: SweepConfig, rows: Iterable[tuple[Any, ...]]) -> Point:
 
 
 def trials_of(sweep: SweepConfig, points: Sequence[Point], before: int = 0) -> tuple[Trial, ...]:
-    """Combines points with all seeds, the seed varying fastest.
+    """Combines points with all folds and seeds, the seed varying fastest.
 
-    Seeds count up from the seed of the base run, and are the same for every point.
+    Seeds count up from the seed of the base run, and are the same for every point and fold.
 
     Args:
       sweep: the sweep, which defines the base run and the number of seeds.
@@ -93,10 +104,13 @@ def trials_of(sweep: SweepConfig, points: Sequence[Point], before: int = 0) -> t
     found: list[Trial] = []
     for i, point in enumerate(points, before):
         config, _ = sweep.run({**dict.fromkeys(sweep.paths), **dict(point)})
-        found += [
-            Trial(i * sweep.seeds + seed, i, point, replace(config, seed=config.seed + seed))
-            for seed in range(sweep.seeds)
-        ]
+        for fold in range(sweep.folds or 1):
+            if sweep.folds:
+                config = replace(config, loading=replace(config.loading, fold=f"{fold + 1}/{sweep.folds}"))
+            first = (i * (sweep.folds or 1) + fold) * sweep.seeds
+            found += [
+                Trial(first + seed, i, point, replace(config, seed=config.seed + seed)) for seed in range(sweep.seeds)
+            ]
     return tuple(found)
 
 
@@ -109,8 +123,8 @@ def trials(sweep: SweepConfig) -> tuple[Trial, ...]:
       ValueError: if an axis is not an option of the run, a value is out of range, there are too many
         trials, the shard has none, or `more_seeds` names a point that does not exist.
     """
-    count = (sweep.points or math.prod(len(rows) for _, rows in columns(sweep))) * sweep.seeds
-    count += sum(more for _, more in sweep.more_seeds)
+    count = (sweep.points or math.prod(len(rows) for _, rows in columns(sweep))) * sweep.repeats
+    count += sum(more for _, more in sweep.more_seeds) * (sweep.folds or 1)
     if count > MOST_TRIALS:
         raise ValueError(f"seeds: {sweep.seeds}: {count} trials in all: must be at most {MOST_TRIALS}")
     part, parts = sweep.part
@@ -125,11 +139,12 @@ def _further(sweep: SweepConfig, every: Sequence[Trial]) -> Iterator[Trial]:
     """Yields the trials of `more_seeds`, whose seeds and numbers follow those of all other trials."""
     number = len(every)
     for point, more in sweep.more_seeds:
-        if (last := (point + 1) * sweep.seeds - 1) >= len(every):
+        if point > every[-1].point:
             raise ValueError(f"more_seeds: {point}: the sweep has points 0 to {every[-1].point}")
-        for seed in range(every[last].config.seed + 1, every[last].config.seed + 1 + more):
-            yield every[last]._replace(number=number, config=replace(every[last].config, seed=seed))
-            number += 1
+        for last in every[(point + 1) * sweep.repeats - 1 : point * sweep.repeats : -sweep.seeds][::-1]:
+            for seed in range(last.config.seed + 1, last.config.seed + 1 + more):
+                yield last._replace(number=number, config=replace(last.config, seed=seed))
+                number += 1
 
 
 class Result(NamedTuple):

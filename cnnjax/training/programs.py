@@ -1,6 +1,7 @@
 """The compiled programs of a run, the placement of its arrays, and the loop over its epochs."""
 
 import dataclasses
+import threading
 import time
 from collections.abc import Callable, Iterator
 from functools import lru_cache, partial
@@ -98,6 +99,9 @@ def _executable(
     return devices.compiled(lowered, options)
 
 
+_compiling: dict[int, threading.Lock] = {}  # threads that need the same program compile it once
+
+
 def _compiled(function: Any, lift: Lift, *arrays: PyTree) -> jax.stages.Compiled:
     """Returns the compiled program for arguments of these shapes and dtypes, from a cache."""
 
@@ -106,7 +110,9 @@ def _compiled(function: Any, lift: Lift, *arrays: PyTree) -> jax.stages.Compiled
         return jax.ShapeDtypeStruct(array.shape, array.dtype, sharding=array.sharding if known else None)
 
     leaves, structure = jax.tree.flatten(arrays)
-    return _executable(function, lift, structure, tuple(map(shape, leaves)), jax.config.jax_enable_x64)  # type: ignore[attr-defined]
+    key = function, lift, structure, tuple(map(shape, leaves)), jax.config.jax_enable_x64  # type: ignore[attr-defined]
+    with _compiling.setdefault(hash(key), threading.Lock()):
+        return _executable(*key)
 
 
 class Run(NamedTuple):

@@ -13,10 +13,13 @@ import jax.numpy as jnp
 from jax import Array
 
 from cnnjax.operations.forms import winograd
+from cnnjax.operations.forms.depth import depth_input, depth_kernel, depth_output
 from cnnjax.operations.forms.images_last import images_last_input, images_last_kernel, images_last_output
 from cnnjax.operations.forms.native import kernel_shape, lax_output, native_input, native_kernel
+from cnnjax.operations.forms.patches import patch_values, patches_input, patches_kernel
 from cnnjax.operations.forms.pointwise import pointwise_input, pointwise_kernel, pointwise_output
 from cnnjax.operations.forms.shifts import shifts_kernel
+from cnnjax.operations.forms.strides import strides_input
 from cnnjax.operations.forms.taps import taps_input, taps_kernel, taps_output
 from cnnjax.operations.forms.toeplitz import toeplitz_input, toeplitz_output
 from cnnjax.operations.forms.winograd import winograd_input, winograd_kernel, winograd_output
@@ -29,8 +32,10 @@ _FEW_FILTERS = 16  # maximum for `images_last` with a wide kernel
 _PATCHES_ELEMENTS = 2**22  # maximum size of all patches together
 _WINOGRAD_REDUCTION = 1.9  # minimum factor by which `winograd` reduces operations
 _WINOGRAD_REDUCTION_ONE = 0.9  # the same for a map of one tile, where the direct form also computes padding
+_WINOGRAD_REDUCTION_ROWS = 1.5  # the same for a kernel of one row, whose transforms are smaller
 _SHIFTS_CHANNELS = 32
 _SHIFTS_CELLS = 256  # minimum positions of the input
+_PATCHES_IMAGE = 2**19  # maximum size of the patches of one image
 _MOST_TAPS = 64  # maximum for `taps`, whose programs grow with them
 
 
@@ -63,6 +68,8 @@ def _fewer_products(case: Case) -> bool:
     if jnp.dtype(case.dtype).itemsize < 4 or geometry.exact or not winograd.takes(geometry):
         return False
     least = _WINOGRAD_REDUCTION_ONE if winograd.tile_count(geometry) == 1 else _WINOGRAD_REDUCTION
+    if geometry.kernel[0] == 1:
+        least = min(least, _WINOGRAD_REDUCTION_ROWS)
     return winograd.reduction(case.channels, case.filters, geometry) >= least
 
 
@@ -79,6 +86,7 @@ def _few_channels(case: Case) -> bool:
         and geometry.groups == 1
         and set(geometry.dilation) == {1}
         and not geometry.exact
+        and (set(geometry.strides) == {1} or case.filters <= _FEW_FILTERS)
         and (channels <= _FEW_CHANNELS or (channels <= _FEW_CHANNELS_WIDE and geometry.kernel[1] >= _WIDE_KERNEL))
     )
 
@@ -100,8 +108,47 @@ def _large_maps(case: Case) -> bool:
     )
 
 
+def _small_patches(case: Case) -> bool:
+    few = patch_values(case.channels, case.geometry) <= _PATCHES_IMAGE
+    return case.geometry.groups == 1 and not case.geometry.exact and few
+
+
+def _strided(case: Case) -> bool:
+    return _small_patches(case) and max(case.geometry.strides) > 1
+
+
+def _strided_few_channels(case: Case) -> bool:
+    undilated = set(case.geometry.dilation) == {1}
+    return _strided(case) and case.channels <= _FEW_CHANNELS and undilated
+
+
+def _sparse(case: Case) -> bool:
+    geometry = case.geometry
+    return _small_patches(case) and case.channels > _FEW_CHANNELS and max(geometry.strides + geometry.dilation) > 1
+
+
+def _deep(case: Case) -> bool:
+    return len(case.geometry.kernel) == 3 and case.geometry.groups == 1 and not case.geometry.exact
+
+
 def _any(_: Case) -> bool:
     return True
+
+
+def _depth_output(x: Array, kernel: Array, geometry: Geometry) -> Array:
+    return depth_output(x, kernel, geometry, cpu_output)
+
+
+def _depth_input(y: Array, kernel: Array, geometry: Geometry) -> Array:
+    return depth_input(y, kernel, geometry, cpu_input)
+
+
+def _depth_kernel(x: Array, y: Array, geometry: Geometry) -> Array:
+    return depth_kernel(x, y, geometry, cpu_kernel)
+
+
+def _strides_input(y: Array, kernel: Array, geometry: Geometry) -> Array:
+    return strides_input(y, kernel, geometry, patches_input)
 
 
 Form = Callable[[Array, Array, Geometry], Array]
@@ -110,6 +157,7 @@ Table = tuple[tuple[Callable[[Case], bool], Form], ...]
 OUTPUT: Table = (
     (_depthwise, taps_output),
     (_pointwise, pointwise_output),
+    (_deep, _depth_output),
     (_fewer_products, winograd_output),
     (_few_filters, images_last_output),
     (_few_channels, toeplitz_output),
@@ -118,17 +166,22 @@ OUTPUT: Table = (
 INPUT: Table = (
     (_depthwise, taps_input),
     (_pointwise, pointwise_input),
+    (_deep, _depth_input),
     (_fewer_products_of_input, winograd_input),
     (_few_filters, images_last_input),
     (_few_channels, toeplitz_input),
+    (_strided_few_channels, _strides_input),
+    (_strided, patches_input),
     (_any, native_input),
 )
 KERNEL: Table = (
     (_depthwise, taps_kernel),
     (_pointwise, pointwise_kernel),
+    (_deep, _depth_kernel),
     (_few_filters, images_last_kernel),
     (_fewer_products, winograd_kernel),
     (_large_maps, shifts_kernel),
+    (_sparse, patches_kernel),
     (_any, native_kernel),
 )
 

@@ -9,13 +9,12 @@ direct convolution, an output is the sum of the products of its own window.
 
 import itertools
 import math
-from collections.abc import Iterator
 
 import jax.numpy as jnp
 from jax import Array, lax
 
 from cnnjax.operations.forms.chunks import map_chunks, sum_chunks
-from cnnjax.operations.windows import Geometry, Sizes, padded
+from cnnjax.operations.windows import Geometry, padded, shifted
 
 _VALUES = 2**15  # per chunk of images, at most, of the input or the output
 _TERMS = 8  # products per entry of a partial sum of a kernel gradient
@@ -29,17 +28,8 @@ def _wide(x: Array) -> Array:
     return x.astype(jnp.promote_types(x.dtype, jnp.float32))
 
 
-def _shifted(x: Array, geometry: Geometry) -> Iterator[tuple[Sizes, Array]]:
-    """Returns each tap of the kernel and the padded inputs under it."""
-    for tap in itertools.product(*map(range, geometry.kernel)):
-        starts = [t * d for t, d in zip(tap, geometry.dilation, strict=True)]
-        reach = [(o - 1) * s + 1 for o, s in zip(geometry.output, geometry.strides, strict=True)]
-        slices = [slice(a, a + r, s) for a, r, s in zip(starts, reach, geometry.strides, strict=True)]
-        yield tap, x[(slice(None), *slices)]
-
-
 def _sum(x: Array, kernel: Array, geometry: Geometry) -> Array:
-    total = sum(inputs * kernel[tap] for tap, inputs in _shifted(_wide(x), geometry))
+    total = sum(inputs * kernel[tap] for tap, inputs in shifted(_wide(x), geometry))
     assert isinstance(total, Array)
     return total
 
@@ -95,7 +85,7 @@ def taps_kernel(x: Array, y: Array, geometry: Geometry) -> Array:
         places = list(itertools.product(range(images), range(rows)))
         return [
             sum((inputs[i::images, r::rows] * y[i::images, r::rows] for i, r in places), jnp.zeros((), y.dtype))
-            for _, inputs in _shifted(_wide(x), geometry)
+            for _, inputs in shifted(_wide(x), geometry)
         ]
 
     images = max(_images(filters, geometry), _TERMS // rows)
