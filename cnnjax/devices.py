@@ -2,10 +2,12 @@
 
 import os
 import threading
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
+from functools import cache, wraps
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 import jaxlib.version
@@ -21,6 +23,9 @@ SWITCHES = (
     "jax_threefry_partitionable",
 )
 """JAX's settings that affect results."""
+FAULTY = jaxlib.version.__version__ == "0.10.2"
+"""Whether YNNPACK fusions with reductions may give wrong results."""
+_Function = TypeVar("_Function", bound=Callable[..., Any])
 _thread = threading.local()
 
 
@@ -42,15 +47,35 @@ def compiler_options(*, once: bool, devices: int) -> dict[str, str | int]:
     """
     if jax.default_backend() != "cpu":
         return {}
-    faulty = jaxlib.version.__version__ == "0.10.2"
     options: dict[str, str | int] = {}
-    if faulty or (devices == 1 and not once):
-        kinds = ["INDIVIDUAL_DOT", "INDIVIDUAL_CONVOLUTION" if devices > 1 else "", "" if faulty else "REDUCE"]
+    if FAULTY or (devices == 1 and not once):
+        kinds = ["INDIVIDUAL_DOT", "INDIVIDUAL_CONVOLUTION" if devices > 1 else "", "" if FAULTY else "REDUCE"]
         types = ",".join(f"LIBRARY_FUSION_TYPE_{kind}" for kind in kinds if kind)
         options = {"xla_cpu_experimental_ynn_fusion_type": types}
     if once:
         options |= {"xla_backend_optimization_level": 0, "xla_cpu_use_fusion_emitters": False}
     return options
+
+
+def jit(function: _Function, **how: Any) -> _Function:
+    """Returns `jax.jit(function, **how)`, compiled without fusions that give wrong results (see `compiler_options`).
+
+    Inside of another transformation, the options are those of the outermost program.
+    """
+    plain: Any = jax.jit(function, **how)
+    if not FAULTY:
+        return plain
+
+    @wraps(function)
+    def call(*arguments: Any, **named: Any) -> Any:
+        traced = any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves((arguments, named)))
+        return (plain if traced else right())(*arguments, **named)
+
+    @cache
+    def right() -> Any:  # JAX may start when it is first called, and not before
+        return jax.jit(function, compiler_options=compiler_options(once=False, devices=1), **how)
+
+    return call  # type: ignore[return-value]
 
 
 def compiled(lowered: jax.stages.Lowered, options: dict[str, str | int]) -> jax.stages.Compiled:

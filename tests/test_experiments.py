@@ -476,6 +476,23 @@ def test_the_benchmark_times_each_augmentation(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+def test_the_benchmark_maps_single_convolutions(tmp_path: Path) -> None:
+    short = ["--rounds", "1", "--operations", "text", "1-d-3"]
+    done = script("benchmark", "--what", "operations", *short, "--json", "b.json", cwd=tmp_path)
+    found = json.loads((tmp_path / "b.json").read_text())["operations"]
+    assert "text k5, 50x128 to 100 [64]" in done.stdout
+    assert found["gflops"] > 0 < found["gigabytes_per_second"]
+    peers = {"torch nchw", "torch channels_last"} if importlib.util.find_spec("torch") else set()
+    for name in ("text", "1-d-3"):
+        assert set(found[name]["ms"]) == {"cnnjax, one", "cnnjax, shared", "lax"} | peers
+        assert all(ms > 0 for ms in found[name]["ms"].values())
+        assert all(turns == 1 for _, turns in found[name]["dropped"].values())
+    wrong = script("benchmark", "--what", "operations", "--operations", "4x4", cwd=tmp_path, check=False)
+    assert wrong.returncode == 2
+    assert "operations: 4x4: must be one of depthwise-3, " in wrong.stderr
+
+
+@pytest.mark.slow
 def test_one_trial_trains_on_all_cores(tmp_path: Path) -> None:
     # a small rate: a large one makes differences of rounding grow from step to step
     short = ("train", "digits", "--epochs", "2", "--learning-rate", "0.01")

@@ -16,7 +16,9 @@ import cnnjax
 from cnnjax import SGD, InMemory, Loading, MLPConfig, SweepConfig, TrainConfig, load_run
 from cnnjax.data import DataError, Dataset, Split, folds
 from cnnjax.runs import RunFolder, Swept, diff, recorded
-from cnnjax.sweeps import compare, plan, rank, trials
+from cnnjax.runs.records import describe_data, plain, read_record
+from cnnjax.sweeps import plan, rank, trials
+from cnnjax.sweeps.ranking import cost_table
 
 BASE = TrainConfig(MLPConfig(hidden=(4,)), SGD(learning_rate=0.1), batch_size=32, epochs=1)
 SWEEP = SweepConfig(BASE, (("learning_rate", (0.01, 0.1)),), seeds=2, folds=3)
@@ -126,7 +128,7 @@ def test_points_are_ranked_by_their_mean_over_folds_and_seeds(kept: tuple[Swept,
         assert point.valid_metric.mean == pytest.approx(np.mean(scores))
         assert point.repeated == "trials"
     assert swept.points[0].valid_metric.mean >= swept.points[1].valid_metric.mean
-    assert compare(rank(swept.results))[1].high < np.inf  # 6 blocks: each seed in each fold
+    assert cost_table(rank(swept.results), BASE.metric).shape == (2, 6)  # each seed in each fold is a block
 
 
 def test_the_folder_tells_the_folds(kept: tuple[Swept, Path], small: Dataset) -> None:
@@ -138,6 +140,7 @@ def test_the_folder_tells_the_folds(kept: tuple[Swept, Path], small: Dataset) ->
     winner = load_run(folder / "winner")
     np.testing.assert_array_equal(winner.spec.mean, next(folds(small, 3)).spec.mean)
     assert winner.config.loading.fold == "1/3"
+    assert read_record(folder / "winner/data.json") == plain(describe_data(next(folds(small, 3))))
 
 
 def test_a_sweep_that_is_stopped_in_a_fold_ends_the_same(kept: tuple[Swept, Path], small: Dataset) -> None:

@@ -516,6 +516,15 @@ def test_features_by_key(tmp_path: Path) -> None:
     ):
         with pytest.raises(DataError, match=message):
             of(input_key=key)
+    letters = of(input_key="name")
+    assert (set(letters.vocabulary[2:]), letters.spec.shape, letters.classes) == (set("nesw"), (1,), tuple("pqrs"))
+    assert [letters.vocabulary[token] for token in letters.test.inputs[:, 0]] == [
+        "nesw"[i] for i in letters.test.labels
+    ]
+    with pytest.raises(DataError, match=r"max_length: 8: does not apply to the data .*any/1.0.0, feature pair"):
+        of(input_key="pair", max_length=8)
+    with pytest.raises(DataError, match=r"image_size: 8: does not apply to the data .*any/1.0.0, feature name"):
+        of(input_key="name", image_size=8)
     with pytest.raises(DataError, match=r"image_size: 8: does not apply to the data .*any/1.0.0, feature pair"):
         of(input_key="pair", image_size=8)
 

@@ -138,9 +138,9 @@ def test_labels_may_be_integers_and_texts_quoted(tmp_path: Path) -> None:
     found = read(write(tmp_path / "r.csv", rows))
     assert found.classes == ("-1", "9")
     assert texts_of(found, found.train)[0][:-1] == 'a , " b " word'
-    (tmp_path / "r.tsv").write_text("text\tlabel\n" + "".join(f'5" of "rain\t{i % 2}\n' for i in range(40)))
+    (tmp_path / "r.tsv").write_text("text\tlabel\n" + "".join(f'"rain" of 5\t{i % 2}\n' for i in range(40)))
     tabs = read(tmp_path / "r.tsv")
-    assert set(texts_of(tabs, tabs.train)) == {'5 " of " rain'}
+    assert set(texts_of(tabs, tabs.train)) == {'" rain " of 5'}
 
 
 @pytest.mark.parametrize(

@@ -36,6 +36,8 @@ from cnnjax.runs import (
     RunFolder,
     Saved,
     Swept,
+    Verified,
+    Verifying,
     as_resumed,
     as_sweep,
     events,
@@ -249,7 +251,8 @@ def _followed(happening: Iterator[Event], progress: Progress, folder: RunFolder)
             folder.append("command", shell.line())
             log.follow(folder.path / "log.txt")
             accepted = True
-        signals.held = isinstance(event, Compiled) or (signals.held and not (isinstance(event, Saved) and event.ended))
+        idle = isinstance(event, Verifying) or (isinstance(event, Saved) and event.ended)
+        signals.held = isinstance(event, Compiled | Verified) or (signals.held and not idle)
         progress(event)
         if isinstance(event, Saved):
             step = event.step

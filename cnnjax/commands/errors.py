@@ -9,7 +9,18 @@ import jax
 
 from cnnjax.commands.terminal import piped
 from cnnjax.data import DataError
+from cnnjax.planning import VerificationError
 from cnnjax.runs import CheckpointError, RecordError
+
+_REPORTED = (
+    DataError,
+    RecordError,
+    CheckpointError,
+    VerificationError,
+    OSError,
+    MemoryError,
+    jax.errors.JaxRuntimeError,
+)
 
 
 def fail(message: object, code: int) -> NoReturn:
@@ -35,7 +46,7 @@ def reported(debug: bool = False) -> Iterator[None]:
     try:
         with piped():
             yield
-    except (DataError, RecordError, CheckpointError, OSError, MemoryError, jax.errors.JaxRuntimeError) as error:
+    except _REPORTED as error:
         if debug:
             raise
         if isinstance(error, OSError) and error.filename is not None:

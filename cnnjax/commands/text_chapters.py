@@ -24,7 +24,9 @@ def of_units(subject: Subject) -> Chapter:
         return Chapter("Units", dead_units(subject), omitted=[*omitted, ("words that activate units", reason)])
     found = {layer: _ngrams(subject, layer) for layer in subject.layers}
     pictures = [_drawn(subject, layer, units) for layer, units in found.items()]
-    facts = {layer: {str(unit): best for unit, best in units.items()} for layer, units in found.items()}
+    facts = {
+        layer: {str(unit): list(map(list, best)) for unit, best in units.items()} for layer, units in found.items()
+    }
     return Chapter("Units", [*pictures, *dead_units(subject)], facts={"words": facts}, omitted=omitted)
 
 

@@ -83,7 +83,7 @@ class Folds(Mapping[str, Dataset]):
         spec = self._data.spec
         if spec.counts is not None:
             spec = replace(spec, counts=class_counts(train.labels, len(spec.classes)))
-        if getattr(spec, "tokens", 0):
+        if spec.tokens:
             return spec
         mean, std = statistics(train)
         return replace(spec, mean=mean, std=std)

@@ -11,6 +11,7 @@ import numpy as np
 from jax import Array, lax
 from jaxtyping import Float, Int
 
+from cnnjax.devices import jit
 from cnnjax.look.layers import captured, outline
 from cnnjax.networks import Network, Variables
 from cnnjax.options import choose, text
@@ -218,13 +219,13 @@ def _scores(network: Network, variables: Variables, inputs: Array, targets: Arra
     return _of_targets(_outputs(network, variables, inputs), targets)
 
 
-@partial(jax.jit, static_argnames="network")
+@partial(jit, static_argnames="network")
 def _gradient(network: Network, variables: Variables, inputs: Array, targets: Array) -> Array:
     # Examples are independent in evaluation mode, so the gradient of the sum holds the gradient of each.
     return jax.grad(lambda inputs: _scores(network, variables, inputs, targets).sum())(inputs)
 
 
-@partial(jax.jit, static_argnames=("network", "steps"))
+@partial(jit, static_argnames=("network", "steps"))
 def _integrated(
     network: Network, variables: Variables, inputs: Array, targets: Array, baseline: Any, steps: int
 ) -> Array:
@@ -237,7 +238,7 @@ def _integrated(
     return difference * total / steps
 
 
-@partial(jax.jit, static_argnames=("network", "layer"))
+@partial(jit, static_argnames=("network", "layer"))
 def _grad_cam(network: Network, variables: Variables, inputs: Array, targets: Array, layer: str) -> Array:
     def score(change: Array) -> tuple[Array, Array]:
         outputs, found = captured(network, variables, inputs, {layer: change})
@@ -249,7 +250,7 @@ def _grad_cam(network: Network, variables: Variables, inputs: Array, targets: Ar
     return jax.nn.relu((weights * maps).sum(-1))
 
 
-@partial(jax.jit, static_argnames=("network", "size", "stride"))
+@partial(jit, static_argnames=("network", "size", "stride"))
 def _occlusion(
     network: Network,
     variables: Variables,

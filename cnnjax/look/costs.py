@@ -2,18 +2,21 @@
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax import Array
 
-from cnnjax.look.layers import captured, outline
+from cnnjax.look.layers import Layer, captured, outline
 from cnnjax.look.receptive_fields import ReceptiveField, receptive_fields
 from cnnjax.networks import Network, NetworkConfig, Variables, functional
 
 CONVOLUTIONS = ("convolution", "conv_general_dilated")
 """The primitives of cnnjax and of JAX."""
+_NARROW = 4  # channels
+_MOST = 2e10  # multiply-adds of a network times rows of its input, above which receptive fields are not measured
 
 
 class Product(NamedTuple):
@@ -41,7 +44,7 @@ class LayerCost(NamedTuple):
     multiply_adds: int
     """Multiply-adds of convolutions and matrix products, without those of gradients."""
     field: ReceptiveField | None
-    """Its receptive field and its stride in the input; None if it has no feature maps."""
+    """Its receptive field and its stride in the input; None if it has no feature maps, or measuring would take long."""
     locally_connected: int
     """The parameters without sharing: of a layer with its own weights at each position; 0 if not a convolution."""
     dense: int
@@ -121,18 +124,15 @@ def summarize(
     Raises:
       ValueError: if the network does not take inputs of this shape.
     """
+    config = network if isinstance(network, NetworkConfig) else None
     if isinstance(network, NetworkConfig):
-        config = network
-        network = functional(lambda rngs, example: config.built(rngs, example, outputs, tokens))
+        network = _functional(network, outputs, tokens)
     inputs: Any = jax.ShapeDtypeStruct((1, *input_shape), jnp.int32 if tokens else jnp.float32)
     variables = jax.eval_shape(network.init, jax.random.key(0), inputs)
     layers = outline(network, variables, inputs)
     own = _own_parameters(variables, layers)
     products = list(_products(jax.make_jaxpr(_scoped(network))(variables, inputs).jaxpr, layers))
-    try:
-        fields = {} if tokens else receptive_fields(network, inputs)
-    except ValueError:  # no layer has feature maps
-        fields = {}
+    fields = {} if tokens else _fields(_functional(_narrow(config), outputs, 0) if config else network, inputs, layers)
     rows = []
     for path, layer in layers.items():
         if own.get(path) or not any(name.startswith(f"{path}.") for name in layers):
@@ -143,6 +143,35 @@ def summarize(
             rows.append(LayerCost(path, *layer[:2], own.get(path, 0), added, fields.get(path), *savings))
     total = sum(leaf.size for leaf in jax.tree.leaves(variables.params))
     return Costs(tuple(input_shape), tuple(rows), total, sum(product.multiply_adds for product in products))
+
+
+def _functional(config: NetworkConfig, outputs: int, tokens: int) -> Network:
+    return functional(lambda rngs, example: config.built(rngs, example, outputs, tokens))
+
+
+def _narrow(config: NetworkConfig) -> NetworkConfig:
+    """Returns a network with few channels, whose receptive fields are measured faster; they do not depend on widths."""
+    widths = {name: getattr(config, name, ()) for name in ("filters", "dense")}
+    return replace(
+        config,
+        **{
+            name: tuple(min(count, _NARROW) for count in counts)
+            for name, counts in widths.items()
+            if counts and isinstance(counts, tuple)
+        },
+    )
+
+
+def _fields(network: Network, inputs: Any, layers: Mapping[str, Layer]) -> dict[str, ReceptiveField]:
+    """Returns the receptive fields of layers; empty if there are none, or measuring them would take long."""
+    try:
+        variables = jax.eval_shape(network.init, jax.random.key(0), inputs)
+        added = multiply_adds(jax.make_jaxpr(_scoped(network))(variables, inputs).jaxpr)[0]
+        if added * sum(inputs.shape[1:-1]) > _MOST or set(outline(network, variables, inputs)) != set(layers):
+            return {}
+        return receptive_fields(network, inputs)
+    except ValueError:  # a narrow network that cannot be, or no layer has feature maps
+        return {}
 
 
 def multiply_adds(jaxpr: Any) -> tuple[int, int]:

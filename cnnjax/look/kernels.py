@@ -2,12 +2,12 @@
 
 from functools import partial
 
-import jax
 import numpy as np
 from flax import nnx
 from jax import Array
 from jaxtyping import Float
 
+from cnnjax.devices import jit
 from cnnjax.look.layers import outline
 from cnnjax.networks import Network, Variables
 from cnnjax.options import choose
@@ -43,7 +43,7 @@ def kernels(
     return ordered if layer is None else {layer: choose("layer", layer, ordered)}
 
 
-@partial(jax.jit, static_argnames="network")
+@partial(jit, static_argnames="network")
 def _kernels(network: Network, variables: Variables, inputs: Array) -> dict[str, Array]:
     module = network.module(variables, inputs)
     return {

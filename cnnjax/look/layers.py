@@ -11,6 +11,7 @@ from flax import nnx
 from jax import Array
 from jaxtyping import Float
 
+from cnnjax.devices import jit
 from cnnjax.networks import Network, Variables
 from cnnjax.options import choose
 
@@ -106,7 +107,7 @@ def activations(
     return dict(zip(names, outputs_of(network, names, variables, inputs), strict=True))
 
 
-@partial(jax.jit, static_argnames=("network", "layers"))
+@partial(jit, static_argnames=("network", "layers"))
 def outputs_of(network: Network, layers: tuple[str, ...], variables: Variables, inputs: Array) -> tuple[Array, ...]:
     """Computes the outputs of existing layers in one program."""
     found = captured(network, variables, inputs)[1]

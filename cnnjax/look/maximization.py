@@ -10,6 +10,7 @@ import numpy as np
 from jax import Array, lax
 from jaxtyping import Float, Int, Key
 
+from cnnjax.devices import jit
 from cnnjax.look.layers import outline, outputs_of
 from cnnjax.networks import Network, Variables
 from cnnjax.options import choose
@@ -114,7 +115,7 @@ def maximize(
     return _maximized(network, layer, steps, variables, key, jnp.asarray(numbers), low, high, lanes)
 
 
-@partial(jax.jit, static_argnames=("network", "layer", "steps"))
+@partial(jit, static_argnames=("network", "layer", "steps"))
 def _maximized(
     network: Network,
     layer: str,

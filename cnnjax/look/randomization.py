@@ -8,6 +8,7 @@ import numpy as np
 from jax import Array
 from jaxtyping import Float, Key
 
+from cnnjax.devices import jit
 from cnnjax.look.layers import outline
 from cnnjax.networks import Network, Variables
 
@@ -38,7 +39,7 @@ def randomized(
       The path of each layer with parameters, in reverse order of calls, and variables in which this layer and all
       previous ones are random. Parameters outside of layers come last, under an empty path.
     """
-    fresh = {_name(path): leaf for path, leaf in jax.tree.leaves_with_path(jax.jit(network.init)(key, inputs))}
+    fresh = {_name(path): leaf for path, leaf in jax.tree.leaves_with_path(jit(network.init)(key, inputs))}
     owners = {_owner(name) for name in fresh if name.startswith("params.")}
     order = [name for name in reversed(outline(network, variables, inputs)) if name in owners]
     done: set[str] = set()

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from functools import partial
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -10,13 +10,12 @@ import numpy as np
 from jax import Array, lax
 from jaxtyping import Bool, Float
 
+from cnnjax.devices import compiled, compiler_options
 from cnnjax.look.layers import captured, outline
 from cnnjax.networks import Network
 
 _DRAWS = 8
 """The number of random inputs whose results are combined: max pooling passes only one cell of each window."""
-_ONCE: dict[str, Any] = {"xla_backend_optimization_level": 0}
-"""XLA options for a program that runs once."""
 _SCALES = (2, 4)
 """Factors by which the input is enlarged, until the receptive field of some unit lies inside it."""
 
@@ -155,7 +154,7 @@ def _seen(
     # Winograd convolutions round exact zeros; with `highest`, each output is the sum over its own window.
     with jax.default_matmul_precision("highest"):
         program = _reached.lower(network, tuple(dimensions), layers, kernels, inputs)
-    once = program.compile(_ONCE)
+    once = compiled(program, compiler_options(once=True, devices=1))
     return [[*map(np.asarray, found)] for found in once(kernels, inputs)]
 
 

@@ -14,7 +14,7 @@ from jax import Array
 from jaxtyping import Float, Key, PyTree
 
 from cnnjax.data import Split
-from cnnjax.devices import compiled, compiler_options, free_memory
+from cnnjax.devices import compiled, compiler_options, free_memory, jit
 from cnnjax.training import Lanes, Run, Task, TrainState, as_arrays, evaluate
 from cnnjax.training.core import Metrics
 
@@ -34,7 +34,7 @@ class Plane(NamedTuple):
 # ------------------------------------------------------------------------- directions
 
 
-@jax.jit
+@jit
 def filter_normalized(direction: PyTree, params: PyTree) -> PyTree:
     """Scales the filters of a direction to the norms of the filters of the parameters (Li et al. 2018, section 4).
 
@@ -80,7 +80,7 @@ def random_plane(key: Key[Array, ""], params: PyTree) -> Plane:
     return Plane(params, *_random_directions(key, params))
 
 
-@jax.jit
+@jit
 def _random_directions(key: Array, params: PyTree) -> list[PyTree]:
     count = sum(leaf.size for leaf in jax.tree.leaves(params))
     return [filter_normalized(_tree(row, params), params) for row in jax.random.normal(key, (2, count))]

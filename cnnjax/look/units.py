@@ -10,6 +10,7 @@ import numpy as np
 from jax import Array, lax
 from jaxtyping import Bool, Float, Int, Num
 
+from cnnjax.devices import jit
 from cnnjax.look.layers import outline, outputs_of
 from cnnjax.look.receptive_fields import ReceptiveField
 from cnnjax.networks import Network, Variables
@@ -78,7 +79,7 @@ def top_examples(
     return best._replace(positions=places)
 
 
-@partial(jax.jit, static_argnames="count")
+@partial(jit, static_argnames="count")
 def _merged(best: Top, output: Float[Array, "batch *maps"], seen: Array | int, count: int) -> Top:
     """Merges the best examples so far with those of a batch; positions are indices into the flattened maps."""
     values = output.reshape(len(output), -1, output.shape[-1])
@@ -160,7 +161,7 @@ def maxima(
     return dict(zip(names, greatest, strict=True))
 
 
-@partial(jax.jit, static_argnames=("network", "layers"))
+@partial(jit, static_argnames=("network", "layers"))
 def _greatest(network: Network, layers: tuple[str, ...], variables: Variables, inputs: Array) -> list[Array]:
     return [output.max(range(output.ndim - 1)) for output in outputs_of(network, layers, variables, inputs)]
 

@@ -12,6 +12,7 @@ sizes (see `forms`). On any other backend it emits what `jax.lax` emits.
 from cnnjax.operations.convolution import conv_general_dilated as conv_general_dilated
 from cnnjax.operations.pooling import avg_pool as avg_pool
 from cnnjax.operations.pooling import max_pool as max_pool
+from cnnjax.operations.reference import in_float64 as in_float64
 from cnnjax.operations.windows import Padding as Padding
 from cnnjax.operations.windows import Pairs as Pairs
 from cnnjax.operations.windows import explicit_padding as explicit_padding

@@ -28,6 +28,8 @@ from cnnjax.operations.windows import Geometry, Padding, explicit_padding, known
 _Lanes = tuple[bool, bool]
 _Form = Callable[..., Array]  # form(a, b, geometry)
 _Mapped = Callable[[Callable[..., Array], _Lanes], Callable[..., Array]]
+STOCK: dict[Primitive, Callable[..., Array]] = {}
+"""What `jax.lax` computes for each primitive, with the same operands and parameters."""
 
 
 def _over_lanes(form: _Form, mapped: _Mapped, a: Array, b: Array, *, geometry: Geometry, lanes: _Lanes) -> Array:
@@ -63,7 +65,8 @@ def _primitive(name: str, plain: _Form, cpu: _Form, images_first: bool) -> Primi
     larger number of images.
     """
     primitive = Primitive(name)
-    default, fast = partial(_over_lanes, plain, _vmapped), partial(_over_lanes, cpu, _looped)
+    STOCK[primitive] = default = partial(_over_lanes, plain, _vmapped)
+    fast = partial(_over_lanes, cpu, _looped)
 
     def on_cpu(a: Array, b: Array, **parameters: Any) -> Array:
         return (fast if known((*a.shape, *b.shape)) else default)(a, b, **parameters)

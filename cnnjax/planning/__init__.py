@@ -19,6 +19,9 @@ from cnnjax.planning.timing import estimate as estimate
 from cnnjax.planning.timing import fastest as fastest
 from cnnjax.planning.timing import largest_of as largest_of
 from cnnjax.planning.timing import tune as tune
+from cnnjax.planning.verification import Difference as Difference
+from cnnjax.planning.verification import VerificationError as VerificationError
+from cnnjax.planning.verification import verify as verify
 from cnnjax.planning.ways import alternatives as alternatives
 from cnnjax.planning.ways import in_cache as in_cache
 from cnnjax.planning.ways import works as works

@@ -36,6 +36,8 @@ class Execution:
     """memory limit for training on all devices in GiB; by default most of the free memory"""
     micro_batch: int | None = None
     """examples per gradient computation, whose gradients are summed for a step (0: all); by default the fastest"""
+    verify: bool = False
+    """before a program trains, compare a step and an evaluation with float64 without compilation"""
 
     def __post_init__(self) -> None:
         if isinstance(self.plan_from, str):
@@ -48,6 +50,8 @@ class Execution:
         check_type("lanes", self.lanes, str, ", such as 'auto' or '1:2'")
         check_type("pack", self.pack, str, ", such as 'one'")
         check_type("save_seconds", self.save_seconds, float)
+        if not isinstance(self.verify, bool):
+            raise ValueError(f"verify: {self.verify!r}: must be True or False")
         if self.memory is not None:
             check_type("memory", self.memory, float)
         for name in ("keep_latest", "keep_best"):

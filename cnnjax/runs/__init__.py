@@ -23,6 +23,8 @@ from cnnjax.runs.events import Opened as Opened
 from cnnjax.runs.events import Planned as Planned
 from cnnjax.runs.events import Resumed as Resumed
 from cnnjax.runs.events import Saved as Saved
+from cnnjax.runs.events import Verified as Verified
+from cnnjax.runs.events import Verifying as Verifying
 from cnnjax.runs.events import Within as Within
 from cnnjax.runs.extend import with_more_seeds as with_more_seeds
 from cnnjax.runs.findings import Calls as Calls

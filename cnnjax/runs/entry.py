@@ -75,6 +75,7 @@ def events(
       ValueError: if the configuration cannot be run, or a resumed run differs from its records.
       DataError: if the data is invalid.
       OSError, RecordError, CheckpointError: if a file cannot be read or written, or is damaged.
+      VerificationError: if `execution.verify` finds that a compiled program is wrong.
     """
     execution, sweep = execution or Execution(), as_sweep(config)
     data = folded(data, sweep.folds)
@@ -179,6 +180,7 @@ def sweep(
       FileExistsError: if the store contains a run and `resume` is false.
       BlockingIOError: if another process uses the run folder.
       RecordError, CheckpointError, DataError: if a file is damaged or missing.
+      VerificationError: with `verify=True`, if a compiled program is wrong.
       KeyboardInterrupt: if `stop` returned true, after the state was saved, or on an interrupt.
     """
     _check_config(config, SweepConfig, ": cnnjax.fit takes a TrainConfig")

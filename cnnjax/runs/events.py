@@ -2,6 +2,7 @@
 
 from typing import NamedTuple
 
+from cnnjax.planning import Difference
 from cnnjax.runs.records import Row
 from cnnjax.runs.store import Store
 from cnnjax.runs.swept import Swept
@@ -40,12 +41,38 @@ class Compiling(NamedTuple):
     programs: int
     """The number of programs that this process trains in the stage."""
 
+    @property
+    def message(self) -> str:
+        return f"compiling {self.place} of {self.programs}" if self.programs > 1 else "compiling"
+
 
 class Compiled(NamedTuple):
     """A program is compiled and trains next."""
 
     program: Program
     run: Run
+
+
+class Verifying(NamedTuple):
+    """A step and an evaluation of a program are compared with float64 without compilation."""
+
+    program: Program
+
+    @property
+    def message(self) -> str:
+        return "verifying"
+
+
+class Verified(NamedTuple):
+    """The compiled program is right, and trains next."""
+
+    program: Program
+    worst: Difference
+    """The largest difference, relative to its tolerance."""
+
+    @property
+    def message(self) -> str:
+        return f"verified: differs from float64 by at most {self.worst.share:.2g} of the tolerance ({self.worst.leaf})"
 
 
 class Within(NamedTuple):
@@ -86,4 +113,6 @@ class Finished(NamedTuple):
     swept: Swept
 
 
-Event = Opened | Planned | Resumed | Compiling | Compiled | Within | Epoch | Saved | Noted | Finished
+Event = (
+    Opened | Planned | Resumed | Compiling | Compiled | Verifying | Verified | Within | Epoch | Saved | Noted | Finished
+)

@@ -9,7 +9,20 @@ from collections.abc import Callable, Iterable, Iterator
 
 from cnnjax.config import SweepConfig
 from cnnjax.data import Dataset, summary
-from cnnjax.runs.events import Compiled, Compiling, Epoch, Event, Noted, Opened, Planned, Resumed, Saved, Within
+from cnnjax.runs.events import (
+    Compiled,
+    Compiling,
+    Epoch,
+    Event,
+    Noted,
+    Opened,
+    Planned,
+    Resumed,
+    Saved,
+    Verified,
+    Verifying,
+    Within,
+)
 from cnnjax.runs.records import Counts, Row, has_diverged, result_of
 from cnnjax.sweeps import Result, Stage, rank, shown, work
 
@@ -91,12 +104,13 @@ class Progress:
                 self._rows.update((row["trial"], row) for row in rows)
                 self._line(f"{self._name}: continues after {len(rows)} lines of metrics.jsonl")
                 self._whole += len(rows) * self._examples
-            case Compiling(place, count):
-                self._waiting(f"compiling {place} of {count}" if count > 1 else "compiling")
+            case Compiling() | Verifying():
+                self._waiting(event.message)
             case Compiled():
-                if self._before == 0:  # the time to plan and compile does not count for the speed
-                    self._start = self._last = time.perf_counter()
-                    self._before = self._done
+                self._ready()
+            case Verified():
+                self._line(event.message)
+                self._ready()
             case Within() | Epoch():
                 self._trained(event)
             case Saved(program, step, True):
@@ -107,6 +121,11 @@ class Progress:
                     self._line(self.standing())
             case Noted(message):
                 self._line(message)
+
+    def _ready(self) -> None:
+        if self._before == 0:  # the time to plan, compile and verify does not count for the speed
+            self._start = self._last = time.perf_counter()
+            self._before = self._done
 
     def _trained(self, event: Within | Epoch) -> None:
         examples = len(event.program.trials) * self._examples

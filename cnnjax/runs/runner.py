@@ -31,9 +31,23 @@ from cnnjax.planning import (
     planned,
     read_plan,
     tune,
+    verify,
 )
 from cnnjax.runs.checkpoints import Checkpoint, CheckpointError
-from cnnjax.runs.events import Compiled, Compiling, Epoch, Event, Finished, Noted, Planned, Resumed, Saved, Within
+from cnnjax.runs.events import (
+    Compiled,
+    Compiling,
+    Epoch,
+    Event,
+    Finished,
+    Noted,
+    Planned,
+    Resumed,
+    Saved,
+    Verified,
+    Verifying,
+    Within,
+)
 from cnnjax.runs.records import Counts, Row, epoch_rows, has_diverged, is_over, plain, read_folds, result_of
 from cnnjax.runs.resume import last_state, lines_up_to, reached
 from cnnjax.runs.store import States, Store
@@ -84,6 +98,7 @@ def run(
     Raises:
       ValueError: if a stage cannot be run, for example because one lane does not fit in memory.
       RecordError, CheckpointError: if the contents of the store are damaged.
+      VerificationError: if `execution.verify` finds that a compiled program is wrong.
     """
     yield from _Runner(sweep, data, store, execution or Execution(), stop, any_config).events()
 
@@ -274,8 +289,13 @@ class _Runner:
         paused[program.rows] = self._over(program)
         run = pausing(run, paused)
         with closing(self._states(len(self.programs), program)) as states:
+            first, after = self._first(program, run, checkpoint)
+            active = [trial for trial, over in zip(program.trials, self._over(program), strict=True) if not over]
+            if self.execution.verify and active and after < program.end * run.steps:
+                yield Verifying(program)
+                yield Verified(program, verify(program, run, self.data, first, active))
             saved, metric = time.monotonic(), None
-            for step, state in parts(run, *self._first(program, run, checkpoint)):
+            for step, state in parts(run, first, after):
                 whole = step % run.steps == 0
                 if whole:
                     epoch = self._recorded(program, run, step, state)

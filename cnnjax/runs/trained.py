@@ -16,6 +16,7 @@ from cnnjax.config import SAMPLERS, SweepConfig, TrainConfig
 from cnnjax.data import Spec
 from cnnjax.data.cache import read_spec
 from cnnjax.data.texts import encode
+from cnnjax.devices import jit
 from cnnjax.networks import Variables
 from cnnjax.planning import read_program
 from cnnjax.runs.checkpoints import CheckpointError
@@ -99,7 +100,7 @@ def trained(config: TrainConfig, spec: Spec, state: TrainState, rows: Sequence[R
     task = make_task(config, spec)
     variables = jax.device_put(Variables(state.params, state.stats))
 
-    @jax.jit
+    @jit
     def compute(task: Task, variables: Variables, images: Array) -> Array:
         inputs = task.spec.standardize(images)
         return task.functions.apply(variables, inputs, train=False, key=jax.random.key(0))[0]
