@@ -338,9 +338,11 @@ def test_the_commands_train_on_text(tmp_path: Path) -> None:
     assert "great" in loaded.vocabulary
     assert loaded.tokens(["great"]).tolist()[0][1:] == [PADDING] * 5
     script("sweep", "bag.py", "--name", "b", cwd=tmp_path)
-    for command in (["report", "runs/t"], ["look", "runs/t"], ["predict", "runs/t", "r.csv"]):
-        script(*command, cwd=tmp_path)
+    script("report", "runs/t", cwd=tmp_path)
+    drawn = script("look", "runs/b", "--preset", "bag.py", cwd=tmp_path).stdout
+    assert "left out: filters, feature maps, " in drawn
     for command, code, message in (
+        (["predict", "runs/t", "r.csv", "--invert"], 2, "error: invert: applies to images only, and the inputs"),
         (["train", "digits", *given], 2, "error: network: cnn: is not for text: use another, such as text-cnn"),
     ):
         mistake(*command, cwd=tmp_path, code=code, message=message)

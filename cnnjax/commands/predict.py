@@ -178,7 +178,7 @@ def _texts(trained: Trained, path: Path) -> Iterator[Input]:
         note = f"is cut at {length} of its {len(words)} words" if len(words) > length else ""
         if 2 * len(unknown) > len(words):
             note = f"{len(unknown)} of {len(words)} words are not in the vocabulary: {', '.join(unknown[:5])}"
-        [tokens] = texts.encode([text], trained.vocabulary, length)
+        [tokens] = trained.tokens([text])
         name = f"{path}:{row}" if len(found) > 1 else str(path)
         yield Input(name, tokens, note) if words else Input(name, note="has no words")
 
