@@ -4,7 +4,7 @@ For each net (a: digits, b: LeNet-5, c: six convolutions on 32x32x3, d: ResNet-2
 models, every variant runs training steps with momentum, weight decay, a cosine schedule and batches of
 data on the device. The variants run in turns, so that ratios hold even if the speed of the machine
 drifts. Each library has its own process. `sweep` times whole processes. `augmentations` times the steps of a
-linear model on batches of 128, with and without each augmentation.
+linear model on batches of 128, with and without each augmentation. `operations` times single convolutions.
 """
 
 import itertools
@@ -27,6 +27,7 @@ from typing import Any, Literal, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+import operations
 import tyro
 from flax import nnx
 from jax import Array, lax
@@ -134,8 +135,17 @@ NETS = {
 
 @dataclass(frozen=True)
 class Arguments:
-    what: tuple[Literal["a", "b", "c", "d", "sweep", "memory", "augmentations"], ...] = ("a", "b", "c", "d", "sweep")
-    """nets to time, the whole sweep, the memory of a sweep with and without donated states, and each augmentation"""
+    what: tuple[Literal["a", "b", "c", "d", "sweep", "memory", "augmentations", "operations"], ...] = (
+        "a",
+        "b",
+        "c",
+        "d",
+        "sweep",
+    )
+    """nets to time, the whole sweep, the memory of a sweep with and without donated states, each augmentation, and
+    single convolutions"""
+    operations: tuple[str, ...] = tuple(operations.OPERATIONS)
+    """the convolutions of `operations`"""
     models: tuple[int, ...] = (1, 16)
     """numbers of models to train at once"""
     peers: tuple[Literal["torch", "compile", "func", "stock"], ...] = ("torch", "compile", "func", "stock")
@@ -158,6 +168,8 @@ class Arguments:
             fail(f"steps: {self.steps}: must be at least 1", 2)
         if self.rounds < 1 or self.seeds < 0 or not self.models or min(self.models) < 1:
             fail(f"rounds, models, seeds: {self.rounds}, {self.models}, {self.seeds}: must be at least 1, 1 and 0", 2)
+        if unknown := [name for name in self.operations if name not in operations.OPERATIONS]:
+            fail(f"operations: {unknown[0]}: must be one of {', '.join(operations.OPERATIONS)}", 2)
         for path in (self.json, self.figure):
             if path and not path.parent.is_dir():
                 fail(f"{path}: its folder does not exist", 1)
@@ -755,6 +767,9 @@ def main(arguments: Arguments) -> None:
             if letter in arguments.what:
                 with usage():
                     tables[letter] = net_table(bench, letter)
+        single = {}
+        if "operations" in arguments.what:
+            single = operations.table(arguments.operations, arguments.rounds, alone, sharded, bench.torch)
     sweep = sweep_table(arguments) if "sweep" in arguments.what else {}
     memory = memory_table() if "memory" in arguments.what else {}
     augmentations = (
@@ -770,6 +785,7 @@ def main(arguments: Arguments) -> None:
                     "sweep_seconds": sweep,
                     "memory": memory,
                     "augmentations": augmentations,
+                    "operations": single,
                     "missing": bench.missing,
                 },
                 indent=2,

@@ -31,6 +31,7 @@ SMALL = {
     "gun-point": ["--epochs", "1", "--filters", "4,4"],
     "italy-power": ["--epochs", "1", "--filters", "4,4"],
     "cifar10": ["--epochs", "1", "--filters", "4,4", "--convolutions", "1"],
+    "movie-review": ["--data", "reviews.csv", "--epochs", "1", "--embedding", "4", "--filters", "2"],
 }
 
 
@@ -57,6 +58,7 @@ def test_every_preset_trains(preset: str, tfds_dir: Path, tmp_path: Path) -> Non
         for i, row in enumerate(images((20, 20, 3), 100)):
             (place := tmp_path / "photos" / str(row["label"])).mkdir(parents=True, exist_ok=True)
             Image.fromarray(row["image"]).save(place / f"{i}.png")
+    (tmp_path / "reviews.csv").write_text("text,label\n" + "a good film,1\na bad film,0\n" * 60)
     done = script("train", preset, *SMALL[preset], "--data-dir", tfds_dir, "--name", "r", cwd=tmp_path)
     folder = tmp_path / "runs" / "r"
     assert done.stdout.splitlines()[-1] == "runs/r"
@@ -473,6 +475,23 @@ def test_the_benchmark_times_each_augmentation(tmp_path: Path) -> None:
     rows = [line.split() for line in done.stdout.splitlines() if line.startswith("  ")]
     assert [row[0] for row in rows] == [name.rpartition(", ")[2] for name in found]
     assert [float(row[2]) for row in rows if row[0] == "none"] == [0, 0]
+
+
+@pytest.mark.slow
+def test_the_benchmark_maps_single_convolutions(tmp_path: Path) -> None:
+    short = ["--rounds", "1", "--operations", "text", "1-d-3"]
+    done = script("benchmark", "--what", "operations", *short, "--json", "b.json", cwd=tmp_path)
+    found = json.loads((tmp_path / "b.json").read_text())["operations"]
+    assert "text k5, 50x128 to 100 [64]" in done.stdout
+    assert found["gflops"] > 0 < found["gigabytes_per_second"]
+    peers = {"torch nchw", "torch channels_last"} if importlib.util.find_spec("torch") else set()
+    for name in ("text", "1-d-3"):
+        assert set(found[name]["ms"]) == {"cnnjax, one", "cnnjax, shared", "lax"} | peers
+        assert all(ms > 0 for ms in found[name]["ms"].values())
+        assert all(turns == 1 for _, turns in found[name]["dropped"].values())
+    wrong = script("benchmark", "--what", "operations", "--operations", "4x4", cwd=tmp_path, check=False)
+    assert wrong.returncode == 2
+    assert "operations: 4x4: must be one of depthwise-3, " in wrong.stderr
 
 
 @pytest.mark.slow

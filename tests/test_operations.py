@@ -44,6 +44,8 @@ CASES = {
     "negative": Case((9, 9), 5, 3, (3, 3), (1, 2), ((-1, 0), (1, -2))),
     "dilation": Case((9, 9), 5, 3, (3, 2), (1, 2), "SAME", (2, 3)),
     "groups": Case((6, 6), 6, 4, (3, 3), (1, 2), "SAME", groups=2),
+    "groups-blocks": Case((6, 5), 24, 18, (3, 2), (1, 1), "SAME", groups=6, images=4),
+    "3-d-groups": Case((4, 5, 4), 6, 4, (2, 3, 2), (1, 2, 1), "SAME", (1, 1, 1), 2),
     "depthwise": Case((6, 6), 4, 8, (3, 3), (1, 1), "SAME", groups=4),
     "depthwise-chunks": Case((18, 17), 40, 80, (2, 3), (1, 1), ((1, 0), (2, -1)), groups=40),
     "depthwise-strides": Case((17, 8), 4, 4, (3, 2), (2, 3), ((-1, 2), (1, 0)), (2, 1), groups=4),
@@ -691,7 +693,13 @@ def test_modules_of_one_configuration_are_equal_and_can_be_copied(name: str) -> 
     ],
     ids=["x64", "rank", "strict"],
 )
-@pytest.mark.parametrize("name", ["one-channel", "few-filters", "shifts", "chunks", "winograd-one-tile", "groups"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("one-channel", "few-filters", "shifts", "chunks", "winograd-one-tile", "groups"),
+        *("depthwise-strides", "groups-blocks", "few-channels-strides-many-filters", "patches-chunks", "3-d-strides"),
+    ],
+)
 def test_the_numbers_are_the_same_under_settings_of_jax(name: str, setting: Any) -> None:
     case = CASES[name]
     x, kernel = operands(case, jnp.float32)

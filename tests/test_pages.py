@@ -15,7 +15,7 @@ from conftest import ROOT, script
 from PIL import Image
 
 from cnnjax import load, look
-from cnnjax.commands import arguments, diff, merge, predict, prepare, report, surface
+from cnnjax.commands import arguments, diff, merge, predict, prepare, report, summarize, surface
 from cnnjax.commands import look as look_command
 from cnnjax.commands.parser import parse_words
 from cnnjax.descriptions import describe
@@ -78,6 +78,8 @@ def check_command(name: str, words: list[str]) -> None:
     if name in ("train", "sweep"):
         parsed = arguments.parse("", words, several=name == "sweep")
         assert programs_of(next(search(as_sweep(parsed.config))), ())
+    elif name == "summarize":
+        summarize.read(words)
     elif name in FORMS:
         parse_words(FORMS[name], "", words)
     else:
@@ -112,10 +114,14 @@ def test_every_option_of_a_page_exists(capsys: pytest.CaptureFixture[str]) -> No
     every = ["digits", *parts, "--augment", EVERY_AUGMENTATION, "--help"]
     with pytest.raises(SystemExit):
         arguments.parse("", every, several=True)
+    for network in ("alexnet", "convnext", "resnet", "vgg"):
+        with pytest.raises(SystemExit):
+            arguments.parse("", ["digits", "--network", network, "--help"], several=False)
     for form in (predict.Arguments, look_command.Arguments):
         with pytest.raises(SystemExit):
             parse_words(form, "", ["--help"])
-    known = {option.strip("-").split(".")[-1] for option in re.findall(r"--[\w.-]+", capsys.readouterr().out)}
+    told = capsys.readouterr().out + (summarize.__doc__ or "")
+    known = {option.strip("-").split(".")[-1] for option in re.findall(r"--[\w.-]+", told)}
     for page in PAGES:
         for span in code(page):
             if span.startswith("--"):

@@ -75,17 +75,21 @@ def test_a_network_for_text() -> None:
     assert sum(layer.multiply_adds for layer in costs.layers) == costs.multiply_adds
 
 
-def test_the_command_prints_text_markdown_and_json(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_command_prints_text_and_json(capsys: pytest.CaptureFixture[str]) -> None:
     main(["digits", "--filters", "4,8"])
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].split()[:4] == ["layer", "kind", "output", "parameters"]
     assert lines[1].split()[:4] == ["blocks.0.convolutions.0", "Conv", "8x8x4", "40"]
+    main(["digits", "--filters", "4,8", "--format", "json"])
+    assert json.loads(capsys.readouterr().out)["layers"][0]["receptive_field"] == [3, 3]
+
+
+@pytest.mark.slow
+def test_the_command_takes_another_shape_of_inputs(capsys: pytest.CaptureFixture[str]) -> None:
     main(["digits", "--network", "alexnet", "--input-shape", "227,227,3", "--outputs", "1000", "--format", "markdown"])
     lines = capsys.readouterr().out.splitlines()
     assert set(lines[1]) == {"|", "-"}
     assert lines[-1].startswith("| total |  |  | 60,965,224 | ")
-    main(["digits", "--filters", "4,8", "--format", "json"])
-    assert json.loads(capsys.readouterr().out)["layers"][0]["receptive_field"] == [3, 3]
 
 
 @pytest.mark.parametrize(

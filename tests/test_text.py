@@ -339,9 +339,10 @@ def test_the_commands_train_on_text(tmp_path: Path) -> None:
     assert loaded.tokens(["great"]).tolist()[0][1:] == [PADDING] * 5
     script("sweep", "bag.py", "--name", "b", cwd=tmp_path)
     script("report", "runs/t", cwd=tmp_path)
+    drawn = script("look", "runs/b", "--preset", "bag.py", cwd=tmp_path).stdout
+    assert "left out: filters, feature maps, " in drawn
     for command, code, message in (
-        (["look", "runs/t"], 2, "error: run: runs/t: is trained on text, and look draws images and series only"),
-        (["predict", "runs/t", "r.csv"], 2, "error: run: runs/t: is trained on text, and predict reads images"),
+        (["predict", "runs/t", "r.csv", "--invert"], 2, "error: invert: applies to images only, and the inputs"),
         (["train", "digits", *given], 2, "error: network: cnn: is not for text: use another, such as text-cnn"),
     ):
         mistake(*command, cwd=tmp_path, code=code, message=message)

@@ -51,8 +51,6 @@ def main(arguments: Arguments) -> None:
     with usage(arguments.debug):
         arguments.check()
         trained, data = open_run(arguments)
-        if trained.spec.tokens:
-            raise ValueError(f"run: {arguments.run}: is trained on text, and look draws images and series only")
         name = _name(arguments, trained)
         subject = Subject(trained, data, name, arguments.examples, arguments.layer, arguments.unit, arguments.seed)
     if not np.isfinite(subject.logits).all():

@@ -123,8 +123,6 @@ def _prepared(arguments: Arguments) -> tuple[Trained, str, Search, Read]:
         use_compilation_cache()
     classes = load_preset(str(arguments.preset)).classes if arguments.preset else ()
     trained = load_run(arguments.run, arguments.trial, classes)
-    if trained.spec.tokens:
-        raise ValueError(f"run: {arguments.run}: is trained on text, and predict reads images and series only")
     given = {field.name: getattr(arguments, field.name) for field in fields(Reading)}
     if len(trained.spec.shape) > 2:
         loading = trained.config.loading
@@ -180,7 +178,7 @@ def _texts(trained: Trained, path: Path) -> Iterator[Input]:
         note = f"is cut at {length} of its {len(words)} words" if len(words) > length else ""
         if 2 * len(unknown) > len(words):
             note = f"{len(unknown)} of {len(words)} words are not in the vocabulary: {', '.join(unknown[:5])}"
-        [tokens] = texts.encode([text], trained.vocabulary, length)
+        [tokens] = trained.tokens([text])
         name = f"{path}:{row}" if len(found) > 1 else str(path)
         yield Input(name, tokens, note) if words else Input(name, note="has no words")
 

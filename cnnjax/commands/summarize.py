@@ -8,9 +8,10 @@ The fields are those of `train`. Without --input-shape, the data of the preset g
 import argparse
 import json
 import sys
+from collections.abc import Sequence
 
 from cnnjax.commands import terminal
-from cnnjax.commands.arguments import parse
+from cnnjax.commands.arguments import Parsed, parse
 from cnnjax.commands.errors import reported, usage
 from cnnjax.config import TrainConfig
 from cnnjax.look import Costs, summarize
@@ -39,8 +40,8 @@ def _counts(name: str, words: str) -> tuple[int, ...]:
     return sizes
 
 
-def main(argv: list[str]) -> None:
-    """Prints the costs of the network of a command line."""
+def read(argv: Sequence[str]) -> tuple[argparse.Namespace, Parsed]:
+    """Parses a command line: the options of this command, and those of `train`."""
     form = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
     for name in ("--input-shape", "--outputs", "--format"):
         form.add_argument(name)
@@ -49,18 +50,24 @@ def main(argv: list[str]) -> None:
             own, rest = form.parse_known_args(argv)
         except argparse.ArgumentError as error:
             raise ValueError(f"{error.argument_name}: {error.message}") from None
-        choose("format", own.format or "text", dict.fromkeys(FORMATS))
-        shape = _counts("input_shape", own.input_shape) if own.input_shape else ()
-        [outputs] = _counts("outputs", own.outputs or "10")[:1]
-    config, options, preset = parse(__doc__ or "", rest, several=False)
+        own.format = own.format or "text"
+        choose("format", own.format, dict.fromkeys(FORMATS))
+        own.input_shape = _counts("input_shape", own.input_shape) if own.input_shape else ()
+        own.outputs = _counts("outputs", own.outputs or "10")[0]
+    return own, parse(__doc__ or "", rest, several=False)
+
+
+def main(argv: Sequence[str]) -> None:
+    """Prints the costs of the network of a command line."""
+    own, (config, options, preset) = read(argv)
     assert isinstance(config, TrainConfig)
-    tokens = 0
+    shape, outputs, tokens = own.input_shape, own.outputs, 0
     if not shape:
         spec = preset.dataset(config.data, options.data_dir, config.loading).spec
         shape, outputs, tokens = spec.shape, spec.outputs, spec.tokens
     with usage(options.debug):
         costs = summarize(config.network, shape, outputs, tokens=tokens)
-    print(formatted(costs, own.format or "text"))
+    print(formatted(costs, own.format))
 
 
 def command() -> None:

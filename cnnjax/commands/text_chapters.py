@@ -25,8 +25,7 @@ def of_units(subject: Subject) -> Chapter:
     found = {layer: _ngrams(subject, layer) for layer in subject.layers}
     pictures = [_drawn(subject, layer, units) for layer, units in found.items()]
     facts = {
-        layer: {str(unit): [list(entry) for entry in best] for unit, best in units.items()}
-        for layer, units in found.items()
+        layer: {str(unit): list(map(list, best)) for unit, best in units.items()} for layer, units in found.items()
     }
     return Chapter("Units", [*pictures, *dead_units(subject)], facts={"words": facts}, omitted=omitted)
 

@@ -43,10 +43,6 @@ class ConvNeXt(nnx.Module):
     defaults are a small one for small images. It takes inputs of any size from `patch` times 2 for each
     further stage.
 
-    >>> network = ConvNeXt((32, 32, 3), classes=10, filters=(8, 16), blocks=(1, 1), rngs=nnx.Rngs(0))
-    >>> network(jnp.zeros((4, 32, 48, 3))).shape
-    (4, 10)
-
     Args:
       input_shape: the shape [height, width, channels] of one input.
       classes: the number of logits.

@@ -43,10 +43,6 @@ class WideResNet(nnx.Module):
     and k times 16, 32 and 64 filters. WRN-16-4 (the defaults) has 2,748,890 parameters for 3 channels
     and 10 classes. It takes inputs of any size.
 
-    >>> network = WideResNet((32, 32, 3), classes=10, depth=10, factor=1, rngs=nnx.Rngs(0))
-    >>> network(jnp.zeros((4, 16, 24, 3))).shape
-    (4, 10)
-
     Args:
       input_shape: the shape [height, width, channels] of one input.
       classes: the number of logits.

@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from cnnjax.pictures.drawing import headline, paper
 from cnnjax.pictures.values import short, wrapped
 
-_COLUMNS, _LONGEST = 4, 34  # n-grams in a line, and characters of each
+_COLUMNS, _LONGEST = 4, 32  # n-grams in a line, and characters of each
 _LINE = 0.17  # height of a line in inches
 _WIDTH = 106  # characters of a line of a text
 

@@ -287,7 +287,7 @@ def _pictures(folder: Path) -> tuple[list[Shown], list[tuple[str, str]]]:
             layer = path.stem.removeprefix(_UNITS)
             title, words = (
                 f"Units of {layer}",
-                "What activates each unit most: an input found by gradient ascent, and examples.",
+                "What activates each unit most.",
             )
         content = path.read_bytes()
         if len(content) <= room and content.startswith((b"\x89PNG", b"GIF8")):

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from cnnjax.operations.forms import winograd
+from cnnjax.operations.forms.blocks import blocks_input, blocks_kernel, blocks_output
 from cnnjax.operations.forms.depth import depth_input, depth_kernel, depth_output
 from cnnjax.operations.forms.images_last import images_last_input, images_last_kernel, images_last_output
 from cnnjax.operations.forms.native import kernel_shape, lax_output, native_input, native_kernel
@@ -128,7 +129,11 @@ def _sparse(case: Case) -> bool:
 
 
 def _deep(case: Case) -> bool:
-    return len(case.geometry.kernel) == 3 and case.geometry.groups == 1 and not case.geometry.exact
+    return len(case.geometry.kernel) == 3 and not case.geometry.exact
+
+
+def _grouped(case: Case) -> bool:
+    return case.geometry.groups > 1 and not case.geometry.exact
 
 
 def _any(_: Case) -> bool:
@@ -151,11 +156,24 @@ def _strides_input(y: Array, kernel: Array, geometry: Geometry) -> Array:
     return strides_input(y, kernel, geometry, patches_input)
 
 
+def _blocks_output(x: Array, kernel: Array, geometry: Geometry) -> Array:
+    return blocks_output(x, kernel, geometry, cpu_output)
+
+
+def _blocks_input(y: Array, kernel: Array, geometry: Geometry) -> Array:
+    return blocks_input(y, kernel, geometry, cpu_input)
+
+
+def _blocks_kernel(x: Array, y: Array, geometry: Geometry) -> Array:
+    return blocks_kernel(x, y, geometry, cpu_kernel)
+
+
 Form = Callable[[Array, Array, Geometry], Array]
 Table = tuple[tuple[Callable[[Case], bool], Form], ...]
 
 OUTPUT: Table = (
     (_depthwise, taps_output),
+    (_grouped, _blocks_output),
     (_pointwise, pointwise_output),
     (_deep, _depth_output),
     (_fewer_products, winograd_output),
@@ -165,6 +183,7 @@ OUTPUT: Table = (
 )
 INPUT: Table = (
     (_depthwise, taps_input),
+    (_grouped, _blocks_input),
     (_pointwise, pointwise_input),
     (_deep, _depth_input),
     (_fewer_products_of_input, winograd_input),
@@ -176,6 +195,7 @@ INPUT: Table = (
 )
 KERNEL: Table = (
     (_depthwise, taps_kernel),
+    (_grouped, _blocks_kernel),
     (_pointwise, pointwise_kernel),
     (_deep, _depth_kernel),
     (_few_filters, images_last_kernel),

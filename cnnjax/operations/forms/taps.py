@@ -29,9 +29,9 @@ def _wide(x: Array) -> Array:
 
 
 def _sum(x: Array, kernel: Array, geometry: Geometry) -> Array:
-    total = sum(inputs * kernel[tap] for tap, inputs in shifted(_wide(x), geometry))
-    assert isinstance(total, Array)
-    return total
+    one = (1,) * (x.ndim - 1)
+    taps = (inputs * kernel[tap].reshape(*one, -1) for tap, inputs in shifted(_wide(x), geometry))
+    return sum(taps, jnp.zeros((), kernel.dtype))
 
 
 def taps_output(x: Array, kernel: Array, geometry: Geometry) -> Array:
