@@ -412,6 +412,14 @@ def test_a_resumed_run_is_verified_from_its_state(small: Dataset) -> None:
     assert [type(event) for event in seen if isinstance(event, Verifying | Verified)] == [Verifying, Verified]
 
 
+@pytest.mark.slow
+def test_each_fold_is_verified_on_its_own_examples(small: Dataset) -> None:
+    sweep = SweepConfig(TrainConfig(MLPConfig(hidden=(4,)), batch_size=32, epochs=1), folds=3)
+    seen: list[Any] = []
+    cnnjax.sweep(sweep, small, lanes="1:1", verify=True, progress=seen.append)
+    assert len([event for event in seen if isinstance(event, Verified)]) == 3
+
+
 def test_verify_must_be_a_switch(small: Dataset) -> None:
     with pytest.raises(ValueError, match="verify: 1: must be True or False"):
         cnnjax.fit(TrainConfig(MLPConfig()), small, verify=1)

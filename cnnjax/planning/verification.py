@@ -74,7 +74,7 @@ def verify(program: Program, run: Run, data: Dataset, state: TrainState, trials:
     Args:
       program: the program.
       run: its compiled functions.
-      data: the data set.
+      data: the data set; if it has folds, that of the trials is taken.
       state: the state from which the step is taken; it is not donated.
       trials: those trials of the program that are trained and have not diverged; at least one.
 
@@ -85,6 +85,7 @@ def verify(program: Program, run: Run, data: Dataset, state: TrainState, trials:
       VerificationError: if the program differs by more.
       ValueError: if an operation of a user-defined part cannot be computed in float64.
     """
+    data = data.at(program.trials[0].fold)
     state = jax.tree.map(np.array, state)
     for seed in range(_ATTEMPTS):
         worst = max(_compared(program, run, data, state, trials, seed), key=lambda found: found.share)
