@@ -17,7 +17,7 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from cnnjax import (
     CNN,
     MLP,
-    SGD,
+    Adam,
     AirbenchConfig,
     AlexNetConfig,
     AllCNNConfig,
@@ -156,7 +156,7 @@ def test_a_network_of_the_literature_trains_and_continues_bit_for_bit(name: str)
     inputs = np.random.default_rng(0).normal(size=(24, *shape)).astype(np.float32)
     split = Split(inputs, np.arange(24) % 3)
     data = Dataset.of(name, "abc", split, split, split)
-    task = make_task(TrainConfig(config, SGD(learning_rate=1e-3, momentum=0.9), batch_size=8, epochs=1), data.spec)
+    task = make_task(TrainConfig(config, Adam(learning_rate=0.01), batch_size=8, epochs=1), data.spec)
     run = compile_run(task, jax.random.key(0), data, epochs=1)
     once = run.advance(jax.tree.map(jnp.copy, run.state), 3)
     assert jnp.isfinite(once.epoch_metrics.loss)
