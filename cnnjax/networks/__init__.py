@@ -1,5 +1,10 @@
 """Networks as Flax NNX modules, their configurations, and `functional`, which turns a module into pure functions."""
 
+from cnnjax.networks.cnn import CNN as CNN
+from cnnjax.networks.cnn import CNNConfig as CNNConfig
+
+# The configuration that is defined first is the example in messages.
+# isort: split
 from cnnjax.networks.airbench import Airbench as Airbench
 from cnnjax.networks.airbench import AirbenchConfig as AirbenchConfig
 from cnnjax.networks.alexnet import AlexNet as AlexNet
@@ -10,8 +15,6 @@ from cnnjax.networks.base import Network as Network
 from cnnjax.networks.base import NetworkConfig as NetworkConfig
 from cnnjax.networks.base import Variables as Variables
 from cnnjax.networks.base import functional as functional
-from cnnjax.networks.cnn import CNN as CNN
-from cnnjax.networks.cnn import CNNConfig as CNNConfig
 from cnnjax.networks.convnext import ConvNeXt as ConvNeXt
 from cnnjax.networks.convnext import ConvNeXtConfig as ConvNeXtConfig
 from cnnjax.networks.layers import ACTIVATIONS as ACTIVATIONS
