@@ -196,7 +196,7 @@ def test_no_file_but_the_part_that_has_a_field_knows_it() -> None:
     files = reading.sources(ROOT)
     with_noise = {"alexnet", "all_cnn", "cnn", "mlp", "text_cnn", "vgg", "wide_resnet"}
     found = {path.stem for path in files if reading.knows(path, "dropout")}
-    assert found == with_noise | {"base", "layers", "normalization"}
+    assert found == with_noise | {"base", "layers"}
     assert {path.stem for path in files if reading.knows(path, "clip_norm")} == {"optimizers"}
 
 

@@ -1,17 +1,32 @@
 """What the sources share: classes from labels, and a data set from the splits that were found."""
 
+import contextlib
 import hashlib
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import TextIO
 
 import numpy as np
 
 from cnnjax.data.dataset import DataError, Dataset, Split, class_counts
 from cnnjax.data.loading import Loading
+from cnnjax.options import reason
 
 VALIDATION = ("validation", "valid", "val", "dev", "eval")
 """Names of the validation split, in order of preference."""
 SHARES = ("valid_share", "test_share")
+
+
+@contextlib.contextmanager
+def text_file(path: Path, newline: str | None = None) -> Iterator[TextIO]:
+    """Opens a text file in UTF-8; reports errors of reading it in the block as a DataError."""
+    try:
+        with path.open(newline=newline, encoding="utf-8-sig") as file:
+            yield file
+    except OSError as error:
+        raise DataError(f"{path}: {error.strerror}") from None
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path}: is not a text file in UTF-8: {reason(error)}") from None
 
 
 def split_names(found: Collection[str]) -> dict[str, str]:

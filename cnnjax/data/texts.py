@@ -11,7 +11,7 @@ from jaxtyping import Int
 
 from cnnjax.data.dataset import PADDING, UNKNOWN, DataError, Dataset, Split
 from cnnjax.data.loading import Loading
-from cnnjax.data.sources import SHARES, assemble, indexed, integers, split_files
+from cnnjax.data.sources import SHARES, assemble, indexed, integers, split_files, text_file
 from cnnjax.options import reason, suggest
 
 FIELDS = ("max_length", "min_count")
@@ -114,12 +114,8 @@ def read_texts(path: Path, loading: Loading) -> list[str]:
         header, rows = _table(path)
         column = _column(path, header, "input_key", loading.input_key, "text")
         return [row[column].strip() for _, row in rows]
-    try:
-        found = [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
-    except OSError as error:
-        raise DataError(f"{path}: {error.strerror}") from None
-    except UnicodeDecodeError as error:
-        raise DataError(f"{path}: is not a text file in UTF-8: {reason(error)}") from None
+    with text_file(path) as file:
+        found = [line.strip() for line in file.read().splitlines() if line.strip()]
     if not found:
         raise DataError(f"{path}: is empty: must have a text in each line")
     return found
@@ -128,13 +124,9 @@ def read_texts(path: Path, loading: Loading) -> list[str]:
 def _table(path: Path) -> tuple[list[str], list[tuple[int, list[str]]]]:
     """Returns the header of a file, and its rows with the numbers of their lines."""
     try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
+        with text_file(path, newline="") as file:
             reader = csv.reader(file, DIALECTS[path.suffix.lower()], strict=True)
             rows = [(reader.line_num, row) for row in reader if any(map(str.strip, row))]
-    except OSError as error:
-        raise DataError(f"{path}: {error.strerror}") from None
-    except UnicodeDecodeError as error:
-        raise DataError(f"{path}: is not a text file in UTF-8: {reason(error)}") from None
     except csv.Error as error:
         raise DataError(f"{path}: line {reader.line_num}: is not {path.suffix[1:].upper()}: {reason(error)}") from None
     if not rows:
@@ -165,7 +157,7 @@ def _pairs(
 ) -> Iterator[tuple[str, str]]:
     for line, row in rows:
         text, label = (row[column].strip() for column in columns)
-        for column, value in zip(columns, (words_of(text), label), strict=True):
+        for column, value in zip(columns, (_WORD.search(text), label), strict=True):
             if not value:
                 raise DataError(f"{path}: line {line}: {header[column]}: is empty")
         yield text, label

@@ -9,7 +9,7 @@ from jaxtyping import Float, Num
 
 from cnnjax.data.dataset import DataError, Dataset, Spec, Split
 from cnnjax.data.loading import Loading
-from cnnjax.data.sources import SHARES, assemble, indexed, integers, split_files
+from cnnjax.data.sources import SHARES, assemble, indexed, integers, split_files, text_file
 from cnnjax.options import reason
 
 USES = ("max_length", *SHARES)
@@ -99,16 +99,11 @@ def read_file(path: Path) -> Found:
     Raises:
       DataError: if the file is damaged or a value is missing; the message names the file and the line.
     """
-    try:
-        with path.open(encoding="utf-8-sig") as file:
-            lines = ((line, text.strip("\r\n")) for line, text in enumerate(file, 1) if text.strip())
-            headed = path.suffix.lower() == ".ts"
-            header = _header(path, lines) if headed else {}
-            rows = [*(_ts(path, header, lines) if headed else _tsv(lines))]
-    except OSError as error:
-        raise DataError(f"{path}: {error.strerror}") from None
-    except UnicodeDecodeError as error:
-        raise DataError(f"{path}: is not a text file in UTF-8: {reason(error)}") from None
+    with text_file(path) as file:
+        lines = ((line, text.strip("\r\n")) for line, text in enumerate(file, 1) if text.strip())
+        headed = path.suffix.lower() == ".ts"
+        header = _header(path, lines) if headed else {}
+        rows = [*(_ts(path, header, lines) if headed else _tsv(lines))]
     if not rows:
         raise DataError(f"{path}: has no series")
     for row in rows:

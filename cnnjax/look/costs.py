@@ -12,6 +12,7 @@ from jax import Array
 from cnnjax.look.layers import Layer, captured, outline
 from cnnjax.look.receptive_fields import ReceptiveField, receptive_fields
 from cnnjax.networks import Network, NetworkConfig, Variables, functional
+from cnnjax.networks.layers import by_name
 
 CONVOLUTIONS = ("convolution", "conv_general_dilated")
 """The primitives of cnnjax and of JAX."""
@@ -76,8 +77,8 @@ class Costs(NamedTuple):
         shared = any(layer.dense for layer in self.layers)
         rows = [head + ["locally connected", "dense"] * shared]
         for layer in self.layers:
-            field = ("", "") if layer.field is None else map(_by, (layer.field.size, layer.field.stride))
-            row = [layer.path, layer.kind, _by(layer.shape), f"{layer.parameters:,}", f"{layer.multiply_adds:,}"]
+            field = ("", "") if layer.field is None else map(by_name, (layer.field.size, layer.field.stride))
+            row = [layer.path, layer.kind, by_name(layer.shape), f"{layer.parameters:,}", f"{layer.multiply_adds:,}"]
             row += [f"{layer.activations / 1024:.1f}", *field]
             rows.append(row + [f"{n:,}" if n else "" for n in (layer.locally_connected, layer.dense)] * shared)
         total = ["total", "", "", f"{self.parameters:,}", f"{self.multiply_adds:,}", f"{self.activations / 1024:.1f}"]
@@ -221,7 +222,3 @@ def _own_parameters(variables: Variables, layers: Mapping[str, Any]) -> dict[str
         owner = next((name for name in owners if name in layers), "")
         counts[owner] = counts.get(owner, 0) + leaf.size
     return counts
-
-
-def _by(sizes: Sequence[int]) -> str:
-    return "x".join(map(str, sizes))

@@ -7,7 +7,7 @@ from flax import nnx
 from jax import Array
 from jaxtyping import Float
 
-from cnnjax.networks.base import NetworkConfig
+from cnnjax.networks.base import NetworkConfig, WithDropout
 from cnnjax.networks.layers import Dropout, Maps, positive
 from cnnjax.networks.layers import dense as dense_layers
 from cnnjax.networks.normalization import LocalResponseNorm
@@ -87,7 +87,7 @@ class AlexNet(nnx.Module):
 
 
 @config
-class AlexNetConfig(NetworkConfig):
+class AlexNetConfig(WithDropout, NetworkConfig):
     """The configuration of an `AlexNet`."""
 
     word = "alexnet"
@@ -99,8 +99,3 @@ class AlexNetConfig(NetworkConfig):
     padding: int = static(0, "zeros on each side of the input", least=0)
     normalize: bool = static(True, "whether local response normalization follows the first two convolutions")
     dropout: float | None = number(0.5, "fraction of the inputs of dense layers set to zero", least=0, below=1)
-
-    @property
-    def per_example(self) -> bool:
-        """True without dropout."""
-        return self.dropout is None

@@ -6,7 +6,7 @@ from flax import nnx
 from jax import Array
 from jaxtyping import Float
 
-from cnnjax.networks.base import NetworkConfig
+from cnnjax.networks.base import NetworkConfig, WithDropout
 from cnnjax.networks.layers import Dropout, Maps, positive
 from cnnjax.options import config, number, static, text
 
@@ -60,7 +60,7 @@ class AllCNN(nnx.Module):
 
 
 @config
-class AllCNNConfig(NetworkConfig):
+class AllCNNConfig(WithDropout, NetworkConfig):
     """The configuration of an `AllCNN`."""
 
     word = "all-cnn"
@@ -68,8 +68,3 @@ class AllCNNConfig(NetworkConfig):
     widths = ("filters",)
     filters: tuple[int, ...] = static((96, 192), "number of filters of the first three convolutions, and of the others")
     dropout: float | None = number(0.2, "fraction of the inputs set to zero (0.5 after strides)", least=0, below=1)
-
-    @property
-    def per_example(self) -> bool:
-        """True without dropout."""
-        return self.dropout is None

@@ -85,6 +85,17 @@ class NetworkConfig(Config):
         return self.build_for_text(rngs, example, outputs, tokens) if tokens else self.build(rngs, example, outputs)
 
 
+class WithDropout:
+    """A base class of network configurations with a field `dropout`: they are `per_example` while it is None."""
+
+    dropout: float | None
+
+    @property
+    def per_example(self) -> bool:
+        """True without dropout."""
+        return self.dropout is None
+
+
 class Variables(NamedTuple):
     """The variables of a network, as pure trees of arrays without Flax types.
 

@@ -8,7 +8,7 @@ from flax import nnx
 from jax import Array
 from jaxtyping import Float
 
-from cnnjax.networks.base import NetworkConfig
+from cnnjax.networks.base import NetworkConfig, WithDropout
 from cnnjax.networks.layers import ACTIVATIONS, POOLS, Activation, Dropout, Maps, activate_and_pool, positive
 from cnnjax.networks.layers import dense as dense_layers
 from cnnjax.options import choose, config, number, static, text
@@ -159,7 +159,7 @@ class CNN(nnx.Module):
 
 
 @config
-class CNNConfig(NetworkConfig):
+class CNNConfig(WithDropout, NetworkConfig):
     """The configuration of a `CNN`."""
 
     word = "cnn"
@@ -179,8 +179,3 @@ class CNNConfig(NetworkConfig):
     dropout: float | None = number(None, "fraction of the inputs of dense layers set to zero", least=0, below=1)
     head: str = static("flatten", "input of the dense layers: flatten, or global (the average of each map)")
     dense: tuple[int, ...] = static((), "widths of the hidden dense layers")
-
-    @property
-    def per_example(self) -> bool:
-        """True without dropout."""
-        return self.dropout is None

@@ -239,9 +239,12 @@ class Dropout(nnx.Module):
       rngs: the random streams; the stream `dropout` seeds the noise.
     """
 
+    field = "dropout"
+    """The name of the rate in messages."""
+
     def __init__(self, rate: Any, *, rngs: nnx.Rngs):
         if isinstance(rate, int | float) and not 0 <= rate < 1:
-            raise ValueError(f"dropout: {rate}: must be at least 0 and below 1")
+            raise ValueError(f"{self.field}: {rate}: must be at least 0 and below 1")
         self.rate, self.rngs, self.deterministic = rate, rngs.dropout.fork(), False
 
     def __call__(self, inputs: Array) -> Array:
@@ -249,7 +252,11 @@ class Dropout(nnx.Module):
             return inputs
         keep = 1 - self.rate
         scale = 1 / keep  # a division by `keep` may be rewritten by XLA, and lanes would round unlike a single run
-        return jnp.where(jax.random.bernoulli(self.rngs(), keep, inputs.shape), inputs * scale, 0)
+        return jnp.where(jax.random.bernoulli(self.rngs(), keep, self.drawn(inputs)), inputs * scale, 0)
+
+    def drawn(self, inputs: Array) -> Shape:
+        """Returns the shape of the draws, which is broadcast over the inputs."""
+        return inputs.shape
 
 
 def dense(shape: Shape, widths: Sequence[int], *, rngs: nnx.Rngs) -> nnx.List[nnx.LinearGeneral]:

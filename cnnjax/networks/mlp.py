@@ -7,7 +7,7 @@ from flax import nnx
 from jax import Array
 from jaxtyping import Float
 
-from cnnjax.networks.base import NetworkConfig
+from cnnjax.networks.base import NetworkConfig, WithDropout
 from cnnjax.networks.layers import ACTIVATIONS, Activation, Dropout, positive
 from cnnjax.networks.layers import dense as dense_layers
 from cnnjax.options import config, number, static
@@ -58,7 +58,7 @@ class MLP(nnx.Module):
 
 
 @config
-class MLPConfig(NetworkConfig):
+class MLPConfig(WithDropout, NetworkConfig):
     """The configuration of an `MLP`."""
 
     word = "mlp"
@@ -67,8 +67,3 @@ class MLPConfig(NetworkConfig):
     hidden: tuple[int, ...] = static((300,), "widths of the hidden layers")
     activation: str | Callable[[Array], Array] = static("relu", f"activation function: {', '.join(ACTIVATIONS)}")
     dropout: float | None = number(None, "fraction of the outputs of hidden layers set to zero", least=0, below=1)
-
-    @property
-    def per_example(self) -> bool:
-        """True without dropout."""
-        return self.dropout is None

@@ -2,13 +2,12 @@
 
 from typing import Any
 
-import jax
 from flax import nnx
 from jax import Array
 from jax import numpy as jnp
 from jaxtyping import Float
 
-from cnnjax.networks.layers import positive
+from cnnjax.networks.layers import Dropout, positive
 
 
 class LocalResponseNorm(nnx.Module):
@@ -62,23 +61,13 @@ class SqueezeExcitation(nnx.Module):
         return inputs * nnx.sigmoid(self.excite(nnx.relu(self.squeeze(average))))
 
 
-class DropPath(nnx.Module):
+class DropPath(Dropout):
     """Stochastic depth (Huang et al. 2016): in training, sets random examples to zero and scales up the rest.
 
-    Args:
-      rate: the fraction of examples that is set to zero, at least 0 and below 1; may be a tracer.
-      rngs: the random streams; the stream `dropout` seeds the noise.
+    The arguments are those of `Dropout`; the rate is a fraction of the examples.
     """
 
-    def __init__(self, rate: Any, *, rngs: nnx.Rngs):
-        if isinstance(rate, int | float) and not 0 <= rate < 1:
-            raise ValueError(f"drop_path: {rate}: must be at least 0 and below 1")
-        self.rate, self.rngs, self.deterministic = rate, rngs.dropout.fork(), False
+    field = "drop_path"
 
-    def __call__(self, inputs: Float[Array, "batch *shape"]) -> Float[Array, "batch *shape"]:
-        if self.deterministic:
-            return inputs
-        keep = 1 - self.rate
-        scale = 1 / keep  # as in `Dropout`
-        kept = jax.random.bernoulli(self.rngs(), keep, (inputs.shape[0],) + (1,) * (inputs.ndim - 1))
-        return jnp.where(kept, inputs * scale, 0)
+    def drawn(self, inputs: Float[Array, "batch *shape"]) -> tuple[int, ...]:
+        return inputs.shape[0], *(1,) * (inputs.ndim - 1)

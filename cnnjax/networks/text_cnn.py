@@ -8,7 +8,7 @@ from flax import nnx
 from jax import Array
 from jaxtyping import Bool, Float, Int
 
-from cnnjax.networks.base import NetworkConfig
+from cnnjax.networks.base import NetworkConfig, WithDropout
 from cnnjax.networks.layers import Activation, Dropout, Maps, positive
 from cnnjax.networks.layers import dense as dense_layers
 from cnnjax.options import config, number, static
@@ -90,7 +90,7 @@ def _with_words(words: Bool[Array, "batch length"], kernel: int) -> Bool[Array, 
 
 
 @config
-class TextCNNConfig(NetworkConfig):
+class TextCNNConfig(WithDropout, NetworkConfig):
     """The configuration of a `TextCNN`."""
 
     word = "text-cnn"
@@ -100,8 +100,3 @@ class TextCNNConfig(NetworkConfig):
     kernels: tuple[int, ...] = static((3, 4, 5), "sizes of the convolutions, in tokens")
     filters: int = static(100, "number of filters of each convolution", least=1)
     dropout: float | None = number(0.5, "fraction of the maxima over time set to zero", least=0, below=1)
-
-    @property
-    def per_example(self) -> bool:
-        """True without dropout."""
-        return self.dropout is None

@@ -6,7 +6,7 @@ from flax import nnx
 from jax import Array
 from jaxtyping import Float
 
-from cnnjax.networks.base import NetworkConfig
+from cnnjax.networks.base import NetworkConfig, WithDropout
 from cnnjax.networks.layers import Dropout, Maps, positive
 from cnnjax.networks.layers import dense as dense_layers
 from cnnjax.options import config, number, static, text
@@ -77,7 +77,7 @@ class VGG(nnx.Module):
 
 
 @config
-class VGGConfig(NetworkConfig):
+class VGGConfig(WithDropout, NetworkConfig):
     """The configuration of a `VGG`."""
 
     word = "vgg"
@@ -90,8 +90,3 @@ class VGGConfig(NetworkConfig):
     dense: tuple[int, ...] = static((4096, 4096), "widths of the hidden dense layers")
     batch_norm: bool = static(False, "whether BatchNorm follows each convolution")
     dropout: float | None = number(0.5, "fraction of the outputs of dense layers set to zero", least=0, below=1)
-
-    @property
-    def per_example(self) -> bool:
-        """True without dropout."""
-        return self.dropout is None

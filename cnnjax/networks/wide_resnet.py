@@ -6,7 +6,7 @@ from flax import nnx
 from jax import Array
 from jaxtyping import Float
 
-from cnnjax.networks.base import NetworkConfig
+from cnnjax.networks.base import NetworkConfig, WithDropout
 from cnnjax.networks.layers import Dropout, Maps, positive
 from cnnjax.options import config, number, static
 
@@ -86,7 +86,7 @@ class WideResNet(nnx.Module):
 
 
 @config
-class WideResNetConfig(NetworkConfig):
+class WideResNetConfig(WithDropout, NetworkConfig):
     """The configuration of a `WideResNet`."""
 
     word = "wide-resnet"
@@ -94,8 +94,3 @@ class WideResNetConfig(NetworkConfig):
     depth: int = static(16, "number of layers, 6n + 4", least=10)
     factor: int = static(4, "factor of 16, 32 and 64 filters", least=1)
     dropout: float | None = number(None, "fraction of values within blocks set to zero", least=0, below=1)
-
-    @property
-    def per_example(self) -> bool:
-        """True without dropout."""
-        return self.dropout is None

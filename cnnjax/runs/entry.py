@@ -219,8 +219,7 @@ def fit(
       those before it diverged.
     """
     _check_config(config, TrainConfig, ": cnnjax.sweep takes a SweepConfig")
-    swept = _execute(config, data, store, resume, (), allow_changes, progress, stop, execution)
-    return swept.trained(0)
+    return _execute(config, data, store, resume, (), allow_changes, progress, stop, execution).trained(0)
 
 
 def _execute(

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from cnnjax.config import Range, SweepConfig, TrainConfig
+from cnnjax.options import part_of
 
 MOST_TRIALS = 100_000
 
@@ -29,7 +30,7 @@ class Trial(NamedTuple):
     @property
     def repeat(self) -> dict[str, Any]:
         """What tells the trials of a point apart, by name: the number of the fold, if there are folds, and the seed."""
-        fold = {} if self.fold is None else {"fold": int(self.fold.partition("/")[0])}
+        fold = {} if self.fold is None else {"fold": part_of("fold", self.fold)[0] + 1}
         return {**fold, "seed": self.config.seed}
 
 

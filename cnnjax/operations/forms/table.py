@@ -7,6 +7,7 @@ each is fast.
 
 import math
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
@@ -140,70 +141,8 @@ def _any(_: Case) -> bool:
     return True
 
 
-def _depth_output(x: Array, kernel: Array, geometry: Geometry) -> Array:
-    return depth_output(x, kernel, geometry, cpu_output)
-
-
-def _depth_input(y: Array, kernel: Array, geometry: Geometry) -> Array:
-    return depth_input(y, kernel, geometry, cpu_input)
-
-
-def _depth_kernel(x: Array, y: Array, geometry: Geometry) -> Array:
-    return depth_kernel(x, y, geometry, cpu_kernel)
-
-
-def _strides_input(y: Array, kernel: Array, geometry: Geometry) -> Array:
-    return strides_input(y, kernel, geometry, patches_input)
-
-
-def _blocks_output(x: Array, kernel: Array, geometry: Geometry) -> Array:
-    return blocks_output(x, kernel, geometry, cpu_output)
-
-
-def _blocks_input(y: Array, kernel: Array, geometry: Geometry) -> Array:
-    return blocks_input(y, kernel, geometry, cpu_input)
-
-
-def _blocks_kernel(x: Array, y: Array, geometry: Geometry) -> Array:
-    return blocks_kernel(x, y, geometry, cpu_kernel)
-
-
 Form = Callable[[Array, Array, Geometry], Array]
 Table = tuple[tuple[Callable[[Case], bool], Form], ...]
-
-OUTPUT: Table = (
-    (_depthwise, taps_output),
-    (_grouped, _blocks_output),
-    (_pointwise, pointwise_output),
-    (_deep, _depth_output),
-    (_fewer_products, winograd_output),
-    (_few_filters, images_last_output),
-    (_few_channels, toeplitz_output),
-    (_any, lax_output),
-)
-INPUT: Table = (
-    (_depthwise, taps_input),
-    (_grouped, _blocks_input),
-    (_pointwise, pointwise_input),
-    (_deep, _depth_input),
-    (_fewer_products_of_input, winograd_input),
-    (_few_filters, images_last_input),
-    (_few_channels, toeplitz_input),
-    (_strided_few_channels, _strides_input),
-    (_strided, patches_input),
-    (_any, native_input),
-)
-KERNEL: Table = (
-    (_depthwise, taps_kernel),
-    (_grouped, _blocks_kernel),
-    (_pointwise, pointwise_kernel),
-    (_deep, _depth_kernel),
-    (_few_filters, images_last_kernel),
-    (_fewer_products, winograd_kernel),
-    (_large_maps, shifts_kernel),
-    (_sparse, patches_kernel),
-    (_any, native_kernel),
-)
 
 
 def choose(table: Table, case: Case) -> Form:
@@ -229,3 +168,38 @@ def cpu_input(y: Array, kernel: Array, geometry: Geometry) -> Array:
 def cpu_kernel(x: Array, y: Array, geometry: Geometry) -> Array:
     """Returns the kernel gradient of a convolution, in the form that is fastest on CPU."""
     return choose(KERNEL, _case(x, kernel_shape(x, y, geometry), geometry))(x, y, geometry)
+
+
+OUTPUT: Table = (
+    (_depthwise, taps_output),
+    (_grouped, partial(blocks_output, form=cpu_output)),
+    (_pointwise, pointwise_output),
+    (_deep, partial(depth_output, form=cpu_output)),
+    (_fewer_products, winograd_output),
+    (_few_filters, images_last_output),
+    (_few_channels, toeplitz_output),
+    (_any, lax_output),
+)
+INPUT: Table = (
+    (_depthwise, taps_input),
+    (_grouped, partial(blocks_input, form=cpu_input)),
+    (_pointwise, pointwise_input),
+    (_deep, partial(depth_input, form=cpu_input)),
+    (_fewer_products_of_input, winograd_input),
+    (_few_filters, images_last_input),
+    (_few_channels, toeplitz_input),
+    (_strided_few_channels, partial(strides_input, form=patches_input)),
+    (_strided, patches_input),
+    (_any, native_input),
+)
+KERNEL: Table = (
+    (_depthwise, taps_kernel),
+    (_grouped, partial(blocks_kernel, form=cpu_kernel)),
+    (_pointwise, pointwise_kernel),
+    (_deep, partial(depth_kernel, form=cpu_kernel)),
+    (_few_filters, images_last_kernel),
+    (_fewer_products, winograd_kernel),
+    (_large_maps, shifts_kernel),
+    (_sparse, patches_kernel),
+    (_any, native_kernel),
+)
